@@ -1,0 +1,50 @@
+# The two commands of the README. Each does all its set-up, on a fresh clone or an old one.
+PYTHON ?= python3
+BIN := .venv/bin
+# Lines of pip that say nothing new stay out of sight.
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench clean
+
+help:
+	@echo "make demo   install, fetch models, annotate 3,000 real reviews, show some rows"
+	@echo "make test   install with test extras, run lint, types and all tests but gpu"
+	@echo "make bench  compare with the Hugging Face pipeline on this machine"
+	@echo "make clean  remove .venv and data"
+
+demo: .venv/demo
+	$(BIN)/shardscribe models pull
+	$(BIN)/shardscribe samples write reviews data/reviews
+	$(BIN)/shardscribe run jobs/movie_reviews.yaml
+	$(BIN)/shardscribe show jobs/movie_reviews.yaml -n 5
+	$(BIN)/shardscribe samples write long-reviews data/long-reviews
+	$(BIN)/shardscribe run jobs/abstract_reviews.yaml
+	$(BIN)/shardscribe show jobs/abstract_reviews.yaml -n 3
+
+test: .venv/test
+	$(BIN)/shardscribe models pull
+	$(BIN)/python -m pytest -m "not gpu"
+
+bench: .venv/demo
+	$(BIN)/shardscribe models pull starter/minilm starter/sentiment
+	$(BIN)/python benchmarks/classify.py
+
+# torch first and alone: the constraint decides which build, before anything else asks for one.
+.venv/python: constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "shardscribe needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) torch
+	@touch $@
+
+.venv/demo: .venv/python pyproject.toml
+	$(PIP) --editable '.[starter]'
+	@touch $@
+
+.venv/test: .venv/python pyproject.toml
+	$(PIP) --editable '.[starter,test]'
+	@touch $@ .venv/demo
+
+clean:
+	rm -rf .venv data

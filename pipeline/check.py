@@ -1,0 +1,172 @@
+"""Everything that can be known of a job before anything heavy is imported or started."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline import __version__
+from pipeline.errors import JobError, SplitError
+from pipeline.job import ERRORS_COLUMN, Job, fingerprint
+from pipeline.lake.dataset import Dataset
+from pipeline.lake.store import Entry, LocalStore, Store, open_store
+from pipeline.models.resolve import ModelInfo, look_up
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# Footers that are read before a run. A file that is wrong among good ones fails alone, later;
+# a dataset of which none of these is right is the job's mistake.
+SAMPLED_FILES = 8
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A job whose input, output and models are there and fit each other.
+
+    Attributes:
+        job: With absolute addresses.
+        dataset: The input.
+        files: Its Parquet files, by path.
+        schema: The carried columns of a sampled file.
+        infos: The models by reference.
+    """
+
+    job: Job
+    dataset: Dataset
+    files: list[Entry]
+    schema: pa.Schema
+    infos: Mapping[str, ModelInfo]
+
+
+def check(job: Job) -> Checked:
+    """Checks models, input and output without loading a model.
+
+    Raises:
+        JobError: Something is missing or does not fit.
+    """
+    infos = check_models(job)
+    dataset = Dataset.open(job.input.path)
+    output = open_store(job.output.path)
+    check_places(dataset, output)
+    files = dataset.files()
+    schema = check_columns(job, dataset, files)
+    absolute = job.model_copy(
+        update={
+            "input": job.input.model_copy(update={"path": _absolute(job.input.path)}),
+            "output": job.output.model_copy(update={"path": output.root}),
+        }
+    )
+    return Checked(absolute, dataset, files, schema, infos)
+
+
+def check_models(job: Job) -> dict[str, ModelInfo]:
+    """Finds every model and refuses those that do not fit their task.
+
+    Raises:
+        JobError: Naming the task.
+    """
+    infos: dict[str, ModelInfo] = {}
+    for name, task in job.build_tasks().items():
+        reference = task.options.model
+        try:
+            if reference not in infos:
+                infos[reference] = look_up(reference)
+            task.check_model(infos[reference])
+        except JobError as error:
+            raise JobError(f"tasks.{name}: {error.message}", mend=error.mend) from error
+    return infos
+
+
+def check_places(dataset: Dataset, output: Store) -> None:
+    """Refuses an output that a reader of the input would take for input, and the reverse.
+
+    Raises:
+        JobError: One is inside the other, or the output is a file.
+    """
+    inside = JobError(
+        f"output.path {output.root} and input.path {dataset.store.root} are inside each other",
+        mend="Annotated files would be read as input: choose a directory beside the input",
+    )
+    if isinstance(output, LocalStore) and isinstance(dataset.store, LocalStore):
+        theirs, ours = dataset.store.base.resolve(), output.base.resolve()
+        if dataset.single is not None:
+            # The files beside a single input file are not read.
+            if ours == theirs:
+                raise inside
+        elif theirs == ours or theirs in ours.parents or ours in theirs.parents:
+            raise inside
+    elif type(output) is type(dataset.store):
+        theirs_at = dataset.store.root.rstrip("/") + "/"
+        ours_at = output.root.rstrip("/") + "/"
+        if theirs_at.startswith(ours_at) or ours_at.startswith(theirs_at):
+            raise inside
+    if isinstance(output, LocalStore) and output.base.is_file():
+        raise JobError(
+            f"output.path {output.root} is a file", mend="Name a directory, existing or not"
+        )
+
+
+def check_columns(job: Job, dataset: Dataset, files: list[Entry]) -> pa.Schema:
+    """Reads footers until one has the columns that the job names.
+
+    Returns:
+        The carried columns.
+
+    Raises:
+        JobError: None of the sampled files will do; says what is wrong with the first.
+    """
+    from contextlib import closing
+
+    from pipeline.lake.reader import input_schema, open_split
+
+    first: SplitError | None = None
+    step = max(1, len(files) // SAMPLED_FILES)
+    for entry in files[::step][:SAMPLED_FILES]:
+        try:
+            with closing(open_split(dataset.store, entry.path)) as file:
+                schema = input_schema(
+                    file.schema_arrow,
+                    text=job.input.text,
+                    columns=job.input.columns,
+                    where=dataset.store.address(entry.path),
+                )
+        except SplitError as error:
+            first = first or error
+            continue
+        for name in [*job.tasks, ERRORS_COLUMN]:
+            if name in schema.names:
+                raise JobError(
+                    f"the input has a column `{name}`, which the output would overwrite "
+                    f"({dataset.store.address(entry.path)})",
+                    mend="Rename the task, or list the columns to carry in input.columns",
+                )
+        return schema
+    if first is None:
+        raise JobError(f"input.path {dataset.address} holds no file")
+    raise JobError(first.message, mend=first.mend) from first
+
+
+def pin(checked: Checked) -> tuple[dict[str, str], dict[str, Any], str]:
+    """Pins the weights of every model.
+
+    Returns:
+        Revisions by reference, the fingerprint's parts, and the fingerprint.
+    """
+    revisions = {reference: info.revision() for reference, info in checked.infos.items()}
+    parts = checked.job.fingerprint_parts(revisions)
+    return revisions, parts, fingerprint(parts)
+
+
+def code_version() -> str:
+    """The version that workers must have too."""
+    return __version__
+
+
+def _absolute(address: str) -> str:
+    if "://" in address:
+        return address
+    # Not resolved: a glob's pattern is part of it.
+    return str(Path.cwd() / Path(address).expanduser())

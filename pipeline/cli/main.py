@@ -1,0 +1,71 @@
+"""The ``shardscribe`` command. Verbs are imported when they are called: `--help` stays instant."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from pipeline import __version__
+from pipeline.errors import ShardscribeError
+
+# verb -> (module, object, one line for --help)
+VERBS = {
+    "run": ("pipeline.cli.run", "run", "Annotate everything that a job file names."),
+    "validate": ("pipeline.cli.validate", "validate", "Check a job file, its input and models."),
+    "preview": ("pipeline.cli.preview", "preview", "Annotate a few rows here and show them."),
+    "show": ("pipeline.cli.show", "show", "Show annotated rows of an output."),
+    "models": ("pipeline.cli.models", "models", "Fetch and list models that need no hub."),
+    "samples": ("pipeline.cli.samples", "samples", "Write sample datasets to try things on."),
+}
+
+
+class _Verbs(click.Group):
+    """Loads a verb's module when the verb is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        module, name, _ = VERBS[cmd_name]
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(verb, text) for verb, (_, _, text) in VERBS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            raise click.UsageError(
+                f"there is no command {args[0]!r}; there are {', '.join(VERBS)}", ctx
+            ) from error
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ShardscribeError as error:
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(error.exit_code)
+
+
+@click.group(
+    cls=_Verbs,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Start with: shardscribe run jobs/movie_reviews.yaml",
+)
+@click.version_option(__version__, prog_name="shardscribe")
+def main() -> None:
+    """Run transformer models over a data lake of text: Parquet in, annotated Parquet out.
+
+    A job file in YAML names the input, the tasks and the output. What is annotated already is
+    never annotated again, so the same command resumes.
+    """

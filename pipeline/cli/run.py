@@ -1,0 +1,82 @@
+"""``shardscribe run``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.cli.options import job_argument, quiet_libraries, set_option
+from pipeline.job_file import load_job
+
+
+@click.command()
+@job_argument
+@set_option
+@click.option(
+    "--address",
+    metavar="ADDRESS",
+    help="A Ray cluster that is there: `auto`, HOST:6379 or ray://HOST:10001. Without it, "
+    "RAY_ADDRESS counts, and without that Ray is started on this machine.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["auto", "plain", "json"]),
+    default="auto",
+    show_default=True,
+    help="auto: a progress bar on a terminal, plain lines elsewhere. json: an object per line.",
+)
+def run(job_file: str, overrides: tuple[str, ...], address: str | None, log_format: str) -> None:
+    """Annotate everything that a job file names and is not annotated yet.
+
+    \b
+    Examples:
+      shardscribe run jobs/movie_reviews.yaml
+      shardscribe run jobs/movie_reviews.yaml --set input.path=data/tonight
+      shardscribe run jobs/movie_reviews.yaml --address auto
+
+    \b
+    Exit codes:
+      0  everything is annotated
+      1  some splits failed; the rest is committed
+      2  the job is wrong; nothing was started
+      3  interrupted; the same command resumes
+      4  another run holds the output
+    """
+    quiet_libraries(os.environ)
+    job = load_job(job_file, overrides=overrides)
+    from pipeline.cli.display import make_display
+    from pipeline.run import run_job
+
+    with make_display(log_format) as display:
+        summary = run_job(
+            job,
+            display=display,
+            address=address,
+            source=Path(job_file).read_text(encoding="utf-8"),
+            stop=_stop_on_signals(),
+        )
+    display.summary(summary, command=f"shardscribe run {job_file}")
+    sys.exit(summary.exit_code)
+
+
+def _stop_on_signals() -> Any:
+    """Counts Ctrl-C and SIGTERM: the first drains, the second stops at once.
+
+    Where nobody looks at the count, as while Ray starts, the third one ends the process.
+    """
+    count = 0
+
+    def on_signal(*_: object) -> None:
+        nonlocal count
+        count += 1
+        if count > 2:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, on_signal)
+    signal.signal(signal.SIGTERM, on_signal)
+    return lambda: count

@@ -1,0 +1,32 @@
+"""``shardscribe validate``."""
+
+from __future__ import annotations
+
+import click
+
+from pipeline.check import check
+from pipeline.cli.options import job_argument, set_option
+from pipeline.job_file import load_job
+
+
+@click.command()
+@job_argument
+@set_option
+def validate(job_file: str, overrides: tuple[str, ...]) -> None:
+    """Check a job file, its input and its models; start nothing.
+
+    Exits 0 if a run could start, 2 with the file, line and field that is wrong otherwise.
+
+    \b
+    Example:
+      shardscribe validate jobs/movie_reviews.yaml
+    """
+    checked = check(load_job(job_file, overrides=overrides))
+    job = checked.job
+    size = sum(entry.size for entry in checked.files)
+    click.echo(f"{job_file} is a valid job: {job.name}")
+    click.echo(f"  input   {job.input.path}: {len(checked.files)} files, {size / 1e6:,.1f} MB")
+    for name, options in job.options.items():
+        arch = ", ".join(checked.infos[options.model].architectures) or "unknown architecture"
+        click.echo(f"  task    {name}: {options.kind} with {options.model} ({arch})")
+    click.echo(f"  output  {job.output.path}")

@@ -1,0 +1,355 @@
+"""Ray actors: create, feed, watch, replace. Thin: it asks the scheduler for everything."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import ray
+from ray.exceptions import RayActorError, RayError
+
+from pipeline import __version__
+from pipeline.engine.placement import Shape, describe, places
+from pipeline.engine.scheduler import Attempt, Scheduler
+from pipeline.engine.work import Failure, Pulse, Receipt, WorkPlan
+from pipeline.errors import Interrupted, JobError, RunError, ShardscribeError, WorkerLost
+from pipeline.lake.dataset import Split
+
+IN_FLIGHT = 2  # while one split holds the device, the other is read and tokenized
+STARTS = 3  # workers in a row that may die before the first is ready
+TICK = 0.5
+REPORT_EVERY = 30.0
+RESIZE_EVERY = 10.0
+GRACE = 15.0  # Kubernetes gives 30 s after SIGTERM
+
+
+class Worker:
+    """The actor around one annotator. It catches all errors: what comes back is plain data."""
+
+    def __init__(self, plan: WorkPlan, name: str) -> None:
+        # Read once when these libraries are first imported, so before anything imports them.
+        os.environ["TOKENIZERS_PARALLELISM"] = "true"
+        os.environ["RAYON_NUM_THREADS"] = str(plan.threads)
+        self.plan = plan
+        self.name = name
+        self.annotator: Any = None
+
+    @ray.method(concurrency_group="watch")
+    def hello(self) -> tuple[str, str]:
+        """Host and shardscribe version; answers as soon as the worker is placed."""
+        return socket.gethostname(), __version__
+
+    @ray.method(concurrency_group="work")
+    def load(self) -> Failure | None:
+        """Loads the models."""
+        from pipeline.engine.annotator import Annotator
+
+        try:
+            self.annotator = Annotator(self.plan, name=self.name)
+        except ShardscribeError as error:
+            return Failure(str(error), job_is_wrong=True)
+        return None
+
+    @ray.method(concurrency_group="work")
+    def annotate(self, split: Split) -> Receipt | Failure:
+        """Turns a split into a committed file."""
+        try:
+            receipt: Receipt = self.annotator.annotate(split)
+        except RunError as error:
+            return Failure(str(error), job_is_wrong=True)
+        except WorkerLost as error:
+            # The process can't be trusted any more; its end gives the splits back.
+            print(error, file=sys.stderr, flush=True)
+            os._exit(1)
+        except ShardscribeError as error:
+            return Failure(str(error))
+        except Exception as error:
+            where = self.annotator.input.address(split.path)
+            return Failure(f"{where}: {type(error).__name__}: {error}")
+        return receipt
+
+    @ray.method(concurrency_group="watch")
+    def pulse(self) -> Pulse | None:
+        """How far the worker is; None while it loads."""
+        return self.annotator.pulse() if self.annotator is not None else None
+
+
+class Listener(Protocol):
+    """Who hears of what happens in a pool."""
+
+    def notice(self, text: str) -> None:
+        """Something a person should know now."""
+
+    def done(self, split: Split, receipt: Receipt) -> None:
+        """A split is committed."""
+
+    def failed(self, split: Split, reason: str, *, final: bool) -> None:
+        """An attempt failed; if final, the split did."""
+
+    def tick(self, pool: Pool) -> None:
+        """Called about twice a second."""
+
+
+@dataclass
+class _Member:
+    name: str
+    handle: Any
+    born: float
+    host: str = ""
+    ready: bool = False
+    attempts: dict[Any, Attempt] = field(default_factory=dict)
+    pulse: Pulse | None = None
+    pulse_ref: Any = None
+    asked: float = 0.0
+    steps: int = -1
+    moved: float = 0.0
+
+
+class Pool:
+    """The workers of a run.
+
+    Args:
+        plan: What each worker gets.
+        shape: What each worker asks of the cluster.
+        limit: The most workers; None for as many as can be placed.
+        nodes: Gives the resources of each living node.
+        listener: Hears of everything.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        plan: WorkPlan,
+        *,
+        shape: Shape,
+        limit: int | None,
+        nodes: Callable[[], list[dict[str, float]]],
+        listener: Listener,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.plan = plan
+        self.shape = shape
+        self.listener = listener
+        self.members: dict[str, _Member] = {}
+        self.lost = 0
+        self.most_ready = 0
+        self.retired: list[Pulse] = []
+        self._limit = limit
+        self._nodes = nodes
+        self._clock = clock
+        self._born = 0
+        self._failed_starts = 0
+        self._wanted = 0
+        self._sized = float("-inf")
+        self._reported = clock()
+        self._refs: dict[Any, tuple[_Member, str]] = {}
+        self._actor = ray.remote(
+            num_cpus=shape.cpus,
+            num_gpus=shape.gpus,
+            max_restarts=0,
+            concurrency_groups={"work": IN_FLIGHT, "watch": 1},
+        )(Worker)
+
+    @property
+    def ready(self) -> int:
+        """Workers that can take splits."""
+        return sum(member.ready for member in self.members.values())
+
+    def pulses(self) -> list[Pulse]:
+        """The latest sign of life of each worker, those that are gone included."""
+        return [*self.retired, *(m.pulse for m in self.members.values() if m.pulse is not None)]
+
+    def run(self, scheduler: Scheduler, *, stop: Callable[[], int]) -> None:
+        """Works until every split has ended.
+
+        Args:
+            scheduler: Knows the splits.
+            stop: 0 to go on, 1 to finish what is in flight, 2 to stop at once.
+
+        Raises:
+            JobError: The models can't be loaded.
+            RunError: No worker can be placed or stays alive.
+            Interrupted: `stop` said so.
+        """
+        draining: float | None = None
+        try:
+            while not scheduler.finished:
+                now = self._clock()
+                if stop() and draining is None:
+                    draining = now
+                    self.listener.notice(
+                        f"stopping: up to {GRACE:.0f} s for {scheduler.running} splits in flight; "
+                        "again to stop at once"
+                    )
+                if draining is None:
+                    self._resize(scheduler, now)
+                    self._feed(scheduler)
+                elif stop() > 1 or not scheduler.running or now - draining > GRACE:
+                    raise Interrupted("interrupted")
+                self._collect(scheduler)
+                self._watch(scheduler)
+                self.listener.tick(self)
+        finally:
+            self._last_pulses()
+            for member in self.members.values():
+                ray.kill(member.handle)
+
+    def _last_pulses(self) -> None:
+        """Short runs end between two pulses; their totals should be whole all the same."""
+        refs = {m.handle.pulse.remote(): m for m in self.members.values() if m.ready}
+        if refs:
+            answered, _ = ray.wait(list(refs), num_returns=len(refs), timeout=2.0)
+            for ref in answered:
+                with suppress(RayError):
+                    refs[ref].pulse = ray.get(ref) or refs[ref].pulse
+
+    def _resize(self, scheduler: Scheduler, now: float) -> None:
+        if now - self._sized > RESIZE_EVERY:
+            self._sized = now
+            self._wanted = self._limit or max(1, places(self.shape, self._nodes()))
+        work = scheduler.waiting + scheduler.running
+        while len(self.members) < min(self._wanted, work):
+            self._born += 1
+            name = f"worker-{self._born}"
+            member = _Member(name, self._actor.remote(self.plan, name), now, moved=now)
+            self.members[name] = member
+            self._refs[member.handle.hello.remote()] = (member, "hello")
+
+    def _feed(self, scheduler: Scheduler) -> None:
+        for member in self.members.values():
+            while member.ready and len(member.attempts) < IN_FLIGHT:
+                attempt = scheduler.next(member.name)
+                if attempt is None:
+                    break
+                if not member.attempts:
+                    member.moved = self._clock()
+                ref = member.handle.annotate.remote(attempt.split)
+                member.attempts[ref] = attempt
+                self._refs[ref] = (member, "annotate")
+
+    def _collect(self, scheduler: Scheduler) -> None:
+        if not self._refs:
+            time.sleep(TICK)
+            return
+        ready, _ = ray.wait(list(self._refs), num_returns=1, timeout=TICK)
+        if ready and len(self._refs) > 1:
+            ready, _ = ray.wait(list(self._refs), num_returns=len(self._refs), timeout=0)
+        for ref in ready:
+            if ref not in self._refs:
+                continue  # its worker was lost a moment ago
+            member, kind = self._refs.pop(ref)
+            try:
+                answer = ray.get(ref)
+            except (RayActorError, RayError) as error:
+                self._lose(member, scheduler, _why(error))
+                continue
+            getattr(self, f"_on_{kind}")(member, ref, answer, scheduler)
+
+    def _on_hello(self, member: _Member, ref: Any, answer: Any, scheduler: Scheduler) -> None:
+        member.host, version = answer
+        if version != self.plan.version:
+            raise JobError(
+                f"shardscribe is {version} on {member.host} and {self.plan.version} here",
+                mend="Install the same version on every machine of the cluster",
+            )
+        self._refs[member.handle.load.remote()] = (member, "load")
+
+    def _on_load(self, member: _Member, ref: Any, answer: Any, scheduler: Scheduler) -> None:
+        if answer is not None:
+            raise JobError(f"{answer.message} (on {member.host})")
+        member.ready, member.moved = True, self._clock()
+        self._failed_starts = 0
+        self.most_ready = max(self.most_ready, self.ready)
+        scheduler.join(member.name)
+
+    def _on_annotate(self, member: _Member, ref: Any, answer: Any, scheduler: Scheduler) -> None:
+        attempt = member.attempts.pop(ref)
+        member.moved = self._clock()
+        if isinstance(answer, Receipt):
+            if scheduler.succeed(attempt):
+                self.listener.done(attempt.split, answer)
+            return
+        if answer.job_is_wrong:
+            raise RunError(answer.message)
+        if scheduler.fail(attempt, answer.message):
+            final = attempt.split.id in scheduler.failed
+            self.listener.failed(attempt.split, answer.message, final=final)
+
+    def _on_pulse(self, member: _Member, ref: Any, answer: Any, scheduler: Scheduler) -> None:
+        member.pulse_ref = None
+        if answer is not None:
+            member.pulse = answer
+            if answer.steps != member.steps:
+                member.steps, member.moved = answer.steps, self._clock()
+
+    def _watch(self, scheduler: Scheduler) -> None:
+        now = self._clock()
+        every = max(1.0, len(self.members) / 50)
+        stall = self.plan.job.limits.stall
+        for member in list(self.members.values()):
+            if member.ready and member.pulse_ref is None and now - member.asked > every:
+                member.asked = now
+                member.pulse_ref = member.handle.pulse.remote()
+                self._refs[member.pulse_ref] = (member, "pulse")
+            if member.attempts and now - member.moved > stall:
+                self._lose(member, scheduler, f"no progress for {stall:.0f} s")
+        self._report_unplaced(now)
+
+    def _report_unplaced(self, now: float) -> None:
+        unplaced = [m for m in self.members.values() if not m.host]
+        oldest = min((m.born for m in unplaced), default=now)
+        wait = self.plan.job.compute.wait
+        if now - oldest < min(REPORT_EVERY, wait) or now - self._reported < min(REPORT_EVERY, wait):
+            return
+        self._reported = now
+        nodes = self._nodes()
+        told = (
+            f"{len(unplaced)} of {len(self.members)} workers can't be placed: each asks for "
+            f"{self.shape}; the cluster has {describe(nodes)}"
+        )
+        if len(unplaced) == len(self.members) and now - oldest >= wait:
+            raise RunError(
+                f"{told}; waited {now - oldest:.0f} s",
+                mend="Lower compute.cpus_per_worker, free the cluster, or raise compute.wait",
+            )
+        self.listener.notice(told)
+
+    def _lose(self, member: _Member, scheduler: Scheduler, reason: str) -> None:
+        self.members.pop(member.name, None)
+        self._refs = {ref: at for ref, at in self._refs.items() if at[0] is not member}
+        if member.pulse is not None:
+            self.retired.append(member.pulse)
+        ray.kill(member.handle)
+        where = f" on {member.host}" if member.host else ""
+        told = f"{member.name}{where} was lost: {reason}"
+        if not member.ready:
+            self._failed_starts += 1
+            if self._failed_starts >= STARTS:
+                raise RunError(
+                    f"{told}; {STARTS} workers in a row died before they were ready",
+                    mend="Look for memory: a model and torch must fit beside each other there",
+                )
+            self.listener.notice(told)
+            return
+        self.lost += 1
+        splits = scheduler.lose(member.name, told)
+        self.listener.notice(f"{told}; {len(splits)} splits go back")
+        for split in splits:
+            self.listener.failed(split, told, final=split.id in scheduler.failed)
+
+
+def _why(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if "OutOfMemory" in type(error).__name__:
+        return "its machine ran out of memory"
+    for mark in ("The actor died", "Worker exit", "exit detail"):
+        at = text.find(mark)
+        if at >= 0:
+            return text[at : at + 200]
+    return f"{type(error).__name__}: {text[:200]}"

@@ -1,0 +1,205 @@
+"""Adds up what a pool reports: for the summary, the record and whoever watches."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Protocol
+
+from pipeline.engine.record import FailedSplit, RowCounts, RunRecord, Summary
+from pipeline.engine.work import Counts, Pulse, Receipt
+from pipeline.lake.dataset import Plan, Split
+
+FLUSH_EVERY = 30.0
+# The rate that an ETA is made from looks back this far.
+RATE_SECONDS = 60.0
+
+
+@dataclass
+class Progress:
+    """How far a run is, for displays.
+
+    Attributes:
+        phase: In words.
+        splits: To do in this run.
+        splits_done: Ended well.
+        splits_failed: Given up.
+        rows: Done, those of splits in flight included.
+        tokens: Given to models.
+        share: Of the bytes to read, 0 to 1.
+        seconds: Since the first worker was ready.
+        workers: Ready ones.
+        eta: Seconds left, by the tokens that are left at the present rate; None if unknown.
+    """
+
+    phase: str = "starting"
+    splits: int = 0
+    splits_done: int = 0
+    splits_failed: int = 0
+    rows: int = 0
+    tokens: int = 0
+    share: float = 0.0
+    seconds: float = 0.0
+    workers: int = 0
+    eta: float | None = None
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Since the first worker was ready."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+    @property
+    def rows_per_second(self) -> float:
+        """Since the first worker was ready."""
+        return self.rows / self.seconds if self.seconds else 0.0
+
+
+class Display(Protocol):
+    """Shows a run to a person or a program."""
+
+    def notice(self, text: str) -> None:
+        """A line that matters now."""
+
+    def progress(self, progress: Progress) -> None:
+        """Called about twice a second."""
+
+
+class Watched(Protocol):
+    """What the tally wants to know of a pool."""
+
+    @property
+    def ready(self) -> int:
+        """Workers that can take splits."""
+
+    def pulses(self) -> list[Pulse]:
+        """The latest sign of life of each worker, those that are gone included."""
+
+
+@dataclass
+class Tally:
+    """What a run has done so far. A pool's listener.
+
+    Args:
+        plan: What was to be done.
+        tasks: The tasks' names.
+        record: Where events go.
+        display: Who is shown them.
+        remove: Removes an output file that a new one has replaced.
+        clock: Monotonic seconds.
+    """
+
+    plan: Plan
+    tasks: Iterable[str]
+    record: RunRecord
+    display: Display
+    remove: Callable[[str], None]
+    clock: Callable[[], float] = time.monotonic
+    splits_done: int = 0
+    rows: Counts = field(default_factory=Counts)
+    task_rows: dict[str, Counts] = field(default_factory=dict)
+    failed_splits: list[FailedSplit] = field(default_factory=list)
+    bytes_out: int = 0
+    bytes_seen: int = 0
+    pulses: list[Pulse] = field(default_factory=list)
+    first_ready: float | None = None
+    progress: Progress = field(default_factory=Progress)
+
+    def __post_init__(self) -> None:
+        self.task_rows = {name: Counts() for name in self.tasks}
+        self._sizes = {split.id: split.size for split in self.plan.todo}
+        self._bytes = max(1, sum(self._sizes.values()))
+        self._flushed = self.clock()
+        self._samples: deque[tuple[float, int]] = deque()
+        self.progress.splits = len(self.plan.todo)
+
+    def phase(self, text: str) -> None:
+        """The run has come to a new phase."""
+        self.progress.phase = text
+        self.display.progress(self.progress)
+
+    def notice(self, text: str) -> None:
+        """Shows and records a line."""
+        self.record.event("notice", text=text)
+        self.display.notice(text)
+
+    def done(self, split: Split, receipt: Receipt) -> None:
+        """Takes a receipt; what the new file replaces goes now that it is there."""
+        self.splits_done += 1
+        self.rows.add(receipt.rows)
+        for name, counts in receipt.tasks.items():
+            self.task_rows[name].add(counts)
+        self.bytes_out += receipt.bytes_out
+        self.bytes_seen += split.size
+        self.record.event("done", path=split.path, row_groups=split.row_groups, **asdict(receipt))
+        for path in self.plan.outdated.pop(split.id, []):
+            self.remove(path)
+            self.record.event("removed", outdated=path)
+
+    def failed(self, split: Split, reason: str, *, final: bool) -> None:
+        """Takes note of a failed attempt; says so when the split is given up."""
+        self.record.event("failed", path=split.path, split=split.id, reason=reason, final=final)
+        if final:
+            self.bytes_seen += split.size
+            self.failed_splits.append(
+                FailedSplit(path=split.path, row_groups=split.row_groups, reason=reason)
+            )
+            self.display.notice(f"failed: {reason}")
+
+    def tick(self, pool: Watched) -> None:
+        """Brings the progress up to date and shows it."""
+        now = self.clock()
+        if self.first_ready is None and pool.ready:
+            self.first_ready = now
+        self.pulses = pool.pulses()
+        flying = {split: share for pulse in self.pulses for split, share in pulse.fractions.items()}
+        flying_rows = sum(sum(pulse.rows.values()) for pulse in self.pulses)
+        seen = self.bytes_seen + sum(self._sizes.get(s, 0) * f for s, f in flying.items())
+        shown = self.progress
+        shown.workers = pool.ready
+        shown.phase = "annotating" if self.first_ready is not None else "loading models"
+        shown.splits_done, shown.splits_failed = self.splits_done, len(self.failed_splits)
+        shown.rows = max(shown.rows, self.rows.rows + flying_rows)
+        shown.tokens = sum(pulse.tokens for pulse in self.pulses)
+        shown.share = max(shown.share, min(1.0, seen / self._bytes))
+        shown.seconds = now - self.first_ready if self.first_ready is not None else 0.0
+        shown.eta = self._eta(now)
+        self.display.progress(shown)
+        if now - self._flushed > FLUSH_EVERY:
+            self._flushed = now
+            self.record.flush()
+
+    def _eta(self, now: float) -> float | None:
+        """What is left in tokens, by the tokens per byte so far, at the rate of late."""
+        shown = self.progress
+        self._samples.append((now, shown.tokens))
+        while now - self._samples[0][0] > RATE_SECONDS:
+            self._samples.popleft()
+        (then, tokens_then) = self._samples[0]
+        if shown.share <= 0 or shown.tokens <= tokens_then or now <= then:
+            return None
+        left = shown.tokens * (1 - shown.share) / shown.share
+        return left * (now - then) / (shown.tokens - tokens_then)
+
+    def fill(self, summary: Summary) -> None:
+        """Writes the totals into a summary."""
+        now = self.clock()
+        summary.rows = RowCounts(**vars(self.rows))
+        summary.tasks = {name: RowCounts(**vars(c)) for name, c in self.task_rows.items()}
+        summary.splits.done = self.splits_done
+        summary.splits.failed = len(self.failed_splits)
+        summary.splits.left = len(self.plan.todo) - self.splits_done - len(self.failed_splits)
+        summary.failed_splits = self.failed_splits
+        summary.bytes_out = self.bytes_out
+        summary.tokens = sum(pulse.tokens for pulse in self.pulses)
+        padded = sum(pulse.padded_tokens for pulse in self.pulses)
+        summary.padding_share = round(1 - summary.tokens / padded, 4) if padded else 0.0
+        if self.first_ready is not None:
+            seconds = max(1e-9, now - self.first_ready)
+            summary.annotate_seconds = round(seconds, 3)
+            summary.rows_per_second = round(summary.rows.rows / seconds, 2)
+            summary.tokens_per_second = round(summary.tokens / seconds, 1)
+            worked = sum(pulse.seconds for pulse in self.pulses)
+            busy = sum(pulse.busy_seconds for pulse in self.pulses)
+            summary.device_share = round(busy / worked, 4) if worked else 0.0

@@ -1,0 +1,116 @@
+"""What goes to a worker and what comes back: plain data that pickles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pipeline.job import Job
+from pipeline.models.resolve import ModelInfo
+
+
+@dataclass(frozen=True)
+class WorkPlan:
+    """Everything a worker needs to know before its first split.
+
+    Attributes:
+        job: With absolute input and output addresses.
+        infos: The models as the driver found them, by reference.
+        revisions: What pins their weights, by reference.
+        fingerprint: Of the job with these revisions.
+        version: Of shardscribe.
+        device: ``cpu`` or ``cuda``.
+        threads: Cores that a worker may use.
+    """
+
+    job: Job
+    infos: Mapping[str, ModelInfo]
+    revisions: Mapping[str, str]
+    fingerprint: str
+    version: str
+    device: str
+    threads: int
+
+
+@dataclass
+class Counts:
+    """How rows ended, of a split or of one task of it: rows = annotated + bad + skipped."""
+
+    rows: int = 0
+    annotated: int = 0
+    bad: int = 0
+    skipped: int = 0
+
+    def add(self, other: Counts) -> None:
+        """Adds another's rows to these."""
+        self.rows += other.rows
+        self.annotated += other.annotated
+        self.bad += other.bad
+        self.skipped += other.skipped
+
+
+@dataclass
+class Receipt:
+    """What a successful attempt at a split gives back.
+
+    Attributes:
+        split: The split's id.
+        output: The committed file, relative to the output.
+        published: False if the file was there already.
+        rows: How the rows ended; a row is bad if any task failed on it.
+        tasks: The same by task.
+        tokens: Tokens given to models, special tokens included, padding not.
+        padded_tokens: The same with padding.
+        seconds: From start to commit.
+        bytes_out: Size of the committed file.
+        bad_rows: Up to ten of them, as (row, task, message).
+        worker: Who did it.
+    """
+
+    split: str
+    output: str
+    published: bool = True
+    rows: Counts = field(default_factory=Counts)
+    tasks: dict[str, Counts] = field(default_factory=dict)
+    tokens: int = 0
+    padded_tokens: int = 0
+    seconds: float = 0.0
+    bytes_out: int = 0
+    bad_rows: list[tuple[int, str, str]] = field(default_factory=list)
+    worker: str = ""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a failed attempt at a split gives back.
+
+    Attributes:
+        message: For people, naming the file.
+        job_is_wrong: Whether every other split would fail the same way.
+    """
+
+    message: str
+    job_is_wrong: bool = False
+
+
+@dataclass(frozen=True)
+class Pulse:
+    """A sign of life of a worker.
+
+    Attributes:
+        tokens: Given to models since it started.
+        padded_tokens: The same with padding.
+        busy_seconds: The device was held.
+        seconds: Since it was ready.
+        fractions: By split in flight, the share that is done, 0 to 1.
+        rows: By split in flight, about how many rows that is.
+        steps: Rises with anything that gets done; a worker whose steps stand still is stuck.
+    """
+
+    tokens: int
+    padded_tokens: int
+    busy_seconds: float
+    seconds: float
+    fractions: Mapping[str, float]
+    rows: Mapping[str, int]
+    steps: int

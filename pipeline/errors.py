@@ -1,0 +1,97 @@
+"""The exceptions of shardscribe, one class per consequence.
+
+    ShardscribeError
+    ├── JobError      the job, its input or a model is wrong: nothing starts      exit 2
+    ├── RowError      one row can't be annotated: null and an entry in `errors`
+    ├── SplitError    one split can't be finished: tried again, then failed       exit 1
+    ├── WorkerLost    a worker died or made no progress: its splits go back
+    ├── OutOfMemory   the device is full: the token budget is halved
+    └── RunError      the run as a whole can't go on                              exit 1
+        ├── Interrupted                                                           exit 3
+        └── OutputBusy    another run holds the output                            exit 4
+
+An error is told apart by its class, never by its text.
+"""
+
+
+class ShardscribeError(Exception):
+    """Base of all errors that shardscribe raises on purpose.
+
+    Args:
+        message: What is wrong, naming the file, the field or the row.
+        mend: What the user can do about it, as one imperative sentence.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, mend: str = "") -> None:
+        super().__init__(message, mend)
+        self.message = message
+        self.mend = mend
+
+    def __str__(self) -> str:
+        if not self.mend:
+            return self.message
+        end = "" if self.message.endswith((".", "!", "?")) else "."
+        return f"{self.message}{end} {self.mend}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.message, self.mend))
+
+
+def _rebuild(kind: type[ShardscribeError], message: str, mend: str) -> ShardscribeError:
+    return kind(message, mend=mend)
+
+
+class JobError(ShardscribeError):
+    """The job file, its input or one of its models is wrong."""
+
+    exit_code = 2
+
+
+class RowError(ShardscribeError):
+    """One row can't be annotated.
+
+    Args:
+        message: What is wrong with the row.
+        code: A short stable word for the kind of trouble, such as ``model_error``.
+    """
+
+    def __init__(self, message: str, *, code: str = "model_error", mend: str = "") -> None:
+        super().__init__(message, mend=mend)
+        self.code = code
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild_row, (self.message, self.code, self.mend))
+
+
+def _rebuild_row(message: str, code: str, mend: str) -> RowError:
+    return RowError(message, code=code, mend=mend)
+
+
+class SplitError(ShardscribeError):
+    """One split can't be finished by this attempt."""
+
+
+class WorkerLost(ShardscribeError):
+    """A worker died or made no progress."""
+
+
+class OutOfMemory(ShardscribeError):
+    """The device has no memory left for a batch."""
+
+
+class RunError(ShardscribeError):
+    """The run as a whole can't go on."""
+
+
+class Interrupted(RunError):
+    """The user or the cluster manager asked the run to stop."""
+
+    exit_code = 3
+
+
+class OutputBusy(RunError):
+    """Another run holds the output."""
+
+    exit_code = 4

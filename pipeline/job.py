@@ -1,0 +1,233 @@
+"""The job: a strict, frozen model of the YAML file, and what follows from it alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from functools import cached_property, reduce
+from operator import or_
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from pipeline import RESULTS_VERSION
+from pipeline.tasks import TASKS, Task, TaskOptions
+
+ERRORS_COLUMN = "errors"
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+NAME = r"^[A-Za-z_][A-Za-z0-9_-]*$"
+
+
+def _duration(value: object) -> object:
+    """``90``, ``90s``, ``10m`` and ``2h`` -> seconds."""
+    if isinstance(value, str):
+        number, unit = value[:-1], value[-1:]
+        if unit in UNITS and number.replace(".", "", 1).isdigit():
+            return float(number) * UNITS[unit]
+        raise ValueError(f"{value!r} is no duration: write 90, 90s, 10m or 2h")
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Seconds = Annotated[
+    float,
+    BeforeValidator(_duration),
+    Field(gt=0),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "exclusiveMinimum": 0},
+                {"type": "string", "pattern": r"^[0-9]*\.?[0-9]+[smh]$"},
+            ]
+        }
+    ),
+]
+
+
+class Part(BaseModel):
+    """A part of a job: no unknown keys, no silent conversions, no changes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Input(Part):
+    """What is read."""
+
+    path: str = Field(
+        title="Dataset",
+        description="A Parquet file, a directory (read recursively) or a glob; a local path or "
+        "a s3://, gs:// or az:// address.",
+        min_length=1,
+    )
+    text: str = Field("text", title="Text column", description="The column that is annotated.")
+    columns: tuple[str, ...] | None = Field(
+        None,
+        title="Carried columns",
+        description="Input columns that the output keeps; all by default.",
+        strict=False,
+    )
+
+    @field_validator("columns")
+    @classmethod
+    def _each_once(cls, columns: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        twice = sorted({name for name in columns or () if (columns or ()).count(name) > 1})
+        if twice:
+            raise ValueError(f"`{twice[0]}` stands twice: name each column once")
+        return columns
+
+
+class Output(Part):
+    """What is written."""
+
+    path: str = Field(
+        title="Output directory",
+        description="Where the annotated Parquet files go, in the input's own directory layout.",
+        min_length=1,
+    )
+    compression: Literal["zstd", "snappy", "gzip", "none"] = Field(
+        "zstd", title="Compression", description="Parquet compression of the output."
+    )
+
+
+class Compute(Part):
+    """What the job runs on; none of it changes results, except dtype."""
+
+    workers: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto", title="Workers", description="Ray actors; auto: as many as the cluster can place."
+    )
+    cpus_per_worker: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto",
+        title="CPUs per worker",
+        description="Cores and torch threads of a worker; auto: up to 4 of a machine's cores.",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", title="Device", description="auto: a GPU per worker if the cluster has any."
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", title="Arithmetic", description="auto: bfloat16 on a GPU, float32 on a CPU."
+    )
+    batch_tokens: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto", title="Padded tokens per batch", description="auto: as the device likes."
+    )
+    wait: Seconds = Field(
+        300.0,
+        title="Wait for workers",
+        description="How long the cluster may take to place a first worker, such as 5m.",
+    )
+
+
+class Limits(Part):
+    """When to give up."""
+
+    bad_rows: float = Field(
+        0.1,
+        title="Bad rows",
+        description="The share of a split's rows (below 1) or the number of rows (from 1) that "
+        "may fail before the split does.",
+        ge=0,
+    )
+    stall: Seconds = Field(
+        600.0,
+        title="Stall",
+        description="A worker without progress for this long is replaced, such as 10m.",
+    )
+
+    def too_many(self, bad: int, *, rows: int) -> bool:
+        """Whether that many bad rows fail a split."""
+        return bad > (self.bad_rows if self.bad_rows >= 1 else self.bad_rows * rows)
+
+
+def _kind(value: object) -> object:
+    return value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+
+
+# Built from the table, so that a new task is one line there; no type checker can follow that.
+AnyOptions: Any = Annotated[
+    reduce(or_, (kind.Options for kind in TASKS.values())), Field(discriminator="kind")
+]
+
+
+def _task_name(name: str) -> str:
+    if name == ERRORS_COLUMN:
+        raise ValueError("the output has a column of that name already: rename the task")
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ValueError("this is no column name: use letters, digits and _ only")
+    return name
+
+
+class Job(Part):
+    """A dataset of text, some tasks and an output."""
+
+    model_config = ConfigDict(title="Shardscribe job")
+
+    name: str = Field(title="Name", description="Names the run in records.", pattern=NAME)
+    description: str = Field("", title="Description", description="For people.")
+    input: Input
+    output: Output
+    tasks: dict[Annotated[str, AfterValidator(_task_name)], AnyOptions] = Field(
+        title="Tasks", description="By output column: what to annotate.", min_length=1
+    )
+    compute: Compute = Compute()
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _tasks_overwrite_nothing(self) -> Job:
+        carried = {self.input.text, *(self.input.columns or ())}
+        clashes = [name for name in self.tasks if name in carried]
+        if clashes:
+            raise PydanticCustomError(
+                "clash",
+                "it would overwrite the input column of that name: rename the task",
+                {"tasks": clashes},
+            )
+        return self
+
+    @cached_property
+    def models(self) -> tuple[str, ...]:
+        """Every model reference that the job names, once."""
+        return tuple(dict.fromkeys(options.model for options in self.options.values()))
+
+    @property
+    def options(self) -> dict[str, TaskOptions]:
+        """The tasks' options by column name."""
+        return dict(self.tasks)
+
+    def build_tasks(self) -> dict[str, Task[Any]]:
+        """The configured tasks by column name; nothing is loaded."""
+        return {name: TASKS[options.kind](options) for name, options in self.options.items()}
+
+    def fingerprint_parts(self, revisions: Mapping[str, str]) -> dict[str, Any]:
+        """Everything that changes results, for comparison between runs.
+
+        Args:
+            revisions: What pins each model's weights, by reference.
+        """
+        return {
+            "results_version": RESULTS_VERSION,
+            "text": self.input.text,
+            "columns": list(self.input.columns) if self.input.columns is not None else None,
+            "dtype": self.compute.dtype,
+            "compression": self.output.compression,
+            "tasks": {
+                name: {**task.dump(), "revision": revisions[task.options.model]}
+                for name, task in self.build_tasks().items()
+            },
+        }
+
+
+def fingerprint(parts: Mapping[str, Any]) -> str:
+    """The parts as one hash, 16 hexadecimal digits."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,279 @@
+"""A dataset -> its splits; together with what the output holds, what is left to do."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import os
+import posixpath
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.errors import JobError
+from pipeline.lake.store import Entry, Store, open_store
+
+SUFFIXES = (".parquet", ".pq", ".parq")
+# A larger file is cut into runs of row groups of about this many bytes. It decides output names,
+# so it is part of the fingerprint.
+SPLIT_BYTES = 256 * 1024 * 1024
+MAX_STEM_BYTES = 180
+WILD = re.compile(r"[*?\[]")
+OUTPUT_NAME = re.compile(r"^(?P<stem>.*)-(?P<groups>all|\d+-\d+)-(?P<id>[0-9a-f]{16})\.parquet$")
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The unit of work: one input file, or a run of row groups of a large one.
+
+    Attributes:
+        id: Hash of all that identifies it, 16 hexadecimal digits.
+        path: The input file, relative to the dataset.
+        size: Bytes to read, for progress.
+        version: The file's etag or time of modification when it was planned.
+        row_groups: First and last row group; None for the whole file.
+    """
+
+    id: str
+    path: str
+    size: int
+    version: str
+    row_groups: tuple[int, int] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        entry: Entry,
+        *,
+        fingerprint: str,
+        row_groups: tuple[int, int] | None = None,
+        size: int | None = None,
+    ) -> Split:
+        """The split of a file, or of a run of its row groups."""
+        text = "\0".join([entry.path, str(entry.size), entry.version, str(row_groups), fingerprint])
+        identity = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        return cls(
+            identity, entry.path, entry.size if size is None else size, entry.version, row_groups
+        )
+
+    @property
+    def output_path(self) -> str:
+        """The one output file of this split, relative to the output."""
+        directory, name = posixpath.split(self.path)
+        groups = "all" if self.row_groups is None else f"{self.row_groups[0]}-{self.row_groups[1]}"
+        # File systems take names of 255 bytes; the id keeps a shortened one apart.
+        stem = os.fsdecode(os.fsencode(_stem(name))[:MAX_STEM_BYTES])
+        return posixpath.join(directory, f"{stem}-{groups}-{self.id}.parquet")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What an input path points at.
+
+    Attributes:
+        store: Where the files are.
+        address: As the job file writes it.
+        pattern: For a glob, relative to the store's root.
+        single: For a single file, its name.
+    """
+
+    store: Store
+    address: str
+    pattern: str | None = None
+    single: str | None = None
+
+    @classmethod
+    def open(cls, address: str) -> Dataset:
+        """Finds out whether an address is a file, a directory or a glob.
+
+        Raises:
+            JobError: There is nothing.
+        """
+        address = address.removeprefix("file://")
+        wild = WILD.search(address)
+        if wild:
+            root, _, _ = address[: wild.start()].rpartition("/")
+            pattern = address[len(root) + 1 :] if root else address.lstrip("/")
+            top = root or ("/" if address.startswith("/") else ".")
+            return cls(open_store(top), address, pattern=pattern)
+        trimmed = address.rstrip("/")
+        directory, _, name = trimmed.rpartition("/")
+        if name.endswith(SUFFIXES):
+            parent = open_store(directory or ("/" if trimmed.startswith("/") else "."))
+            if parent.entry(name) is not None and not _is_directory(parent, name):
+                return cls(parent, address, single=name)
+        return cls(open_store(trimmed or "/"), address)
+
+    def files(self) -> list[Entry]:
+        """The dataset's Parquet files, by path.
+
+        Raises:
+            JobError: The path does not exist, or holds no Parquet file.
+        """
+        if self.single is not None:
+            entry = self.store.entry(self.single)
+            return [entry] if entry is not None else []
+        found, others = [], 0
+        for entry in self.store.list():
+            if self.pattern is not None:
+                wanted = fnmatch.fnmatchcase(entry.path, self.pattern)
+            else:
+                wanted = entry.path.lower().endswith(SUFFIXES)
+            if wanted:
+                found.append(entry)
+            else:
+                others += 1
+        if not found:
+            raise self._nothing(others)
+        return sorted(found, key=lambda entry: entry.path)
+
+    def _nothing(self, others: int) -> JobError:
+        if self.pattern is not None:
+            return JobError(
+                f"input.path {self.address} matches no file",
+                mend="Check the pattern; * crosses directories",
+            )
+        from pipeline.lake.store import LocalStore
+
+        if isinstance(self.store, LocalStore) and not self.store.base.exists():
+            return JobError(
+                f"input.path {self.address} does not exist",
+                mend=f"Looked for {self.store.base}; relative paths count from the working "
+                "directory",
+            )
+        if isinstance(self.store, LocalStore) and self.store.base.is_file():
+            return JobError(
+                f"input.path {self.address} is not a Parquet file by its name",
+                mend=f"Name a file that ends in {' or '.join(SUFFIXES)}, or a directory of such",
+            )
+        held = f"it holds {others} other files" if others else "it is empty"
+        return JobError(
+            f"input.path {self.address} holds no Parquet file: {held}",
+            mend=f"Files must end in {' or '.join(SUFFIXES)}",
+        )
+
+
+@dataclass
+class Plan:
+    """What is left to do.
+
+    Attributes:
+        todo: Splits without an output file.
+        done: Splits with one.
+        outdated: Output files of earlier versions of the inputs, by the new split's id.
+        vanished: Output files whose input is gone.
+        files: Input files.
+    """
+
+    todo: list[Split] = field(default_factory=list)
+    done: list[Split] = field(default_factory=list)
+    outdated: dict[str, list[str]] = field(default_factory=dict)
+    vanished: list[str] = field(default_factory=list)
+    files: int = 0
+
+    @property
+    def splits(self) -> int:
+        """All splits of the dataset."""
+        return len(self.todo) + len(self.done)
+
+
+def splits_of(
+    store: Store, files: Sequence[Entry], *, fingerprint: str, split_bytes: int = SPLIT_BYTES
+) -> Iterator[Split]:
+    """Cuts files into splits. Only the footers of files over `split_bytes` are read."""
+    for entry in files:
+        runs = _runs(store, entry, split_bytes) if entry.size > split_bytes else []
+        if len(runs) < 2:
+            yield Split.of(entry, fingerprint=fingerprint)
+            continue
+        for first, last, size in runs:
+            yield Split.of(entry, fingerprint=fingerprint, row_groups=(first, last), size=size)
+
+
+def make_plan(
+    splits: Sequence[Split],
+    outputs: Sequence[Entry],
+    *,
+    files: int,
+    read_footer: Callable[[str], dict[str, Any]],
+    fingerprint: str,
+) -> Plan:
+    """Compares what should be there with what is there, by names alone.
+
+    A footer is read only for names that should not be there.
+
+    Args:
+        splits: All splits of the dataset.
+        outputs: Every Parquet file of the output.
+        files: How many input files there are.
+        read_footer: Gives the shardscribe metadata of an output file; empty if it has none.
+        fingerprint: Of this job.
+
+    Raises:
+        JobError: The output holds files of something else, or of a job that gives other results.
+    """
+    plan = Plan(files=files)
+    present = {entry.path for entry in outputs}
+    by_source: dict[str, list[Split]] = {}
+    for split in splits:
+        if split.output_path in present:
+            plan.done.append(split)
+            present.discard(split.output_path)
+        else:
+            plan.todo.append(split)
+        by_source.setdefault(split.path, []).append(split)
+    for path in sorted(present):
+        footer = read_footer(path) if OUTPUT_NAME.match(posixpath.basename(path)) else {}
+        if not footer:
+            raise JobError(
+                f"the output holds {path}, which shardscribe did not write",
+                mend="Choose an empty output directory",
+            )
+        if footer.get("fingerprint") != fingerprint:
+            raise JobError(
+                f"the output holds {path}, which was annotated by a job that gives other "
+                f"results: {footer.get('job', 'unknown')} with fingerprint "
+                f"{footer.get('fingerprint')}, not {fingerprint}",
+                mend="Choose another output directory, or remove the old one",
+            )
+        now = by_source.get(str(footer.get("input")), [])
+        if now:
+            plan.outdated.setdefault(now[0].id, []).append(path)
+        else:
+            plan.vanished.append(path)
+    return plan
+
+
+def _runs(store: Store, entry: Entry, split_bytes: int) -> list[tuple[int, int, int]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(store.open(entry.path)) as file:
+            sizes = [
+                sum(group.column(c).total_compressed_size for c in range(group.num_columns))
+                for group in map(file.metadata.row_group, range(file.metadata.num_row_groups))
+            ]
+    except (pa.ArrowException, OSError):
+        return []  # a broken file is one split, which fails by itself with a clear message
+    runs: list[tuple[int, int, int]] = []
+    for index, size in enumerate(sizes):
+        if runs and runs[-1][2] + size <= split_bytes:
+            runs[-1] = (runs[-1][0], index, runs[-1][2] + size)
+        else:
+            runs.append((index, index, size))
+    return runs
+
+
+def _stem(name: str) -> str:
+    for suffix in SUFFIXES:
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return name
+
+
+def _is_directory(parent: Store, name: str) -> bool:
+    from pipeline.lake.store import LocalStore
+
+    return isinstance(parent, LocalStore) and (parent.base / name).is_dir()

@@ -1,0 +1,145 @@
+"""The one commit point: a finished file appears under its name, whole, once.
+
+Written to scratch, closed, read back, checked, then put create-only. Killed before that, there
+is a scratch file that nobody reads; killed after it, the split is done.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import RunError, SplitError
+from pipeline.lake.store import Store
+
+# The key of our metadata in an output file's footer; the value is JSON.
+FOOTER_KEY = b"shardscribe"
+
+
+class OutputFile:
+    """An output file in the making.
+
+    Args:
+        store: The output.
+        path: The file's name there.
+        schema: Of the whole file, declared before the first row.
+        compression: Parquet compression, or ``none``.
+    """
+
+    def __init__(self, store: Store, path: str, schema: pa.Schema, *, compression: str) -> None:
+        self.store = store
+        self.path = path
+        self.schema = schema
+        self.rows = 0
+        directory = store.scratch()
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self.scratch = directory / f"{uuid.uuid4().hex}.tmp"
+            self._writer = pq.ParquetWriter(
+                self.scratch, schema, compression=compression, write_page_index=True
+            )
+        except OSError as error:
+            raise SplitError(
+                f"the output {store.root} can't be written: {error.strerror or error}",
+                mend="Check its permissions and free space",
+            ) from error
+
+    def write(self, table: pa.Table) -> None:
+        """Appends rows."""
+        try:
+            self._writer.write_table(table)
+        except OSError as error:
+            raise SplitError(
+                f"the output {self.store.root} can't be written: {error}",
+                mend="Check its free space",
+            ) from error
+        self.rows += table.num_rows
+
+    def publish(self, footer: Mapping[str, Any], *, rows: int) -> bool:
+        """Closes, checks and publishes the file.
+
+        Args:
+            footer: What to say of the file in its footer; holds at least ``split``.
+            rows: How many rows it must have.
+
+        Returns:
+            Whether it was published; False if the same split was there already.
+
+        Raises:
+            SplitError: The file is not what it should be.
+            RunError: Another split's file has this name.
+        """
+        self._writer.add_key_value_metadata({FOOTER_KEY: json.dumps(dict(footer)).encode()})
+        try:
+            self._writer.close()
+            self._check(rows)
+            if self.store.put_new(self.path, self.scratch):
+                return True
+            there = read_footer(self.store, self.path).get("split")
+            if there != footer["split"]:
+                raise RunError(
+                    f"{self.store.address(self.path)} exists and is of split {there}, "
+                    f"not {footer['split']}",
+                    mend="Something else writes to this output: choose another directory",
+                )
+            return False
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Removes the scratch file."""
+        if self._writer.is_open:
+            self._writer.close()
+        self.scratch.unlink(missing_ok=True)
+
+    def _check(self, rows: int) -> None:
+        with pq.ParquetFile(self.scratch) as file:
+            if file.metadata.num_rows != rows:
+                raise SplitError(
+                    f"{self.path}: {rows} rows came in, {file.metadata.num_rows} would go out"
+                )
+            if not file.schema_arrow.equals(self.schema):
+                raise SplitError(f"{self.path}: the file's schema is not the declared one")
+
+
+def read_footer(store: Store, path: str) -> dict[str, Any]:
+    """What an output file says of itself; empty if shardscribe did not write it."""
+    try:
+        with pq.ParquetFile(store.open(path)) as file:
+            raw = (file.metadata.metadata or {}).get(FOOTER_KEY)
+    except (pa.ArrowException, OSError):
+        return {}
+    try:
+        found = json.loads(raw) if raw else {}
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def clean_scratch(directory: Path, *, older_than: float, now: float) -> int:
+    """Removes what killed workers left behind.
+
+    Args:
+        directory: A scratch directory.
+        older_than: Seconds since the last write.
+        now: The time, in seconds since the epoch.
+
+    Returns:
+        How many files went.
+    """
+    removed = 0
+    if directory.is_dir():
+        for path in directory.glob("*.tmp"):
+            try:
+                if now - path.stat().st_mtime > older_than:
+                    path.unlink()
+                    removed += 1
+            except FileNotFoundError:
+                continue
+    return removed

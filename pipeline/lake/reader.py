@@ -1,0 +1,157 @@
+"""A split -> bounded windows of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import RowError, SplitError
+from pipeline.lake.dataset import Split
+from pipeline.lake.store import Store
+
+# A window is what is sorted by length at once: large enough to leave little padding, small
+# enough that memory does not depend on the file.
+WINDOW_ROWS = 16_384
+WINDOW_BYTES = 64 * 1024 * 1024
+STEP_ROWS = 256
+# Kept out of the output: they describe the input's columns alone, and readers believe them.
+FOREIGN_METADATA = (b"huggingface", b"pandas", b"ARROW:schema")
+
+
+def open_split(store: Store, path: str) -> pq.ParquetFile:
+    """Opens an input file.
+
+    Raises:
+        SplitError: It is not there or is not Parquet.
+    """
+    try:
+        return pq.ParquetFile(store.open(path), buffer_size=1 << 20)
+    except FileNotFoundError as error:
+        raise SplitError(f"{store.address(path)} is not there any more") from error
+    except UnicodeEncodeError as error:
+        raise SplitError(
+            f"{store.address(path)} has a name that is not UTF-8", mend="Rename the file"
+        ) from error
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise SplitError(
+            f"{store.address(path)} is not a readable Parquet file: {reason}",
+            mend="Write it again, or take it out of the dataset",
+        ) from error
+
+
+def input_schema(
+    schema: pa.Schema, *, text: str, columns: Sequence[str] | None, where: str
+) -> pa.Schema:
+    """The carried columns of a file, after checking that it has what the job names.
+
+    Args:
+        schema: The file's.
+        text: The text column.
+        columns: Carried columns; None for all.
+        where: The file, for messages.
+
+    Raises:
+        SplitError: A column is missing or the text column holds no text.
+    """
+    have = ", ".join(schema.names)
+    for name in (text, *(columns or ())):
+        if schema.get_field_index(name) < 0:
+            again = " (or more than once)" if schema.names.count(name) > 1 else ""
+            raise SplitError(
+                f"{where} has no column `{name}`{again}; it has {have}",
+                mend="Set input.text to the column with the text"
+                if name == text
+                else "Take it out of input.columns",
+            )
+    kind = schema.field(text).type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if not (
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    ):
+        raise SplitError(
+            f"{where}: column `{text}` is {schema.field(text).type}, not text; "
+            f"the columns are {', '.join(f'{f.name}: {f.type}' for f in schema)}",
+            mend="Set input.text to a string column, or cast that one",
+        )
+    kept = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+    return kept.with_metadata(
+        {k: v for k, v in (schema.metadata or {}).items() if k not in FOREIGN_METADATA}
+    )
+
+
+def windows(
+    file: pq.ParquetFile, split: Split, *, columns: Sequence[str]
+) -> Iterator[tuple[pa.Table, float]]:
+    """Reads a split in order, a bounded window at a time.
+
+    Args:
+        file: The open input file.
+        split: What to read of it.
+        columns: What to read of each row.
+
+    Yields:
+        A window, and the share of the split's rows that it is.
+    """
+    metadata = file.metadata
+    groups = _groups(file, split)
+    rows = split_rows(file, split)
+    size = sum(metadata.row_group(g).total_byte_size for g in groups)
+    # Read in small steps and gather: row groups may be small, and what the footer says of bytes
+    # is encoded, so a text that repeats can be far larger than it looks.
+    step = max(1, min(STEP_ROWS, WINDOW_BYTES * max(1, rows) // max(1, size)))
+    waiting: list[pa.RecordBatch] = []
+    count = held = 0
+    for batch in file.iter_batches(
+        batch_size=step, row_groups=groups, columns=list(columns), use_threads=False
+    ):
+        full = count + batch.num_rows > WINDOW_ROWS or held + batch.nbytes > WINDOW_BYTES
+        if waiting and full:
+            yield pa.Table.from_batches(waiting), count / rows
+            waiting, count, held = [], 0, 0
+        waiting.append(batch)
+        count += batch.num_rows
+        held += batch.nbytes
+    if count:
+        yield pa.Table.from_batches(waiting), count / rows
+
+
+def split_rows(file: pq.ParquetFile, split: Split) -> int:
+    """How many rows a split has."""
+    return sum(file.metadata.row_group(group).num_rows for group in _groups(file, split))
+
+
+def _groups(file: pq.ParquetFile, split: Split) -> list[int]:
+    first, last = split.row_groups or (0, file.metadata.num_row_groups - 1)
+    return list(range(first, last + 1))
+
+
+def texts_of(column: pa.Array) -> tuple[list[str | None], dict[int, RowError]]:
+    """A text column as Python strings.
+
+    Returns:
+        One entry per row, None for null and for what is not UTF-8; why, by row, for the latter.
+    """
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    try:
+        return column.to_pylist(), {}
+    except UnicodeDecodeError:
+        pass
+    texts: list[str | None] = []
+    failures = {}
+    for row, raw in enumerate(column.cast(_binary(column.type)).to_pylist()):
+        try:
+            texts.append(None if raw is None else raw.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            texts.append(None)
+            failures[row] = RowError(f"the text is not UTF-8: {error}", code="not_utf8")
+    return texts, failures
+
+
+def _binary(kind: Any) -> pa.DataType:
+    return pa.large_binary() if pa.types.is_large_string(kind) else pa.binary()

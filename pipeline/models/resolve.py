@@ -1,0 +1,216 @@
+"""A model reference -> local files and a revision, under the safety policy.
+
+Only ``config.json`` is looked at here, as plain JSON: checking a job must not import torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import JobError
+from pipeline.starter import catalog
+
+# What a worker fetches from the hub: weights as safetensors, everything else as text.
+WEIGHTS = "*.safetensors"
+HUB_PATTERNS = (WEIGHTS, "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What is known of a model before its weights are loaded.
+
+    Attributes:
+        reference: As the job file names it.
+        config: The content of ``config.json``.
+        folder: Where the files are; None for a hub model that is not fetched yet.
+        commit: The hub commit; empty for a folder.
+        chat_template: Whether the tokenizer says how to lay out a chat.
+    """
+
+    reference: str
+    config: dict[str, Any]
+    folder: Path | None = None
+    commit: str = ""
+    chat_template: bool = False
+
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        """The classes that the weights were saved from, such as ``BertForTokenClassification``."""
+        return tuple(self.config.get("architectures") or ())
+
+    @property
+    def is_encoder_decoder(self) -> bool:
+        """Whether the model has an encoder and a decoder, as T5 and BART have."""
+        return bool(self.config.get("is_encoder_decoder"))
+
+    def revision(self) -> str:
+        """What pins the weights: the hub commit, or a hash over the folder's files."""
+        if self.commit:
+            return self.commit
+        if self.folder is None:
+            raise ValueError(f"{self.reference} has neither a commit nor a folder")
+        return _starter_revision(self.folder) or _hash_folder(self.folder)
+
+
+def look_up(reference: str) -> ModelInfo:
+    """Finds a model without fetching weights.
+
+    Args:
+        reference: ``starter/NAME``, a folder, or a hub id with an optional ``@revision``.
+
+    Returns:
+        The model's configuration and where it is.
+
+    Raises:
+        JobError: There is no such model, or it has only pickled weights.
+    """
+    if reference.startswith("starter/"):
+        return _from_folder(reference, catalog.folder(reference))
+    path = Path(reference).expanduser()
+    if path.is_dir():
+        return _from_folder(reference, path.resolve())
+    if reference.startswith((".", "/", "~")) or reference.count("/") > 1:
+        raise JobError(
+            f"model folder {reference} does not exist",
+            mend="Give a folder with config.json and *.safetensors, or a hub id such as org/name",
+        )
+    return _from_hub(reference)
+
+
+def fetch(info: ModelInfo) -> Path:
+    """The folder that holds a model's files on this machine, fetched from the hub if need be.
+
+    Raises:
+        JobError: The hub can't be reached or refuses.
+    """
+    if info.folder is not None:
+        return info.folder
+    from huggingface_hub import snapshot_download
+
+    name = info.reference.partition("@")[0]
+    try:
+        return Path(
+            snapshot_download(name, revision=info.commit, allow_patterns=list(HUB_PATTERNS))
+        )
+    except (OSError, ValueError) as error:
+        raise _hub_trouble(info.reference, error) from error
+
+
+def here(info: ModelInfo, revision: str) -> ModelInfo:
+    """The same model as seen from this machine, checked to have the same weights.
+
+    Args:
+        info: As the driver found it.
+        revision: What the driver pinned.
+
+    Raises:
+        JobError: It is not on this machine, or is another version.
+    """
+    if info.commit:
+        return info
+    starter = info.reference.startswith("starter/")
+    mine = look_up(info.reference if starter else str(info.folder))
+    if mine.revision() != revision:
+        raise JobError(
+            f"model {info.reference} has other weights on {socket.gethostname()} than where the "
+            "run was started",
+            mend="Run `shardscribe models pull` on every machine, or share the model folder",
+        )
+    return replace(mine, reference=info.reference)
+
+
+def _from_folder(reference: str, folder: Path) -> ModelInfo:
+    names = [entry.name for entry in folder.iterdir()]
+    if "config.json" not in names:
+        raise JobError(
+            f"model {reference} has no config.json",
+            mend="Save it with model.save_pretrained(folder) and tokenizer.save_pretrained(folder)",
+        )
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise JobError(f"model {reference}: config.json is not JSON ({error})") from error
+    _check_weights(reference, names)
+    template = "chat_template.jinja" in names
+    if not template and "tokenizer_config.json" in names:
+        text = (folder / "tokenizer_config.json").read_text(encoding="utf-8")
+        template = "chat_template" in json.loads(text)
+    return ModelInfo(reference, config, folder=folder, chat_template=template)
+
+
+def _from_hub(reference: str) -> ModelInfo:
+    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    name, _, revision = reference.partition("@")
+    try:
+        if os.environ.get("HF_HUB_OFFLINE", "") in ("1", "ON", "YES", "TRUE", "true"):
+            folder = Path(snapshot_download(name, revision=revision or None, local_files_only=True))
+            cached = _from_folder(reference, folder)
+            return ModelInfo(reference, cached.config, folder, folder.name, cached.chat_template)
+        info = HfApi().model_info(name, revision=revision or None)
+        names = [file.rfilename for file in info.siblings or ()]
+        _check_weights(reference, names)
+        path = hf_hub_download(name, "config.json", revision=info.sha)
+        config = json.loads(Path(path).read_text(encoding="utf-8"))
+        template = "chat_template.jinja" in names
+        if not template and "tokenizer_config.json" in names:
+            path = hf_hub_download(name, "tokenizer_config.json", revision=info.sha)
+            template = "chat_template" in json.loads(Path(path).read_text(encoding="utf-8"))
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError) as error:
+        raise _hub_trouble(reference, error) from error
+    return ModelInfo(reference, config, None, str(info.sha), template)
+
+
+def _hub_trouble(reference: str, error: Exception) -> JobError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    known = ", ".join(sorted(catalog.STARTERS))
+    return JobError(
+        f"model {reference} is no folder here and could not be had from the Hugging Face hub "
+        f"({type(error).__name__}: {reason[:200]})",
+        mend=f"Check the name and the network, log in with `hf auth login` if it is private, "
+        f"or use a local folder or one of {known}",
+    )
+
+
+def _check_weights(reference: str, names: Iterable[str]) -> None:
+    names = list(names)
+    if any(name.endswith(".safetensors") for name in names):
+        return
+    pickled = [n for n in names if n.endswith(PICKLES) and n != "training_args.bin"]
+    if pickled:
+        raise JobError(
+            f"model {reference} has only pickled weights ({pickled[0]}), which can run code "
+            "when loaded",
+            mend="Convert it once where you trust it: "
+            "AutoModel.from_pretrained(...).save_pretrained(folder, safe_serialization=True)",
+        )
+    raise JobError(
+        f"model {reference} has no weights (*.safetensors)",
+        mend="Check that the folder is complete",
+    )
+
+
+def _starter_revision(folder: Path) -> str:
+    note = folder / "shardscribe.json"
+    if not note.is_file():
+        return ""
+    return str(json.loads(note.read_text(encoding="utf-8")).get("revision", ""))
+
+
+def _hash_folder(folder: Path) -> str:
+    digest = hashlib.sha256()
+    wanted = (".safetensors", ".json", ".txt", ".model", ".jinja", ".tiktoken")
+    for path in sorted(p for p in folder.iterdir() if p.name.endswith(wanted)):
+        with path.open("rb") as file:
+            inner = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{path.name}\0{inner}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,233 @@
+"""Small lakes of real text to try shardscribe on.
+
+The text is held out from the training of ``starter/sentiment``, so its accuracy on a sample is an
+honest figure. IMDB's ``<br />`` tags are replaced by line breaks, as the owner of a lake would do.
+"""
+
+import contextlib
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import JobError
+from pipeline.starter.fetch import sha256_of
+from pipeline.starter.reviews import LONG, SHORT, Review, load_reviews
+
+SEED = 1
+# Long enough to be worth a summary, short enough for a small model's attention.
+_SUMMARY_CHARACTERS = range(1_500, 4_001)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One sample, for listings.
+
+    Attributes:
+        title: What it holds.
+        rows: How many rows it has if nobody says otherwise.
+        shards: How many files.
+    """
+
+    title: str
+    rows: int
+    shards: int
+
+
+SAMPLES = {
+    "reviews": Sample(
+        title="movie reviews, four short ones for each long one; gold sentiment in `label`",
+        rows=3_000,
+        shards=8,
+    ),
+    "long-reviews": Sample(
+        title="movie reviews of 1,500 to 4,000 characters, to summarize", rows=24, shards=1
+    ),
+}
+
+
+def write_sample(
+    name: str,
+    destination: Path,
+    *,
+    rows: int | None = None,
+    shards: int | None = None,
+    progress: Callable[[str], None] = lambda line: None,
+) -> list[Path]:
+    """Write a sample by its name.
+
+    Args:
+        name: A key of `SAMPLES`.
+        destination: A folder that is empty, missing, or holds this very sample.
+        rows: How many rows; the sample's own number if None.
+        shards: How many files; the sample's own number if None.
+        progress: Told what happens, a line at a time.
+
+    Returns:
+        The files.
+
+    Raises:
+        JobError: No such sample, a folder that holds something else, or too many rows.
+        RunError: The text can't be downloaded.
+    """
+    if name not in SAMPLES:
+        raise JobError(f"There is no sample {name!r}.", mend=f"Known are: {', '.join(SAMPLES)}.")
+    rows = SAMPLES[name].rows if rows is None else rows
+    shards = SAMPLES[name].shards if shards is None else shards
+    write = write_reviews if name == "reviews" else write_long_reviews
+    return write(destination, rows=rows, shards=shards, progress=progress)
+
+
+def write_reviews(
+    destination: Path,
+    *,
+    rows: int = 3_000,
+    shards: int = 8,
+    seed: int = SEED,
+    progress: Callable[[str], None] = lambda line: None,
+) -> list[Path]:
+    """Write a lake of reviews, about four short ones for each long one.
+
+    Columns: ``id: int64, text: string, source: string, label: string``. The same arguments give
+    the same files. Line-break tags in the text are replaced by line breaks.
+
+    Args:
+        destination: A folder that is empty, missing, or holds this very sample.
+        rows: How many reviews.
+        shards: How many Parquet files.
+        seed: Which reviews, and their order.
+        progress: Told what happens, a line at a time.
+
+    Returns:
+        The files ``part-00000.parquet`` and so on.
+
+    Raises:
+        JobError: The folder holds something else, or there are not so many reviews.
+        RunError: The text can't be downloaded.
+    """
+    _refuse_too_many_shards(rows, shards)
+    rest = _shuffled(load_reviews(progress=progress).rest, seed=seed)
+    short = [item for item in rest if item.source == SHORT][: rows - rows // 5]
+    long = [item for item in rest if item.source == LONG][: rows - len(short)]
+    _refuse_too_few(len(short) + len(long), rows)
+    # Another seed: in the first order, the scarcer choice of long ones would come first.
+    return _write(_shuffled(short + long, seed=seed + 1), destination, shards=shards)
+
+
+def write_long_reviews(
+    destination: Path,
+    *,
+    rows: int = 24,
+    shards: int = 1,
+    seed: int = SEED,
+    progress: Callable[[str], None] = lambda line: None,
+) -> list[Path]:
+    """Write a small lake of long reviews, for summaries.
+
+    Columns and cleaning are those of `write_reviews`.
+
+    Args:
+        destination: A folder that is empty, missing, or holds this very sample.
+        rows: How many reviews, of 1,500 to 4,000 characters each.
+        shards: How many Parquet files.
+        seed: Which reviews, and their order.
+        progress: Told what happens, a line at a time.
+
+    Returns:
+        The files.
+
+    Raises:
+        JobError: The folder holds something else, or there are not so many reviews.
+        RunError: The text can't be downloaded.
+    """
+    _refuse_too_many_shards(rows, shards)
+    rest = _shuffled(load_reviews(progress=progress).rest, seed=seed)
+    long = [item for item in rest if len(item.text) in _SUMMARY_CHARACTERS][:rows]
+    _refuse_too_few(len(long), rows)
+    return _write(long, destination, shards=shards)
+
+
+def _shuffled(items: Sequence[Review], *, seed: int) -> list[Review]:
+    # By hash rather than `random`, whose order may change with Python's version.
+    return sorted(items, key=lambda item: hashlib.sha256(f"{seed} {item.key}".encode()).digest())
+
+
+def _refuse_too_many_shards(rows: int, shards: int) -> None:
+    if not 1 <= shards <= rows:
+        raise JobError(f"{rows} rows can't be written as {shards} files.", mend="Ask for fewer.")
+
+
+def _refuse_too_few(found: int, rows: int) -> None:
+    if found < rows:
+        raise JobError(
+            f"There are only {found:,} such reviews that training has not seen, not {rows:,}.",
+            mend=f"Ask for at most {found:,} rows.",
+        )
+
+
+def _write(items: Sequence[Review], destination: Path, *, shards: int) -> list[Path]:
+    from datasets import Dataset, Features, Value
+
+    features = Features(
+        {
+            "id": Value("int64"),
+            "text": Value("string"),
+            "source": Value("string"),
+            "label": Value("string"),
+        }
+    )
+    content = {
+        "id": list(range(len(items))),
+        "text": [item.text for item in items],
+        "source": [item.source for item in items],
+        "label": [item.label for item in items],
+    }
+    try:
+        destination.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise JobError(f"{destination} can't be made: {error.strerror}.") from error
+    dataset = Dataset.from_dict(content, features=features)
+    # Inside the destination, because a rename doesn't cross file systems; Parquet readers leave
+    # names with a leading dot alone.
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=destination) as scratch:
+        made = {}
+        for index in range(shards):
+            path = Path(scratch) / f"part-{index:05d}.parquet"
+            shard = dataset.shard(num_shards=shards, index=index, contiguous=True)
+            with path.open("wb") as file, _no_progress_bars():
+                shard.to_parquet(file)
+            made[path.name] = path
+        _refuse_other_files(destination, made)
+        for name, path in made.items():
+            if not (destination / name).exists():
+                shutil.move(path, destination / name)
+    return [destination / name for name in made]
+
+
+@contextlib.contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    import datasets
+
+    if datasets.are_progress_bars_disabled():
+        yield
+        return
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        datasets.enable_progress_bars()
+
+
+def _refuse_other_files(destination: Path, made: dict[str, Path]) -> None:
+    for path in sorted(destination.iterdir()):
+        if path.name.startswith("."):
+            continue
+        twin = made.get(path.name)
+        # Some of our own files and nothing else: a writer was killed, and we finish its work.
+        if twin is None or not path.is_file() or sha256_of(path) != sha256_of(twin):
+            raise JobError(
+                f"{destination} holds something else already: {path.name}.",
+                mend="Name an empty or a new directory.",
+            )

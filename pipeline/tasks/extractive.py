@@ -1,0 +1,147 @@
+"""Extractive summaries: the sentences nearest to all the others, without repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.models.model import Model
+from pipeline.models.pooling import pool, pooling_of
+from pipeline.models.windows import cut
+from pipeline.tasks.task import Annotated
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# How much centrality counts against repetition; 1 would allow near-duplicates side by side.
+CENTRALITY_SHARE = 0.7
+# Two sentences this close (cosine) say the same: the second is never taken.
+SAME = 0.95
+
+
+def split_sentences(text: str, *, language: str) -> list[str]:
+    """Cuts a text into its sentences, white space stripped, empty ones dropped."""
+    from sentencex import segment
+
+    return [part.strip() for part in segment(language, text) if part.strip()]
+
+
+def choose(vectors: np.ndarray, *, count: int) -> list[int]:
+    """Picks the most central sentences that do not repeat each other.
+
+    Centrality is the mean cosine to all sentences of the text, as degree centrality in LexRank
+    (Erkan and Radev, 2004); repeats are held down by maximal marginal relevance (Carbonell and
+    Goldstein, 1998).
+
+    Args:
+        vectors: Unit vectors of shape [sentences, dim], in text order.
+        count: The most sentences to pick.
+
+    Returns:
+        Indices in text order; fewer than `count` when the rest only repeats.
+    """
+    similarity = vectors @ vectors.T
+    central = similarity.mean(axis=1)
+    picked: list[int] = []
+    nearest = np.full(len(vectors), -1.0, dtype=np.float64)
+    while len(picked) < min(count, len(vectors)):
+        score = CENTRALITY_SHARE * central
+        if picked:
+            score = score - (1 - CENTRALITY_SHARE) * nearest
+        score = np.where(nearest >= SAME, -np.inf, score)
+        # Rounded, so that a tie falls to the earlier sentence whatever the batch it ran in.
+        best = int(np.argmax(np.round(score, 5)))
+        if not np.isfinite(score[best]):
+            break
+        picked.append(best)
+        nearest = np.maximum(nearest, similarity[best])
+        nearest[best] = np.inf
+    return sorted(picked)
+
+
+class Extractive:
+    """Picks each text's most central sentences with a loaded encoder."""
+
+    def __init__(
+        self, model: Model, *, sentences: int, language: str, output_type: pa.DataType
+    ) -> None:
+        self.model = model
+        self.sentences = sentences
+        self.language = language
+        self.output_type = output_type
+        self.pooling = pooling_of(model.folder)
+
+    def annotate(self, texts: Sequence[str]) -> Annotated:
+        """One summary struct per text; a text of few enough sentences is its own summary."""
+        split = [split_sentences(text, language=self.language) for text in texts]
+        flat = [sentence for sentences in split for sentence in sentences]
+        encodings = self.model.encode(flat)
+        lengths = [len(encoding.ids) for encoding in encodings]
+        sequences, owners, weights = [], [], []
+        at = 0
+        firsts = []
+        for sentences in split:
+            firsts.append(at)
+            if len(sentences) > self.sentences:
+                for index in range(at, at + len(sentences)):
+                    for window in cut(lengths[index], size=self.model.room):
+                        ids = encodings[index].ids[window.start : window.stop]
+                        sequences.append(self.model.wrap(ids))
+                        owners.append(index)
+                        weights.append(max(1, window.stop - window.start))
+            at += len(sentences)
+        inference = self.model.infer(sequences, self._forward)
+        vectors = self._sentence_vectors(inference.results, owners, weights)
+        windows = np.bincount(np.asarray(owners, dtype=np.int64), minlength=len(flat))
+        broken = {owners[index]: error for index, error in inference.failures.items()}
+        rows: list[dict[str, Any] | None] = []
+        failures = {}
+        for row, sentences in enumerate(split):
+            first, stop = firsts[row], firsts[row] + len(sentences)
+            reason = next((broken[i] for i in range(first, stop) if i in broken), None)
+            if reason is not None:
+                failures[row] = reason
+                rows.append(None)
+                continue
+            chosen = list(range(len(sentences)))
+            if len(sentences) > self.sentences:
+                chosen = choose(
+                    np.stack([vectors[i] for i in range(first, stop)]), count=self.sentences
+                )
+            rows.append(
+                {
+                    "text": " ".join(sentences[i] for i in chosen),
+                    "input_tokens": sum(lengths[first:stop]),
+                    "output_tokens": sum(lengths[first + i] for i in chosen),
+                    "windows": int(windows[first:stop].sum()),
+                    "truncated": False,
+                }
+            )
+        import pyarrow as pa
+
+        return Annotated(
+            pa.array(rows, self.output_type),
+            failures,
+            tokens=inference.tokens,
+            padded_tokens=inference.padded_tokens,
+        )
+
+    def _forward(self, ids: Any, mask: Any) -> Any:
+        hidden = self.model.module(input_ids=ids, attention_mask=mask).last_hidden_state
+        return pool(hidden, mask, how=self.pooling).cpu().numpy()
+
+    def _sentence_vectors(
+        self, results: Sequence[Any], owners: Sequence[int], weights: Sequence[int]
+    ) -> dict[int, np.ndarray]:
+        """Unit vectors by sentence; a sentence of several windows is their mean by length."""
+        total: dict[int, np.ndarray] = {}
+        for result, owner, weight in zip(results, owners, weights, strict=True):
+            if result is not None:
+                part = np.asarray(result, dtype=np.float64) * weight
+                total[owner] = total[owner] + part if owner in total else part
+        return {
+            owner: vector / max(float(np.linalg.norm(vector)), 1e-12)
+            for owner, vector in total.items()
+        }

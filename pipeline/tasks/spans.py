@@ -1,0 +1,142 @@
+"""Token predictions -> entity spans, by the rules of Hugging Face's token-classification pipeline.
+
+Source of the rules: `TokenClassificationPipeline.aggregate` in transformers 5
+(``none | simple | first | average | max``). Here they run over the tokens of many texts at once
+as array operations; the parity tests hold them to the pipeline's own spans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Entities of many texts, in text order, as parallel arrays.
+
+    Attributes:
+        text: Which text each entity is in.
+        label: Class index of the entity's first token.
+        start: First character.
+        end: One past the last character.
+        score: Between 0 and 1, float32.
+    """
+
+    text: np.ndarray
+    label: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    score: np.ndarray
+
+
+@dataclass(frozen=True)
+class Tags:
+    """What a model's labels mean: ``B-PER`` and ``I-PER`` are both of tag ``PER``.
+
+    Attributes:
+        labels: By class index.
+        names: By class index, how an entity that starts with this label is called: the part
+            after the first hyphen.
+        tag_of: By class index, a number that labels which continue each other share.
+        begins: By class index, whether the label always opens an entity.
+    """
+
+    labels: tuple[str, ...]
+    names: tuple[str, ...]
+    tag_of: np.ndarray
+    begins: np.ndarray
+
+    @classmethod
+    def of(cls, labels: Sequence[str]) -> Tags:
+        """Reads the BIO scheme off label names; a label without prefix continues its like."""
+        tags = [label[2:] if label.startswith(("B-", "I-")) else label for label in labels]
+        index = {tag: i for i, tag in enumerate(dict.fromkeys(tags))}
+        return cls(
+            tuple(labels),
+            tuple(label.split("-", 1)[-1] for label in labels),
+            np.array([index[tag] for tag in tags]),
+            np.array([label.startswith("B-") for label in labels]),
+        )
+
+
+def aggregate(
+    scores: np.ndarray,
+    *,
+    texts: np.ndarray,
+    starts: np.ndarray,
+    ends: np.ndarray,
+    subword: np.ndarray,
+    tags: Tags,
+    how: str,
+) -> Spans:
+    """Joins token predictions into entities.
+
+    Args:
+        scores: Probabilities of shape [tokens, labels], content tokens only.
+        texts: The text of each token, rising.
+        starts: First character of each token.
+        ends: One past its last character.
+        subword: Whether the token continues the word of the token before it.
+        tags: The model's labels.
+        how: ``none``: a span per token. ``simple``: neighbours of one tag joined. ``first``,
+            ``average``, ``max``: first one prediction per word, by its first token, by the
+            mean over its tokens, or by its surest token; then joined.
+
+    Returns:
+        The spans of all labels but ``O``.
+    """
+    if len(scores) == 0:
+        empty = np.zeros(0, dtype=np.int64)
+        return Spans(empty, empty, empty, empty, np.zeros(0, dtype=np.float32))
+    if how in ("first", "average", "max"):
+        scores, texts, starts, ends = _words(scores, texts, starts, ends, subword, how)
+    labels = scores.argmax(axis=1)
+    best = np.take_along_axis(scores, labels[:, None], axis=1)[:, 0]
+    if how == "none":
+        keep = np.array([label != "O" for label in tags.labels])[labels]
+        return Spans(texts[keep], labels[keep], starts[keep], ends[keep], best[keep])
+    tag = tags.tag_of[labels]
+    opens = np.ones(len(tag), dtype=bool)
+    opens[1:] = (tag[1:] != tag[:-1]) | tags.begins[labels[1:]] | (texts[1:] != texts[:-1])
+    first = np.flatnonzero(opens)
+    last = np.append(first[1:], len(tag)) - 1
+    mean = np.add.reduceat(best.astype(np.float64), first) / (last - first + 1)
+    keep = np.array([name != "O" for name in tags.names])[labels[first]]
+    return Spans(
+        texts[first][keep],
+        labels[first][keep],
+        starts[first][keep],
+        ends[last][keep],
+        mean[keep].astype(np.float32),
+    )
+
+
+def _words(
+    scores: np.ndarray,
+    texts: np.ndarray,
+    starts: np.ndarray,
+    ends: np.ndarray,
+    subword: np.ndarray,
+    how: str,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Tokens -> words: one row of scores, one start and one end per word."""
+    opens = ~subword
+    opens[0] = True
+    opens[1:] |= texts[1:] != texts[:-1]
+    first = np.flatnonzero(opens)
+    last = np.append(first[1:], len(texts)) - 1
+    if how == "first":
+        chosen = scores[first]
+    elif how == "average":
+        total = np.add.reduceat(scores, first, axis=0)
+        chosen = total / (last - first + 1)[:, None].astype(np.float32)
+    else:
+        peak = scores.max(axis=1)
+        word = np.cumsum(opens) - 1
+        # By word, then by falling peak, then by position: the first row of each word is its best.
+        order = np.lexsort((np.arange(len(peak)), -peak, word))
+        chosen = scores[order[first]]
+    return chosen, texts[first], starts[first], ends[last]

@@ -1,0 +1,108 @@
+"""The contract of a task. A task is added in one file, and one line of `TASKS`.
+
+A task lives in three stages, so that nothing heavy is touched before it is needed:
+
+1. `TaskOptions`: what the job file says. Plain data, checked when the job is loaded.
+2. `Task`: options and what follows from them alone: the output type, which models fit.
+3. `Annotate`: made by `Task.load` on a worker, holds models, turns texts into a column.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.errors import JobError, RowError
+from pipeline.models.model import Models
+from pipeline.models.resolve import ModelInfo
+
+if TYPE_CHECKING:
+    import pyarrow as pa  # for annotations alone: it is heavy, and loading a job is not
+
+
+class TaskOptions(BaseModel):
+    """What every task of a job file has in common."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    kind: str
+    model: str = Field(
+        title="Model",
+        description="A hub id (`org/name@revision`), a local folder, or `starter/...`.",
+        min_length=1,
+    )
+
+
+@dataclass
+class Annotated:
+    """What one call of a task gives back.
+
+    Attributes:
+        column: One entry per text, of the declared output type; null where the row failed.
+        failures: Why, by row index, for each row that could not be annotated.
+        tokens: Content tokens the model was given, without padding.
+        padded_tokens: The same with padding.
+    """
+
+    column: pa.Array
+    failures: dict[int, RowError] = field(default_factory=dict)
+    tokens: int = 0
+    padded_tokens: int = 0
+
+
+class Annotate(Protocol):
+    """A task with its models loaded."""
+
+    def annotate(self, texts: Sequence[str]) -> Annotated:
+        """Annotates non-empty texts: one entry out per text in, in the same order."""
+        ...
+
+
+OptionsT = TypeVar("OptionsT", bound=TaskOptions)
+
+
+class Task(ABC, Generic[OptionsT]):
+    """A task as configured in a job; nothing is loaded yet.
+
+    Args:
+        options: The task's part of the job file.
+    """
+
+    Options: ClassVar[type[TaskOptions]]
+    heads: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[str] = ""
+
+    def __init__(self, options: OptionsT) -> None:
+        self.options = options
+
+    @abstractmethod
+    def output_type(self) -> pa.DataType:
+        """The Arrow type of the task's column, known before any row is seen."""
+
+    @abstractmethod
+    def load(self, models: Models) -> Annotate:
+        """Loads what the task needs from the worker's shared models."""
+
+    def check_model(self, model: ModelInfo) -> None:
+        """Refuses a model whose head does not serve this task.
+
+        Raises:
+            JobError: The model's architecture is known and is not one of `heads`.
+        """
+        if not self.heads or not model.architectures:
+            return
+        if any(arch.endswith(head) for arch in model.architectures for head in self.heads):
+            return
+        raise JobError(
+            f"model {model.reference} is a {' / '.join(model.architectures)}; "
+            f"{self.options.kind} needs {self.needs}",
+            mend="Name a model that was trained for this task",
+        )
+
+    def dump(self) -> dict[str, Any]:
+        """The options that change results, for the fingerprint: all but the model's name."""
+        return self.options.model_dump(mode="json", exclude={"model"})

@@ -1,0 +1,55 @@
+"""One Ray cluster and one small lake of real reviews for the whole session."""
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers import CLASSIFY, QuietDisplay
+
+from pipeline.job import Job
+from pipeline.job_file import load_job
+from pipeline.starter.samples import write_reviews
+
+
+@pytest.fixture(scope="session")
+def ray_cluster():
+    """A local Ray cluster; `run_job` finds it and does not start its own."""
+    import ray
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray.init(address="local", include_dashboard=False, num_cpus=2, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def reviews(tmp_path_factory) -> Path:
+    """120 real reviews in 4 Parquet files. Read only."""
+    directory = tmp_path_factory.mktemp("lake") / "reviews"
+    write_reviews(directory, rows=120, shards=4)
+    return directory
+
+
+@pytest.fixture
+def make_job(tmp_path):
+    """Writes a job file and loads it."""
+
+    def make(input_path, *, tasks=None, output="annotated", **fields) -> Job:
+        content = {
+            "name": "test",
+            "input": {"path": str(input_path)},
+            "output": {"path": str(tmp_path / output)},
+            "tasks": tasks or {"sentiment": CLASSIFY},
+            **fields,
+        }
+        path = tmp_path / "job.yaml"
+        path.write_text(yaml.safe_dump(content), encoding="utf-8")
+        return load_job(path)
+
+    return make
+
+
+@pytest.fixture
+def display() -> QuietDisplay:
+    return QuietDisplay()

@@ -1,0 +1,479 @@
+"""A split into a committed file, with a task that needs no weights."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.engine import annotator as annotator_module
+from pipeline.engine.annotator import ERRORS_TYPE, Annotator, annotate_safely
+from pipeline.engine.work import Receipt, WorkPlan
+from pipeline.errors import Interrupted, JobError, RowError, RunError, SplitError
+from pipeline.job import Job
+from pipeline.lake import reader
+from pipeline.lake.dataset import Dataset, Split, splits_of
+from pipeline.lake.publish import read_footer
+from pipeline.tasks import TASKS, Annotated, Task
+from pipeline.tasks.ner import NerOptions
+
+pytestmark = pytest.mark.unit
+
+KIND = pa.struct([("loud", pa.string()), ("letters", pa.int32())])
+
+
+class Shout(Task[NerOptions]):
+    """Stands in for NER: says each text louder, and chokes on some as a model or a bug would."""
+
+    Options = NerOptions
+
+    def output_type(self) -> pa.DataType:
+        return KIND
+
+    def load(self, models: Any) -> "Shout":
+        return self
+
+    def annotate(self, texts: Sequence[str]) -> Annotated:
+        if any("BUG" in text for text in texts):
+            raise ValueError("no such\n  luck")
+        failures = {
+            row: RowError("too odd for me", code="odd")
+            for row, text in enumerate(texts)
+            if "ODD" in text
+        }
+        rows = [
+            None if row in failures else {"loud": text.upper(), "letters": len(text)}
+            for row, text in enumerate(texts)
+        ]
+        return Annotated(pa.array(rows, KIND), failures, tokens=len(texts), padded_tokens=9)
+
+
+class Raises:
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def annotate(self, texts: Sequence[str]) -> Annotated:
+        raise self.error
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Annotator]:
+    """Makes an annotator over ``in/`` whose tasks are shouters."""
+    monkeypatch.setitem(TASKS, "ner", Shout)
+
+    def made(*, tasks: Sequence[str] = ("shout",), **job: Any) -> Annotator:
+        (tmp_path / "in").mkdir(exist_ok=True)
+        data = {
+            "name": "loud",
+            "input": {"path": str(tmp_path / "in"), **job.pop("input", {})},
+            "output": {"path": str(tmp_path / "out")},
+            "tasks": {name: {"kind": "ner", "model": "none"} for name in tasks},
+            **job,
+        }
+        plan = WorkPlan(Job.model_validate(data), {}, {"none": "r1"}, "f", "0", "cpu", 1)
+        return Annotator(plan, name="w1")
+
+    return made
+
+
+Make = Callable[..., Annotator]
+
+
+def rows_of(annotator: Annotator, texts: Sequence[str | None]) -> tuple[list[dict], Any]:
+    table = pa.table({"id": range(len(texts)), "text": pa.array(texts, pa.string())})
+    schema = annotator.schema(table.schema)
+    window = annotator.annotate_table(table, schema)
+    assert window.table.schema.equals(schema)
+    return window.table.to_pylist(), window
+
+
+def counts(found: Any) -> tuple[int, int, int, int]:
+    return found.rows, found.annotated, found.bad, found.skipped
+
+
+def test_each_row_gets_its_own_annotation_in_order(make: Make) -> None:
+    texts = [f"text {i}" for i in range(50)]
+    rows, window = rows_of(make(), texts)
+    assert [row["id"] for row in rows] == list(range(50))
+    assert [row["shout"]["loud"] for row in rows] == [text.upper() for text in texts]
+    assert {row["errors"] for row in rows} == {None}
+    assert counts(window.rows) == (50, 50, 0, 0)
+    assert (window.tokens, window.padded_tokens) == (50, 9)
+
+
+def test_null_and_blank_texts_are_skipped_without_an_error(make: Make) -> None:
+    rows, window = rows_of(make(), [None, "", "a", "  \n\t", "\u00a0\u3000", "b"])
+    assert [row["shout"] and row["shout"]["loud"] for row in rows] == [
+        None,
+        None,
+        "A",
+        None,
+        None,
+        "B",
+    ]
+    assert all(row["errors"] is None for row in rows)
+    assert counts(window.rows) == counts(window.tasks["shout"]) == (6, 2, 0, 4)
+
+
+def test_a_text_that_makes_the_task_raise_is_one_bad_row_among_good_ones(make: Make) -> None:
+    texts = [f"text {i}" for i in range(33)]
+    texts[7] = "a BUG"
+    rows, window = rows_of(make(), texts)
+    assert rows[7]["shout"] is None
+    assert rows[7]["errors"] == [
+        {"task": "shout", "code": "task_error", "message": "ValueError: no such luck"}
+    ]
+    others = [row for row in rows if row["id"] != 7]
+    assert [row["shout"]["loud"] for row in others] == [
+        text.upper() for i, text in enumerate(texts) if i != 7
+    ]
+    assert all(row["errors"] is None for row in others)
+    assert counts(window.rows) == (33, 32, 1, 0)
+    assert window.bad_rows == [(7, "shout", "ValueError: no such luck")]
+
+
+def test_a_row_that_a_task_gives_up_keeps_the_tasks_own_code(make: Make) -> None:
+    rows, window = rows_of(make(), ["fine", "ODD", None, "an ODD BUG"])
+    assert rows[1]["errors"] == [{"task": "shout", "code": "odd", "message": "too odd for me"}]
+    assert rows[1]["shout"] is None
+    assert rows[3]["errors"][0]["code"] == "task_error"
+    assert counts(window.rows) == (4, 1, 2, 1)
+
+
+def test_bytes_that_are_not_utf8_are_an_error_of_every_task(make: Make) -> None:
+    annotator = make(tasks=("one", "two"))
+    raw = pa.array([b"fine", b"\xff", None], pa.binary())
+    texts = pa.Array.from_buffers(pa.string(), 3, raw.buffers())
+    table = pa.Table.from_arrays([texts], names=["text"])
+    window = annotator.annotate_table(table, annotator.schema(table.schema))
+    errors = window.table.column("errors").to_pylist()
+    assert [e and [(x["task"], x["code"]) for x in e] for e in errors] == [
+        None,
+        [("one", "not_utf8"), ("two", "not_utf8")],
+        None,
+    ]
+    assert window.table.column("one").to_pylist()[1:] == [None, None]
+    assert counts(window.rows) == counts(window.tasks["two"]) == (3, 1, 1, 1)
+
+
+def test_a_row_that_one_task_fails_on_keeps_the_other_tasks_annotation(make: Make) -> None:
+    annotator = make(tasks=("one", "two"))
+    annotator.tasks["two"] = Raises(ValueError("never"))
+    rows, window = rows_of(annotator, ["a", None])
+    assert rows[0]["one"]["loud"] == "A"
+    assert rows[0]["two"] is None
+    assert [error["task"] for error in rows[0]["errors"]] == ["two"]
+    assert counts(window.tasks["one"]) == (2, 1, 0, 1)
+    assert counts(window.tasks["two"]) == (2, 0, 1, 1)
+    assert counts(window.rows) == (2, 0, 1, 1)
+
+
+TEXTS = st.lists(st.sampled_from([None, "", " ", "a", "bc", "ODD", "BUG", "ODD BUG"]), max_size=25)
+
+
+@settings(max_examples=80, deadline=None)
+@given(TEXTS)
+def test_rows_are_annotated_bad_or_skipped(texts: list[str | None]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TASKS, "ner", Shout)
+        job = Job.model_validate(
+            {
+                "name": "n",
+                "input": {"path": "in"},
+                "output": {"path": "out"},
+                "tasks": {name: {"kind": "ner", "model": "none"} for name in ("one", "two")},
+            }
+        )
+        annotator = Annotator(WorkPlan(job, {}, {}, "f", "0", "cpu", 1))
+    rows, window = rows_of(annotator, texts)
+    for found in (window.rows, *window.tasks.values()):
+        assert found.rows == found.annotated + found.bad + found.skipped == len(texts)
+    for text, row in zip(texts, rows, strict=True):
+        bad = text is not None and ("ODD" in text or "BUG" in text)
+        assert (row["errors"] is not None) == bad
+        expected = text.upper() if text and text.strip() and not bad else None
+        assert [row[t] and row[t]["loud"] for t in ("one", "two")] == [expected, expected]
+
+
+@pytest.mark.parametrize("texts", [[], [None, None], ["", " "], ["BUG"], ["a"]])
+def test_the_schema_is_the_declared_one_whatever_the_texts(
+    make: Make, texts: list[str | None]
+) -> None:
+    _, window = rows_of(make(), texts)
+    schema = window.table.schema
+    assert schema.names == ["id", "text", "shout", "errors"]
+    assert schema.field("shout").type == KIND
+    assert schema.field("errors").type == ERRORS_TYPE
+    assert window.table.num_rows == len(texts)
+
+
+def test_a_row_error_keeps_its_code() -> None:
+    answer = annotate_safely(Raises(RowError("why", code="strange")), ["a", "b"], KIND)
+    assert {row: error.code for row, error in answer.failures.items()} == {
+        0: "strange",
+        1: "strange",
+    }
+    assert {error.message for error in answer.failures.values()} == {"why"}
+    assert answer.column.to_pylist() == [None, None]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RunError("the output is gone"), JobError("wrong"), Interrupted("stop"), SplitError("broken")],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_of_the_run_is_no_row_error(error: Exception) -> None:
+    with pytest.raises(type(error), match=error.message):  # type: ignore[attr-defined]
+        annotate_safely(Raises(error), ["a", "b"], KIND)
+
+
+def test_a_broken_device_is_no_row_error() -> None:
+    error = torch.AcceleratorError("CUDA error: device-side assert triggered")
+    with pytest.raises(Exception, match="device-side assert"):
+        annotate_safely(Raises(error), ["a", "b"], KIND)
+
+
+def test_without_texts_the_task_is_not_asked() -> None:
+    answer = annotate_safely(Raises(ValueError("asked")), [], KIND)
+    assert len(answer.column) == 0
+    assert answer.column.type == KIND
+
+
+@given(st.sets(st.integers(0, 63), max_size=5))
+def test_a_few_bad_texts_cost_few_calls(bad: set[int]) -> None:
+    calls = []
+
+    class Counts:
+        def annotate(self, texts: Sequence[str]) -> Annotated:
+            calls.append(len(texts))
+            if set(texts) & {str(row) for row in bad}:
+                raise ValueError("bad")
+            return Annotated(pa.array([len(text) for text in texts], pa.int32()))
+
+    answer = annotate_safely(Counts(), [str(row) for row in range(64)], pa.int32())
+    assert set(answer.failures) == bad
+    assert [row for row, v in enumerate(answer.column.to_pylist()) if v is None] == sorted(bad)
+    assert len(calls) <= 1 + 2 * 6 * len(bad)
+
+
+def commit(annotator: Annotator, name: str = "a.parquet") -> Receipt:
+    return annotator.annotate(split_of(annotator, name))
+
+
+def split_of(annotator: Annotator, name: str = "a.parquet") -> Split:
+    dataset = Dataset.open(annotator.job.input.path)
+    (split,) = [
+        split
+        for split in splits_of(dataset.store, dataset.files(), fingerprint="f")
+        if split.path == name
+    ]
+    return split
+
+
+def write(annotator: Annotator, texts: Sequence[str | None], name: str = "a.parquet") -> Path:
+    path = Path(annotator.job.input.path) / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    column = pa.array(texts, pa.string())
+    ids = pa.array(range(len(texts)), pa.int64())
+    pq.write_table(pa.table({"id": ids, "text": column}), path)
+    return path
+
+
+def test_a_split_becomes_one_committed_file(make: Make, tmp_path: Path) -> None:
+    annotator = make(limits={"bad_rows": 0.5})
+    write(annotator, ["a", None, "b", "BUG"], "y=1/a.parquet")
+    receipt = commit(annotator, "y=1/a.parquet")
+    (made,) = (tmp_path / "out" / "y=1").iterdir()
+    assert receipt.output == f"y=1/{made.name}"
+    assert receipt.published
+    assert receipt.bytes_out == made.stat().st_size
+    assert receipt.worker == "w1"
+    assert counts(receipt.rows) == counts(receipt.tasks["shout"]) == (4, 2, 1, 1)
+    assert receipt.bad_rows == [(3, "shout", "ValueError: no such luck")]
+    rows = pq.ParquetFile(made).read().to_pylist()
+    assert [row["shout"] and row["shout"]["loud"] for row in rows] == ["A", None, "B", None]
+    footer = read_footer(annotator.output, receipt.output)
+    assert footer["split"] == receipt.split
+    assert footer["input"] == "y=1/a.parquet"
+    assert (footer["job"], footer["fingerprint"]) == ("loud", "f")
+    assert footer["models"] == {"none": "r1"}
+    assert footer["rows"] == {"rows": 4, "annotated": 2, "bad": 1, "skipped": 1}
+    assert list((tmp_path / "out" / "_shardscribe" / "scratch").iterdir()) == []
+
+
+def test_the_same_split_twice_is_committed_once(make: Make, tmp_path: Path) -> None:
+    annotator = make()
+    write(annotator, ["a"])
+    assert commit(annotator).published
+    assert not commit(annotator).published
+    assert len(list((tmp_path / "out").glob("*.parquet"))) == 1
+
+
+def test_a_file_of_nulls_has_the_same_schema_as_one_of_texts(make: Make, tmp_path: Path) -> None:
+    annotator = make()
+    for name, texts in [("a", ["x"]), ("b", [None, None]), ("c", [])]:
+        write(annotator, texts, f"{name}.parquet")
+        commit(annotator, f"{name}.parquet")
+    schemas = [pq.read_schema(path) for path in (tmp_path / "out").glob("*.parquet")]
+    assert len(schemas) == 3
+    assert schemas[0].equals(schemas[1])
+    assert schemas[1].equals(schemas[2])
+
+
+def test_rows_stay_in_order_over_many_windows(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "WINDOW_ROWS", 7)
+    monkeypatch.setattr(reader, "STEP_ROWS", 3)
+    annotator = make(limits={"bad_rows": 0.5})
+    texts = [["ODD", None, "text"][i % 3] + str(i) if i % 3 != 1 else None for i in range(50)]
+    write(annotator, texts)
+    receipt = commit(annotator)
+    (made,) = (tmp_path / "out").glob("*.parquet")
+    rows = pq.read_table(made).to_pylist()
+    assert [row["text"] for row in rows] == texts
+    assert [row["shout"] and row["shout"]["loud"] for row in rows] == [
+        text.upper() if text and "ODD" not in text else None for text in texts
+    ]
+    assert counts(receipt.rows) == (50, 16, 17, 17)
+    assert [row for row, _, _ in receipt.bad_rows] == [0, 3, 6, 9, 12, 15, 18, 21, 24, 27]
+
+
+def test_only_the_carried_columns_go_out(make: Make, tmp_path: Path) -> None:
+    annotator = make(input={"columns": ["id"]})
+    write(annotator, ["a", "b"])
+    commit(annotator)
+    (made,) = (tmp_path / "out").glob("*.parquet")
+    assert pq.read_schema(made).names == ["id", "shout", "errors"]
+    assert pq.read_table(made).column("id").to_pylist() == [0, 1]
+
+
+@pytest.mark.parametrize(("limit", "shown"), [(0.1, "0.1"), (0, "0"), (2, "2")])
+def test_too_many_bad_rows_fail_the_split_and_say_where(
+    make: Make, tmp_path: Path, limit: float, shown: str
+) -> None:
+    annotator = make(limits={"bad_rows": limit})
+    write(annotator, ["a", None, "BUG", "ODD", "BUG", "b"])
+    with pytest.raises(SplitError) as caught:
+        commit(annotator)
+    said = str(caught.value)
+    assert str(tmp_path / "in" / "a.parquet") in said
+    assert "3 of 6 rows can't be annotated" in said
+    assert f"limits.bad_rows ({shown})" in said
+    assert "row 2, task shout: ValueError: no such luck" in said
+    assert "Mend the rows, or raise limits.bad_rows" in said
+    assert list((tmp_path / "out").glob("*.parquet")) == []
+    assert list((tmp_path / "out" / "_shardscribe" / "scratch").iterdir()) == []
+
+
+@pytest.mark.parametrize("limit", [0.5, 3, 100])
+def test_as_many_bad_rows_as_the_job_allows_are_committed(make: Make, limit: float) -> None:
+    annotator = make(limits={"bad_rows": limit})
+    write(annotator, ["a", None, "BUG", "ODD", "BUG", "b"])
+    assert commit(annotator).rows.bad == 3
+
+
+def test_rows_that_get_lost_on_the_way_fail_the_split(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    annotator = make()
+    write(annotator, ["a", "b", "c"])
+    windows = annotator_module.windows
+
+    def lossy(*args: Any, **kwargs: Any) -> Any:
+        for table, share in windows(*args, **kwargs):
+            yield table.slice(1), share
+
+    monkeypatch.setattr(annotator_module, "windows", lossy)
+    with pytest.raises(SplitError, match="3 rows came in, 2 would go out"):
+        commit(annotator)
+    assert list((tmp_path / "out").glob("*.parquet")) == []
+
+
+def test_an_input_that_changed_since_the_plan_is_refused(make: Make, tmp_path: Path) -> None:
+    annotator = make()
+    write(annotator, ["a"])
+    split = split_of(annotator)
+    write(annotator, ["a", "b"])
+    with pytest.raises(SplitError, match=r"a\.parquet has changed since the run was planned"):
+        annotator.annotate(split)
+    assert list((tmp_path / "out").glob("*.parquet")) == []
+
+
+def test_an_input_that_changes_while_it_is_annotated_is_refused(
+    make: Make, tmp_path: Path
+) -> None:
+    annotator = make()
+    write(annotator, ["a"])
+    shout = annotator.tasks["shout"]
+
+    class Meanwhile:
+        def annotate(self, texts: Sequence[str]) -> Annotated:
+            write(annotator, ["other", "text"])
+            return shout.annotate(texts)
+
+    annotator.tasks["shout"] = Meanwhile()
+    with pytest.raises(SplitError, match="has changed since the run was planned"):
+        commit(annotator)
+    assert list((tmp_path / "out").glob("*.parquet")) == []
+
+
+def test_an_input_that_is_gone_is_named(make: Make) -> None:
+    annotator = make()
+    path = write(annotator, ["a"])
+    split = split_of(annotator)
+    path.unlink()
+    with pytest.raises(SplitError, match=r"a\.parquet is not there any more"):
+        annotator.annotate(split)
+
+
+def test_an_input_with_a_column_of_a_tasks_name_is_refused(make: Make, tmp_path: Path) -> None:
+    annotator = make()
+    pq.write_table(pa.table({"text": ["a"], "shout": [1]}), tmp_path / "in" / "a.parquet")
+    with pytest.raises(SplitError, match="column `shout` already"):
+        commit(annotator)
+
+
+def test_an_input_without_the_text_column_is_refused(make: Make, tmp_path: Path) -> None:
+    annotator = make()
+    pq.write_table(pa.table({"body": ["a"]}), tmp_path / "in" / "a.parquet")
+    with pytest.raises(SplitError, match="no column `text`; it has body"):
+        commit(annotator)
+
+
+def test_a_task_that_answers_for_another_number_of_rows_fails_the_split(make: Make) -> None:
+    annotator = make()
+    write(annotator, ["a", "b"])
+
+    class TooMany:
+        def annotate(self, texts: Sequence[str]) -> Annotated:
+            return Annotated(pa.nulls(len(texts) + 1, KIND))
+
+    annotator.tasks["shout"] = TooMany()
+    with pytest.raises((SplitError, RunError)):
+        commit(annotator)
+
+
+def test_a_pulse_shows_the_split_in_flight_and_nothing_afterwards(make: Make) -> None:
+    annotator = make(tasks=("one", "two"))
+    write(annotator, ["a", "b", "c", "d"])
+    split = split_of(annotator)
+    seen = []
+    task = annotator.tasks["two"]
+
+    class Watched:
+        def annotate(self, texts: Sequence[str]) -> Annotated:
+            seen.append(annotator.pulse())
+            return task.annotate(texts)
+
+    annotator.tasks["two"] = Watched()
+    annotator.annotate(split)
+    assert seen[0].fractions == {split.id: pytest.approx(0.5)}
+    after = annotator.pulse()
+    assert after.fractions == after.rows == {}
+    assert after.steps > seen[0].steps

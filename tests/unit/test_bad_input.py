@@ -1,0 +1,238 @@
+"""What is wrong is told in one line with the mend and exit code 2, before anything starts."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from pipeline.cli.main import main
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture(autouse=True)
+def nothing_starts(monkeypatch):
+    def started(address):
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr("pipeline.run.ray_cluster", started)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A model folder that is right as far as can be seen without loading it."""
+    return make_model(tmp_path / "classifier", "BertForSequenceClassification")
+
+
+def make_model(folder, architecture, *, files=("model.safetensors",), **config):
+    folder.mkdir()
+    content = {"architectures": [architecture], "model_type": "bert", **config}
+    (folder / "config.json").write_text(json.dumps(content))
+    for name in files:
+        (folder / name).write_bytes(b"")
+    return folder
+
+
+@pytest.fixture
+def lake(tmp_path):
+    (tmp_path / "lake").mkdir()
+    pq.write_table(pa.table({"id": [1], "body": ["x"], "n": [2]}), tmp_path / "lake/a.parquet")
+    return tmp_path / "lake"
+
+
+def run(tmp_path, *, verb="run", **fields):
+    """Runs a verb on a job; returns its exit code and what it wrote to standard error."""
+    job = {"name": "test", **fields}
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(job))
+    done = CliRunner().invoke(main, [verb, str(path)])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.stderr
+
+
+def job_of(tmp_path, lake, folder, *, text="body", kind="classify", **task):
+    return {
+        "input": {"path": str(lake), "text": text},
+        "output": {"path": str(tmp_path / "out")},
+        "tasks": {"label": {"kind": kind, "model": str(folder), **task}},
+    }
+
+
+@pytest.mark.parametrize("verb", ["run", "validate", "preview"])
+def test_a_missing_input_is_named(tmp_path, folder, verb):
+    job = job_of(tmp_path, tmp_path / "nowhere", folder)
+    code, said = run(tmp_path, verb=verb, **job)
+    assert code == 2
+    assert said.startswith(f"Error: input.path {tmp_path}/nowhere does not exist.")
+    assert len(said.splitlines()) == 1
+
+
+def test_an_empty_directory_is_told_from_one_with_other_files(tmp_path, folder):
+    (tmp_path / "lake").mkdir()
+    job = job_of(tmp_path, tmp_path / "lake", folder)
+    code, said = run(tmp_path, **job)
+    assert (code, "holds no Parquet file: it is empty" in said) == (2, True)
+    (tmp_path / "lake/notes.txt").write_text("x")
+    code, said = run(tmp_path, **job)
+    assert (code, "holds no Parquet file: it holds 1 other files" in said) == (2, True)
+
+
+def test_a_file_that_is_not_parquet_is_named(tmp_path, folder):
+    (tmp_path / "a.parquet").write_text("id,text\n1,hello\n")
+    code, said = run(tmp_path, **job_of(tmp_path, tmp_path / "a.parquet", folder))
+    assert code == 2
+    assert "a.parquet is not a readable Parquet file" in said
+    assert len(said.splitlines()) == 1
+
+
+def test_a_csv_file_is_refused_by_its_name(tmp_path, folder):
+    (tmp_path / "a.csv").write_text("id,text\n1,hello\n")
+    code, said = run(tmp_path, **job_of(tmp_path, tmp_path / "a.csv", folder))
+    assert (code, "is not a Parquet file by its name" in said) == (2, True)
+
+
+def test_a_missing_text_column_is_told_with_the_columns_that_there_are(tmp_path, lake, folder):
+    code, said = run(tmp_path, **job_of(tmp_path, lake, folder, text="text"))
+    assert code == 2
+    assert "a.parquet has no column `text`; it has id, body, n. Set input.text" in said
+    assert len(said.splitlines()) == 1
+
+
+def test_a_text_column_of_another_type_is_refused(tmp_path, lake, folder):
+    code, said = run(tmp_path, **job_of(tmp_path, lake, folder, text="n"))
+    assert (code, "column `n` is int64, not text" in said) == (2, True)
+
+
+def test_a_carried_column_that_is_missing_is_named(tmp_path, lake, folder):
+    job = job_of(tmp_path, lake, folder)
+    job["input"]["columns"] = ["id", "author"]
+    code, said = run(tmp_path, **job)
+    assert (code, "has no column `author`; it has id, body, n" in said) == (2, True)
+
+
+def test_a_task_named_like_an_input_column_is_refused(tmp_path, lake, folder):
+    job = job_of(tmp_path, lake, folder)
+    job["tasks"] = {"n": job["tasks"]["label"]}
+    code, said = run(tmp_path, **job)
+    assert (code, "the input has a column `n`, which the output would overwrite" in said) == (
+        2,
+        True,
+    )
+
+
+@pytest.mark.parametrize("output", [".", "out", "../lake/deep/er"])
+def test_an_output_inside_the_input_is_refused(tmp_path, lake, folder, output):
+    job = job_of(tmp_path, lake, folder)
+    job["output"]["path"] = str(lake / output)
+    code, said = run(tmp_path, **job)
+    assert (code, "are inside each other" in said) == (2, True)
+
+
+def test_an_input_inside_the_output_is_refused(tmp_path, lake, folder):
+    job = job_of(tmp_path, lake, folder)
+    job["output"]["path"] = str(tmp_path)
+    code, said = run(tmp_path, **job)
+    assert (code, "are inside each other" in said) == (2, True)
+
+
+def test_an_output_that_holds_other_parquet_is_refused(tmp_path, lake, folder):
+    (tmp_path / "out").mkdir()
+    pq.write_table(pa.table({"x": [1]}), tmp_path / "out/precious.parquet")
+    code, said = run(tmp_path, **job_of(tmp_path, lake, folder))
+    assert code == 2
+    assert "holds precious.parquet, which shardscribe did not write" in said
+    assert (tmp_path / "out/precious.parquet").exists()
+
+
+def test_an_unknown_kind_names_the_known_ones(tmp_path, lake, folder):
+    code, said = run(tmp_path, **job_of(tmp_path, lake, folder, kind="classifyy"))
+    assert (code, "unknown kind `classifyy`. Use one of classify, ner" in said) == (2, True)
+
+
+def test_an_unknown_starter_names_the_known_ones(tmp_path, lake):
+    code, said = run(tmp_path, **job_of(tmp_path, lake, "starter/nothing"))
+    assert code == 2
+    assert "starter/minilm" in said
+    assert "starter/nothing" in said
+
+
+def test_a_model_folder_that_is_not_there_is_named(tmp_path, lake):
+    code, said = run(tmp_path, **job_of(tmp_path, lake, "./models/none"))
+    assert (code, "tasks.label: model folder ./models/none does not exist" in said) == (2, True)
+
+
+def test_a_hub_model_that_can_not_be_had_offline_says_what_to_do(tmp_path, lake):
+    code, said = run(tmp_path, **job_of(tmp_path, lake, "nobody/no-such-model"))
+    assert code == 2
+    assert "tasks.label: model nobody/no-such-model is no folder here" in said
+    assert "starter/sentiment" in said
+    assert len(said.splitlines()) == 1
+
+
+def test_a_classifier_is_refused_for_ner(tmp_path, lake, folder):
+    code, said = run(tmp_path, **job_of(tmp_path, lake, folder, kind="ner"))
+    assert code == 2
+    assert "tasks.label: model" in said
+    assert "is a BertForSequenceClassification; ner needs a token-classification model" in said
+
+
+def test_an_encoder_is_refused_for_abstractive_summaries(tmp_path, lake):
+    encoder = make_model(tmp_path / "encoder", "BertModel")
+    job = job_of(tmp_path, lake, encoder, kind="summarize", method="abstractive")
+    code, said = run(tmp_path, **job)
+    assert (code, "is a BertModel, which can't write text" in said) == (2, True)
+
+
+def test_a_language_model_without_chat_template_is_refused(tmp_path, lake):
+    model = make_model(tmp_path / "lm", "LlamaForCausalLM")
+    job = job_of(tmp_path, lake, model, kind="summarize", method="abstractive")
+    code, said = run(tmp_path, **job)
+    assert (code, "has no chat template" in said) == (2, True)
+
+
+def test_pickled_weights_are_refused_with_the_way_to_convert_them(tmp_path, lake):
+    model = make_model(
+        tmp_path / "old", "BertForSequenceClassification", files=("pytorch_model.bin",)
+    )
+    code, said = run(tmp_path, **job_of(tmp_path, lake, model))
+    assert code == 2
+    assert "has only pickled weights (pytorch_model.bin)" in said
+    assert "save_pretrained" in said
+
+
+def test_a_model_folder_without_weights_is_refused(tmp_path, lake):
+    model = make_model(tmp_path / "none", "BertForSequenceClassification", files=())
+    code, said = run(tmp_path, **job_of(tmp_path, lake, model))
+    assert (code, "has no weights (*.safetensors)" in said) == (2, True)
+
+
+def test_a_good_job_is_valid_and_said_to_be(tmp_path, lake, folder):
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump({"name": "test", **job_of(tmp_path, lake, folder)}))
+    done = CliRunner().invoke(main, ["validate", str(path)])
+    assert done.exit_code == 0, done.stderr
+    assert "is a valid job: test" in done.stdout
+    assert "1 files" in done.stdout
+
+
+def test_one_broken_file_among_good_ones_is_no_reason_not_to_start(tmp_path, lake, folder):
+    (lake / "0-broken.parquet").write_bytes(b"")
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump({"name": "test", **job_of(tmp_path, lake, folder)}))
+    assert CliRunner().invoke(main, ["validate", str(path)]).exit_code == 0
+
+
+def test_a_wrong_verb_names_the_right_ones():
+    done = CliRunner().invoke(main, ["annotate"])
+    assert done.exit_code == 2
+    assert "there is no command 'annotate'; there are run, validate" in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["run", "validate", "preview", "show", "models", "samples"])
+def test_every_verb_has_help_with_an_example(verb):
+    done = CliRunner().invoke(main, [verb, "--help"])
+    assert done.exit_code == 0
+    assert f"shardscribe {verb}" in done.stdout

@@ -1,0 +1,340 @@
+"""A dataset's files, its splits, and what is left to do."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import JobError
+from pipeline.lake.dataset import Dataset, Split, make_plan, splits_of
+from pipeline.lake.store import Entry, LocalStore
+
+pytestmark = pytest.mark.unit
+
+ENTRY = Entry("y=1/part-0.parquet", 1_000, "v1")
+
+
+def parquet(path: Path, *, rows: int = 3, row_group_size: int | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.table({"text": [f"text {i}" for i in range(rows)]})
+    pq.write_table(table, path, row_group_size=row_group_size)
+    return path
+
+
+def names(address: str | Path) -> list[str]:
+    return [entry.path for entry in Dataset.open(str(address)).files()]
+
+
+def test_a_file_is_a_dataset_of_one(tmp_path: Path) -> None:
+    parquet(tmp_path / "a.parquet")
+    parquet(tmp_path / "b.parquet")
+    assert names(tmp_path / "a.parquet") == ["a.parquet"]
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.pq", "a.parq", "A.PARQUET", "über 1.parquet"])
+def test_a_file_is_known_by_its_suffix_alone_or_in_a_directory(tmp_path: Path, name: str) -> None:
+    parquet(tmp_path / name)
+    assert names(tmp_path / name) == [name]
+    assert names(tmp_path) == [name]
+
+
+def test_a_directory_is_read_recursively_and_by_path(tmp_path: Path) -> None:
+    for path in ("b.parquet", "y=2/a.parquet", "y=1/m=01/c.pq", "a.parquet"):
+        parquet(tmp_path / path)
+    for path in ("_SUCCESS", "y=1/notes.txt", "_old/x.parquet", ".tmp/x.parquet"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).touch()
+    expected = ["a.parquet", "b.parquet", "y=1/m=01/c.pq", "y=2/a.parquet"]
+    assert names(tmp_path) == expected
+    assert names(f"{tmp_path}/") == expected
+    assert names(f"file://{tmp_path}") == expected
+
+
+def test_a_directory_that_is_named_like_a_file_is_a_directory(tmp_path: Path) -> None:
+    parquet(tmp_path / "spark.parquet" / "part-0.parquet")
+    assert names(tmp_path / "spark.parquet") == ["part-0.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("*.parquet", ["a.parquet", "b.parquet", "y=1/a.parquet", "y=2/c.parquet"]),
+        ("y=*/a.parquet", ["y=1/a.parquet"]),
+        ("y=1/*", ["y=1/a.parquet"]),
+        ("?.parquet", ["a.parquet", "b.parquet"]),
+        ("y=[12]/*.parquet", ["y=1/a.parquet", "y=2/c.parquet"]),
+        ("y=[!1]/*.parquet", ["y=2/c.parquet"]),
+    ],
+)
+def test_a_glob_names_files(tmp_path: Path, pattern: str, found: list[str]) -> None:
+    for path in ("a.parquet", "b.parquet", "y=1/a.parquet", "y=2/c.parquet"):
+        parquet(tmp_path / path)
+    dataset = Dataset.open(f"{tmp_path}/{pattern}")
+    assert isinstance(dataset.store, LocalStore)
+    base = dataset.store.base.relative_to(tmp_path)
+    assert [(base / entry.path).as_posix() for entry in dataset.files()] == found
+
+
+def test_a_relative_address_counts_from_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parquet(tmp_path / "data" / "a.parquet")
+    monkeypatch.chdir(tmp_path)
+    assert names("data") == ["a.parquet"]
+    assert names("data/a.parquet") == ["a.parquet"]
+    assert names("data/*.parquet") == ["a.parquet"]
+    assert names("*/a.parquet") == ["data/a.parquet"]
+    monkeypatch.chdir("data")
+    assert names("a.parquet") == ["a.parquet"]
+    assert names("*.parquet") == ["a.parquet"]
+
+
+def refusal(address: str | Path) -> str:
+    with pytest.raises(JobError) as caught:
+        names(address)
+    return str(caught.value)
+
+
+def test_a_missing_path_is_named_as_written_and_as_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = refusal("data/nosuch")
+    assert "data/nosuch does not exist" in said
+    assert str(tmp_path / "data" / "nosuch") in said
+    assert "nosuch.parquet does not exist" in refusal("data/nosuch.parquet")
+
+
+def test_an_empty_directory_is_told_from_one_without_parquet(tmp_path: Path) -> None:
+    assert "holds no Parquet file: it is empty" in refusal(tmp_path)
+    (tmp_path / "a.csv").touch()
+    (tmp_path / "b.json").touch()
+    assert "holds no Parquet file: it holds 2 other files" in refusal(tmp_path)
+
+
+def test_a_file_with_another_suffix_is_named(tmp_path: Path) -> None:
+    (tmp_path / "reviews.csv").touch()
+    said = refusal(tmp_path / "reviews.csv")
+    assert "reviews.csv is not a Parquet file by its name" in said
+    assert ".parquet or .pq" in said
+
+
+def test_a_glob_that_matches_nothing_is_named(tmp_path: Path) -> None:
+    parquet(tmp_path / "a.parquet")
+    assert "z*.parquet matches no file" in refusal(tmp_path / "z*.parquet")
+    assert "matches no file" in refusal(tmp_path / "nowhere" / "*.parquet")
+
+
+def test_an_id_depends_on_all_that_makes_a_split_another() -> None:
+    base = Split.of(ENTRY, fingerprint="f", row_groups=(0, 1))
+    others = [
+        Split.of(replace(ENTRY, path="y=2/part-0.parquet"), fingerprint="f", row_groups=(0, 1)),
+        Split.of(replace(ENTRY, size=1_001), fingerprint="f", row_groups=(0, 1)),
+        Split.of(replace(ENTRY, version="v2"), fingerprint="f", row_groups=(0, 1)),
+        Split.of(ENTRY, fingerprint="f", row_groups=(0, 2)),
+        Split.of(ENTRY, fingerprint="f"),
+        Split.of(ENTRY, fingerprint="g", row_groups=(0, 1)),
+    ]
+    assert len({base.id, *(split.id for split in others)}) == 7
+    assert Split.of(ENTRY, fingerprint="f", row_groups=(0, 1), size=5).id == base.id
+    assert len(base.id) == 16
+    assert int(base.id, 16) >= 0
+
+
+def test_an_id_is_the_same_tomorrow() -> None:
+    # A change here makes every earlier output foreign: raise RESULTS_VERSION with it, knowingly.
+    assert Split.of(ENTRY, fingerprint="f").id == "ccad0943df359497"
+
+
+@pytest.mark.parametrize(
+    ("path", "row_groups", "shape"),
+    [
+        ("a.parquet", None, "a-all-{id}.parquet"),
+        ("y=1/m=2/a.parquet", None, "y=1/m=2/a-all-{id}.parquet"),
+        ("y=1/a.pq", (3, 17), "y=1/a-3-17-{id}.parquet"),
+        ("a.b.PARQ", (0, 0), "a.b-0-0-{id}.parquet"),
+        ("über 1.parquet", None, "über 1-all-{id}.parquet"),
+    ],
+)
+def test_an_output_keeps_the_directory_and_the_stem(
+    path: str, row_groups: tuple[int, int] | None, shape: str
+) -> None:
+    split = Split.of(replace(ENTRY, path=path), fingerprint="f", row_groups=row_groups)
+    assert split.output_path == shape.format(id=split.id)
+
+
+@pytest.mark.parametrize("letter", ["n", "ü", "語", "🙂"])
+def test_the_name_of_an_output_fits_a_file_system_and_stays_utf8(
+    tmp_path: Path, letter: str
+) -> None:
+    longest = 255 - len(".parquet")
+    for spare in range(4):
+        stem = "n" * spare + letter * ((longest - spare) // len(letter.encode()))
+        split = Split.of(replace(ENTRY, path=f"{stem}.parquet"), fingerprint="f")
+        assert len(split.output_path.encode("utf-8")) <= 255
+        assert split.output_path.startswith(stem[:20])
+        (tmp_path / split.output_path).touch()
+
+
+def test_inputs_that_differ_only_in_suffix_have_outputs_of_their_own() -> None:
+    paths = ("a.parquet", "a.pq", "a.parq")
+    made = {Split.of(replace(ENTRY, path=p), fingerprint="f").output_path for p in paths}
+    assert len(made) == 3
+
+
+def test_a_small_file_is_one_split(tmp_path: Path) -> None:
+    parquet(tmp_path / "a.parquet", rows=100, row_group_size=10)
+    dataset = Dataset.open(str(tmp_path))
+    files = dataset.files()
+    (split,) = splits_of(dataset.store, files, fingerprint="f")
+    assert split.row_groups is None
+    assert (split.path, split.size, split.version) == (
+        files[0].path,
+        files[0].size,
+        files[0].version,
+    )
+
+
+@pytest.mark.parametrize("split_bytes", [1, 200, 500, 1_500, 4_000])
+def test_a_large_file_is_cut_into_runs_that_cover_each_row_group_once(
+    tmp_path: Path, split_bytes: int
+) -> None:
+    file = parquet(tmp_path / "a.parquet", rows=1_000, row_group_size=37)
+    groups = pq.ParquetFile(file).metadata.num_row_groups
+    dataset = Dataset.open(str(tmp_path))
+    made = list(splits_of(dataset.store, dataset.files(), fingerprint="f", split_bytes=split_bytes))
+    assert len(made) > 1
+    covered = [
+        group
+        for split in made
+        if split.row_groups is not None
+        for group in range(split.row_groups[0], split.row_groups[1] + 1)
+    ]
+    assert covered == list(range(groups))
+    assert len({split.id for split in made}) == len({s.output_path for s in made}) == len(made)
+    assert all(
+        split.size <= split_bytes or split.row_groups[0] == split.row_groups[1]  # type: ignore[index]
+        for split in made
+    )
+    assert sum(split.size for split in made) <= file.stat().st_size
+
+
+def test_a_large_file_of_one_row_group_is_one_split(tmp_path: Path) -> None:
+    parquet(tmp_path / "a.parquet", rows=1_000)
+    dataset = Dataset.open(str(tmp_path))
+    (split,) = splits_of(dataset.store, dataset.files(), fingerprint="f", split_bytes=10)
+    assert split.row_groups is None
+
+
+def test_a_large_file_that_is_broken_is_one_split_that_fails_later(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"PAR1" + b"x" * 500 + b"PAR1")
+    dataset = Dataset.open(str(tmp_path))
+    (split,) = splits_of(dataset.store, dataset.files(), fingerprint="f", split_bytes=10)
+    assert split.row_groups is None
+
+
+def test_planning_twice_gives_the_same_ids_until_a_file_changes(tmp_path: Path) -> None:
+    file = parquet(tmp_path / "a.parquet", rows=100, row_group_size=10)
+
+    def ids() -> list[str]:
+        dataset = Dataset.open(str(tmp_path))
+        made = splits_of(dataset.store, dataset.files(), fingerprint="f", split_bytes=300)
+        return [split.id for split in made]
+
+    before = ids()
+    assert ids() == before
+    os.utime(file, ns=(5, 5))
+    assert not set(ids()) & set(before)
+
+
+FINGERPRINT = "f"
+
+
+def split_of(path: str, version: str = "v1") -> Split:
+    return Split.of(Entry(path, 10, version), fingerprint=FINGERPRINT)
+
+
+def plan(splits: list[Split], outputs: dict[str, dict[str, Any]]) -> Any:
+    read: list[str] = []
+
+    def read_footer(path: str) -> dict[str, Any]:
+        read.append(path)
+        return outputs[path]
+
+    made = make_plan(
+        splits,
+        [Entry(path, 5, "o") for path in outputs],
+        files=len(splits),
+        read_footer=read_footer,
+        fingerprint=FINGERPRINT,
+    )
+    return made, read
+
+
+def footer(split: Split, fingerprint: str = FINGERPRINT) -> dict[str, Any]:
+    return {"split": split.id, "input": split.path, "fingerprint": fingerprint, "job": "old-job"}
+
+
+def test_without_outputs_everything_is_to_do() -> None:
+    splits = [split_of("a.parquet"), split_of("b.parquet")]
+    made, _ = plan(splits, {})
+    assert (made.todo, made.done, made.splits) == (splits, [], 2)
+
+
+def test_what_is_committed_is_done_and_no_footer_is_read_for_it() -> None:
+    splits = [split_of("a.parquet"), split_of("y=1/b.parquet"), split_of("c.parquet")]
+    outputs = {split.output_path: footer(split) for split in splits[:2]}
+    made, read = plan(splits, outputs)
+    assert made.done == splits[:2]
+    assert made.todo == splits[2:]
+    assert read == []
+
+
+def test_an_output_of_an_earlier_version_is_outdated_by_the_new_split() -> None:
+    old, new = split_of("y=1/a.parquet", "v1"), split_of("y=1/a.parquet", "v2")
+    made, _ = plan([new], {old.output_path: footer(old)})
+    assert made.todo == [new]
+    assert made.outdated == {new.id: [old.output_path]}
+    assert made.vanished == []
+
+
+def test_an_outdated_output_beside_its_successor_is_still_told() -> None:
+    old, new = split_of("a.parquet", "v1"), split_of("a.parquet", "v2")
+    made, _ = plan([new], {old.output_path: footer(old), new.output_path: footer(new)})
+    assert (made.todo, made.done) == ([], [new])
+    assert made.outdated == {new.id: [old.output_path]}
+
+
+def test_outputs_of_all_runs_of_an_earlier_version_are_outdated() -> None:
+    entry = Entry("a.parquet", 10, "v1")
+    old = [Split.of(entry, fingerprint=FINGERPRINT, row_groups=(i, i)) for i in range(3)]
+    new = split_of("a.parquet", "v2")
+    made, _ = plan([new], {split.output_path: footer(split) for split in old})
+    assert sorted(made.outdated[new.id]) == sorted(split.output_path for split in old)
+
+
+def test_an_output_whose_input_is_gone_is_vanished() -> None:
+    here, gone = split_of("a.parquet"), split_of("b.parquet")
+    made, _ = plan([here], {gone.output_path: footer(gone)})
+    assert made.vanished == [gone.output_path]
+    assert made.outdated == {}
+
+
+@pytest.mark.parametrize("path", ["theirs.parquet", "y=1/a-all-0123456789abcdef.parquet"])
+def test_a_file_that_shardscribe_did_not_write_is_refused(path: str) -> None:
+    with pytest.raises(JobError, match=r"holds .*, which shardscribe did not write") as caught:
+        plan([split_of("a.parquet")], {path: {}})
+    assert path in str(caught.value)
+
+
+def test_an_output_of_a_job_that_gives_other_results_is_refused() -> None:
+    old = Split.of(Entry("a.parquet", 10, "v1"), fingerprint="other")
+    with pytest.raises(JobError) as caught:
+        plan([split_of("a.parquet")], {old.output_path: footer(old, "other")})
+    said = str(caught.value)
+    assert "old-job with fingerprint other, not f" in said
+    assert "Choose another output directory" in said

@@ -1,0 +1,166 @@
+"""The house: imports go down only, heavy libraries are imported where they are used."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import pipeline
+
+pytestmark = pytest.mark.unit
+
+HOUSE = Path(pipeline.__file__).parent
+# From the roof down. A module may import what is on a lower floor, or in its own part.
+FLOORS = (
+    ("__main__",),
+    ("cli",),
+    ("run", "preview", "schemas"),
+    ("check", "job_file"),
+    ("engine",),
+    ("job",),
+    ("tasks",),
+    ("models",),
+    ("starter",),
+    ("lake",),
+    ("errors",),
+    ("",),
+)
+FLOOR = {part: height for height, parts in enumerate(reversed(FLOORS)) for part in parts}
+HEAVY = ("torch", "transformers", "ray", "datasets")
+# Modules that are nothing without one of them; only their like imports them when it is imported.
+ALLOWED = {
+    "engine.pool": {"ray"},
+    "starter.train_sentiment": {"torch"},
+    "starter.low_rank": {"torch"},
+    "starter.measure": {"torch"},
+}
+MODULES = {
+    ".".join(path.relative_to(HOUSE).with_suffix("").parts).removesuffix("__init__").rstrip("."): (
+        path
+    )
+    for path in sorted(HOUSE.rglob("*.py"))
+}
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Every absolute module name that a piece of code imports, also inside functions."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            module = node.module or ""
+            yield module
+            # `from pipeline.starter import catalog` names a module as well.
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def at_import(tree: ast.Module) -> Iterator[str]:
+    """What is imported when the module is: not in functions, not for annotations alone."""
+    pending: list[ast.AST] = list(tree.body)
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield from imports(node)
+        pending.extend(ast.iter_child_nodes(node))
+
+
+def tree_of(name: str) -> ast.Module:
+    return ast.parse(MODULES[name].read_text(encoding="utf-8"))
+
+
+def own(names: Iterator[str]) -> set[str]:
+    """The modules of ours among the imported names, without the package's own name."""
+    ours = {
+        name.removeprefix("pipeline").lstrip(".")
+        for name in names
+        if name.split(".")[0] == "pipeline"
+    }
+    return {name for name in ours if name in MODULES}
+
+
+def part(name: str) -> str:
+    return name.split(".")[0]
+
+
+def test_every_part_of_the_house_has_a_floor() -> None:
+    assert {part(name) for name in MODULES} <= set(FLOOR)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_go_down_only(name: str) -> None:
+    here = part(name)
+    for other in own(imports(tree_of(name))):
+        there = part(other)
+        assert there == here or FLOOR[there] < FLOOR[here], f"{name} imports {other}"
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    needs = {name: own(at_import(tree_of(name))) - {name} for name in MODULES}
+    # A package's own __init__ runs before its modules, which its table of tasks imports.
+    for name in needs:
+        needs[name] -= {parent for parent in needs if name.startswith(f"{parent}.")} | {""}
+    while needs:
+        free = [name for name, wanted in needs.items() if not wanted & needs.keys()]
+        assert free, f"these import each other: {sorted(needs)}"
+        for name in free:
+            del needs[name]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_heavy_libraries_are_imported_where_they_are_used(name: str) -> None:
+    found = {item.split(".")[0] for item in at_import(tree_of(name))} & set(HEAVY)
+    assert found == ALLOWED.get(name, set())
+
+
+@pytest.mark.parametrize("name", sorted(MODULES.keys() - ALLOWED.keys()))
+def test_a_module_that_needs_a_heavy_library_is_imported_where_it_is_used(name: str) -> None:
+    assert not own(at_import(tree_of(name))) & ALLOWED.keys()
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_file_stays_under_five_hundred_lines(name: str) -> None:
+    assert len(MODULES[name].read_text(encoding="utf-8").splitlines()) < 500
+
+
+def loaded_by(code: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys\nprint('loaded', *sys.modules)"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return {name.split(".")[0] for name in done.stdout.rsplit("loaded", 1)[1].split()}
+
+
+HELP = """
+from pipeline.cli.main import main
+try:
+    main(["--help"], prog_name="shardscribe")
+except SystemExit as end:
+    assert end.code == 0
+"""
+
+
+@pytest.mark.parametrize(
+    "code", [HELP, "import pipeline.job", "import pipeline.check", "import pipeline.tasks"]
+)
+def test_help_and_checks_load_nothing_heavy(code: str) -> None:
+    assert loaded_by(code) & set(HEAVY) == set()
+
+
+def test_help_does_not_even_load_arrow() -> None:
+    assert loaded_by(HELP) & {"pyarrow", "numpy", "pydantic", "yaml"} == set()
+
+
+def test_what_looks_for_heavy_libraries_can_find_one() -> None:
+    assert "torch" in loaded_by("import torch")

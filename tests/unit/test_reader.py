@@ -1,0 +1,283 @@
+"""Reading a split in bounded windows, and what counts as text."""
+
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import SplitError
+from pipeline.lake import reader
+from pipeline.lake.dataset import Dataset, Split
+from pipeline.lake.reader import input_schema, open_split, split_rows, texts_of, windows
+from pipeline.lake.store import LocalStore
+
+pytestmark = pytest.mark.unit
+
+
+def read(
+    path: Path, *, columns: Sequence[str] = ("id",), row_groups: tuple[int, int] | None = None
+) -> list[tuple[pa.Table, float]]:
+    dataset = Dataset.open(str(path))
+    split = Split.of(dataset.files()[0], fingerprint="f", row_groups=row_groups)
+    with closing(open_split(dataset.store, split.path)) as file:
+        return list(windows(file, split, columns=columns))
+
+
+def ids(parts: Sequence[tuple[pa.Table, float]]) -> list[int]:
+    return [row for table, _ in parts for row in table.column("id").to_pylist()]
+
+
+def numbered(path: Path, rows: int, *, row_group_size: int | None = None) -> Path:
+    table = pa.table({"id": range(rows), "text": [f"text {i}" for i in range(rows)]})
+    pq.write_table(table, path, row_group_size=row_group_size)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("lake")
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 900), st.integers(1, 400), st.integers(1, 300), st.integers(1, 300), st.data()
+)
+def test_windows_give_every_row_once_in_order(
+    folder: Path, rows: int, group: int, window: int, step: int, data: st.DataObject
+) -> None:
+    path = numbered(folder / "a.parquet", rows, row_group_size=group)
+    count = pq.ParquetFile(path).metadata.num_row_groups
+    first = data.draw(st.integers(0, count - 1))
+    last = data.draw(st.integers(first, count - 1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reader, "WINDOW_ROWS", window)
+        patch.setattr(reader, "STEP_ROWS", step)
+        whole = read(path)
+        part = read(path, row_groups=(first, last))
+    assert ids(whole) == list(range(rows))
+    assert sum(share for _, share in whole) == pytest.approx(1)
+    assert ids(part) == list(range(rows))[first * group : (last + 1) * group]
+    assert sum(share for _, share in part) == pytest.approx(1)
+    assert all(table.num_rows <= max(window, step) for table, _ in [*whole, *part])
+    assert all(table.num_rows for table, _ in whole), "no window is empty"
+
+
+def test_small_row_groups_are_gathered_into_full_windows(tmp_path: Path) -> None:
+    path = numbered(tmp_path / "a.parquet", 20_000, row_group_size=100)
+    sizes = [table.num_rows for table, _ in read(path)]
+    assert sum(sizes) == 20_000
+    assert len(sizes) == 2
+    assert sizes[0] > 16_000
+
+
+def test_the_rows_of_a_split_are_those_of_its_row_groups(tmp_path: Path) -> None:
+    path = numbered(tmp_path / "a.parquet", 25, row_group_size=10)
+    dataset = Dataset.open(str(path))
+    entry = dataset.files()[0]
+    with closing(open_split(dataset.store, entry.path)) as file:
+        for groups, rows in [(None, 25), ((0, 0), 10), ((1, 2), 15), ((2, 2), 5)]:
+            split = Split.of(entry, fingerprint="f", row_groups=groups)
+            assert split_rows(file, split) == rows
+
+
+def test_huge_rows_come_in_windows_of_bounded_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "WINDOW_BYTES", 1_000_000)
+    chance = np.random.default_rng(0)
+    texts = [chance.bytes(50_000).hex() for _ in range(60)]
+    pq.write_table(pa.table({"id": range(60), "text": texts}), tmp_path / "a.parquet")
+    parts = read(tmp_path / "a.parquet", columns=("id", "text"))
+    assert ids(parts) == list(range(60))
+    assert max(table.nbytes for table, _ in parts) <= 1_100_000
+
+
+def test_a_window_of_one_long_text_repeated_is_bounded_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A dictionary keeps it once, so the footer says little of what it unpacks to.
+    monkeypatch.setattr(reader, "WINDOW_BYTES", 4_000_000)
+    table = pa.table({"id": range(1_000), "text": ["x" * 10_000] * 1_000})
+    pq.write_table(table, tmp_path / "a.parquet")
+    parts = read(tmp_path / "a.parquet", columns=("id", "text"))
+    assert ids(parts) == list(range(1_000))
+    assert max(table.nbytes for table, _ in parts) <= 4_000_000
+
+
+@pytest.mark.parametrize("groups", [0, 1])
+def test_a_file_without_rows_has_no_windows(tmp_path: Path, groups: int) -> None:
+    schema = pa.schema([("id", pa.int64()), ("text", pa.string())])
+    with pq.ParquetWriter(tmp_path / "a.parquet", schema) as writer:
+        for _ in range(groups):
+            writer.write_table(schema.empty_table())
+    assert read(tmp_path / "a.parquet") == []
+
+
+def test_only_the_columns_asked_for_are_read(tmp_path: Path) -> None:
+    nested = [{"text": "inner", "x": 1}, {"text": "inner", "x": 2}]
+    table = pa.table({"id": [0, 1], "text": ["a", "b"], "meta": nested})
+    pq.write_table(table, tmp_path / "a.parquet")
+    ((got, _),) = read(tmp_path / "a.parquet", columns=("id", "text"))
+    assert sorted(got.column_names) == ["id", "text"]
+    ((got, _),) = read(tmp_path / "a.parquet", columns=("id", "meta"))
+    assert got.column("meta").to_pylist() == nested
+
+
+def refusal(schema: pa.Schema, *, text: str = "text", columns: list[str] | None = None) -> str:
+    with pytest.raises(SplitError) as caught:
+        input_schema(schema, text=text, columns=columns, where="lake/a.parquet")
+    return str(caught.value)
+
+
+SCHEMA = pa.schema([("id", pa.int64()), ("body", pa.string()), ("when", pa.timestamp("us"))])
+
+
+def test_a_missing_text_column_is_told_with_those_that_are_there() -> None:
+    said = refusal(SCHEMA)
+    assert "lake/a.parquet has no column `text`; it has id, body, when" in said
+    assert "Set input.text" in said
+
+
+def test_a_missing_carried_column_is_told_with_those_that_are_there() -> None:
+    said = refusal(SCHEMA, text="body", columns=["id", "lang"])
+    assert "has no column `lang`; it has id, body, when" in said
+    assert "input.columns" in said
+
+
+def test_a_column_that_is_there_twice_is_told() -> None:
+    schema = pa.schema([("text", pa.string()), ("text", pa.string())])
+    assert "(or more than once)" in refusal(schema)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.int64(),
+        pa.binary(),
+        pa.list_(pa.string()),
+        pa.struct([("text", pa.string())]),
+        pa.dictionary(pa.int32(), pa.int64()),
+    ],
+)
+def test_a_text_column_of_another_type_is_told_with_all_types(kind: pa.DataType) -> None:
+    said = refusal(pa.schema([("id", pa.int64()), ("text", kind)]))
+    assert f"column `text` is {kind}, not text" in said
+    assert f"id: int64, text: {kind}" in said
+
+
+def test_carried_columns_come_in_the_order_of_the_job() -> None:
+    kept = input_schema(SCHEMA, text="body", columns=["when", "id"], where="w")
+    assert kept.names == ["when", "id"]
+    assert input_schema(SCHEMA, text="body", columns=None, where="w").names == SCHEMA.names
+    assert input_schema(SCHEMA, text="body", columns=[], where="w").names == []
+
+
+def test_metadata_of_other_tools_is_dropped_and_the_rest_is_kept() -> None:
+    table = pa.table({"text": ["a"]}).replace_schema_metadata(
+        {"huggingface": "{}", "pandas": "{}", "ARROW:schema": "x", "owner": "me"}
+    )
+    kept = input_schema(table.schema, text="text", columns=None, where="w")
+    assert kept.metadata == {b"owner": b"me"}
+
+
+WORDS = ["a", None, "", "ünï 語 🙂", "a", " "]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.string(),
+        pa.large_string(),
+        pa.string_view(),
+        pa.dictionary(pa.int8(), pa.string()),
+        pa.dictionary(pa.int32(), pa.large_string()),
+    ],
+    ids=str,
+)
+def test_every_kind_of_string_column_is_text(tmp_path: Path, kind: pa.DataType) -> None:
+    array = pa.array(WORDS, pa.string())
+    if pa.types.is_dictionary(kind):
+        array = array.cast(kind.value_type).dictionary_encode()
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": array.cast(kind)}), path, row_group_size=2)
+    schema = pq.ParquetFile(path).schema_arrow
+    assert input_schema(schema, text="text", columns=None, where="w").names == ["text"]
+    ((table, _),) = read(path, columns=("text",))
+    assert texts_of(table.column("text").combine_chunks()) == (WORDS, {})
+
+
+RAW = [b"fine", b"\xff\xfe", "ünï".encode(), b"cut \xc3", b""]
+
+
+def broken(kind: pa.DataType) -> pa.Array:
+    if pa.types.is_string_view(kind):
+        buffers = pa.array([*RAW, None], pa.binary_view()).buffers()
+        return pa.Array.from_buffers(kind, len(RAW) + 1, buffers)
+    wide = pa.types.is_large_string(kind)
+    array = pa.array([*RAW, None], pa.large_binary() if wide else pa.binary())
+    return pa.Array.from_buffers(kind, len(RAW) + 1, array.buffers())
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.string_view(), "dictionary"], ids=str
+)
+def test_bytes_that_are_not_utf8_are_an_error_of_their_row_alone(kind: Any) -> None:
+    if kind == "dictionary":
+        values = broken(pa.string())
+        column = pa.DictionaryArray.from_arrays(pa.array([0, 1, 2, 3, 4, None]), values)
+    else:
+        column = broken(kind)
+    texts, failures = texts_of(column)
+    assert texts == ["fine", None, "ünï", None, "", None]
+    assert sorted(failures) == [1, 3]
+    assert {error.code for error in failures.values()} == {"not_utf8"}
+    assert "not UTF-8" in failures[1].message
+
+
+def test_a_slice_of_a_column_is_read_from_its_start() -> None:
+    assert texts_of(pa.array(["a", "b", "c"]).slice(1)) == (["b", "c"], {})
+    texts, failures = texts_of(broken(pa.string()).slice(3, 2))
+    assert texts == [None, ""]
+    assert list(failures) == [0]
+
+
+def test_a_file_that_is_not_parquet_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_text("id,text\n1,hello\n")
+    with pytest.raises(SplitError, match=r"a\.parquet is not a readable Parquet file.*again"):
+        open_split(LocalStore(str(tmp_path)), "a.parquet")
+
+
+def test_a_file_that_was_cut_off_is_named(tmp_path: Path) -> None:
+    path = numbered(tmp_path / "a.parquet", 1_000)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(SplitError, match="is not a readable Parquet file"):
+        open_split(LocalStore(str(tmp_path)), "a.parquet")
+
+
+def test_an_empty_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").touch()
+    with pytest.raises(SplitError, match="is not a readable Parquet file"):
+        open_split(LocalStore(str(tmp_path)), "a.parquet")
+
+
+def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SplitError, match=r"a\.parquet is not there any more"):
+        open_split(LocalStore(str(tmp_path)), "a.parquet")
+
+
+def test_a_file_whose_name_is_not_utf8_is_refused_in_words_that_can_be_printed(
+    tmp_path: Path,
+) -> None:
+    numbered(tmp_path / "a.parquet", 3).rename(tmp_path / "b\udcff.parquet")
+    store = LocalStore(str(tmp_path))
+    (entry,) = store.list()
+    with pytest.raises(SplitError, match="UTF-8") as caught:
+        open_split(store, entry.path)
+    assert str(caught.value).encode("utf-8")
