@@ -139,7 +139,8 @@ class Annotator:
             self._refuse_overwrite(carried, where)
             schema = self.schema(carried)
             columns = list(dict.fromkeys([*carried.names, text]))
-            self._rows[split.id] = split_rows(file, split)
+            rows = split_rows(file, split)
+            self._rows[split.id] = rows
             out = OutputFile(
                 self.output,
                 split.output_path,
@@ -154,7 +155,7 @@ class Annotator:
                     self._take(receipt, window, where)
                     out.write(window.table)
                 self._refuse_change(split, where)
-                receipt.published = out.publish(self._footer(split, receipt), rows=out.rows)
+                receipt.published = out.publish(self._footer(split, receipt), rows=rows)
             finally:
                 out.discard()
         there = self.output.entry(split.output_path)
@@ -312,7 +313,13 @@ def annotate_safely(task: Annotate, texts: Sequence[str], kind: pa.DataType) -> 
     if not texts:
         return Annotated(pa.nulls(0, kind))
     try:
-        return task.annotate(texts)
+        answer = task.annotate(texts)
+        if len(answer.column) != len(texts):
+            raise SplitError(
+                f"the {type(task).__name__} task gave {len(answer.column)} answers for "
+                f"{len(texts)} texts"
+            )
+        return answer
     except Exception as error:
         raise_if_fatal(error)
         if len(texts) == 1:

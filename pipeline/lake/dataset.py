@@ -63,7 +63,9 @@ class Split:
         directory, name = posixpath.split(self.path)
         groups = "all" if self.row_groups is None else f"{self.row_groups[0]}-{self.row_groups[1]}"
         # File systems take names of 255 bytes; the id keeps a shortened one apart.
-        stem = os.fsdecode(os.fsencode(_stem(name))[:MAX_STEM_BYTES])
+        stem = _stem(name)
+        while len(os.fsencode(stem)) > MAX_STEM_BYTES:
+            stem = stem[:-1]
         return posixpath.join(directory, f"{stem}-{groups}-{self.id}.parquet")
 
 
@@ -99,7 +101,7 @@ class Dataset:
             return cls(open_store(top), address, pattern=pattern)
         trimmed = address.rstrip("/")
         directory, _, name = trimmed.rpartition("/")
-        if name.endswith(SUFFIXES):
+        if name.lower().endswith(SUFFIXES):
             parent = open_store(directory or ("/" if trimmed.startswith("/") else "."))
             if parent.entry(name) is not None and not _is_directory(parent, name):
                 return cls(parent, address, single=name)

@@ -45,20 +45,14 @@ class OutputFile:
                 self.scratch, schema, compression=compression, write_page_index=True
             )
         except OSError as error:
-            raise SplitError(
-                f"the output {store.root} can't be written: {error.strerror or error}",
-                mend="Check its permissions and free space",
-            ) from error
+            raise self._unwritable(error) from error
 
     def write(self, table: pa.Table) -> None:
         """Appends rows."""
         try:
             self._writer.write_table(table)
         except OSError as error:
-            raise SplitError(
-                f"the output {self.store.root} can't be written: {error}",
-                mend="Check its free space",
-            ) from error
+            raise self._unwritable(error) from error
         self.rows += table.num_rows
 
     def publish(self, footer: Mapping[str, Any], *, rows: int) -> bool:
@@ -77,7 +71,10 @@ class OutputFile:
         """
         self._writer.add_key_value_metadata({FOOTER_KEY: json.dumps(dict(footer)).encode()})
         try:
-            self._writer.close()
+            try:
+                self._writer.close()
+            except OSError as error:
+                raise self._unwritable(error) from error
             self._check(rows)
             if self.store.put_new(self.path, self.scratch):
                 return True
@@ -97,6 +94,12 @@ class OutputFile:
         if self._writer.is_open:
             self._writer.close()
         self.scratch.unlink(missing_ok=True)
+
+    def _unwritable(self, error: OSError) -> SplitError:
+        return SplitError(
+            f"the output {self.store.root} can't be written: {error.strerror or error}",
+            mend="Check its permissions and free space",
+        )
 
     def _check(self, rows: int) -> None:
         with pq.ParquetFile(self.scratch) as file:

@@ -71,7 +71,10 @@ def input_schema(
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     if not (
-        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_string_view(kind)
+        or pa.types.is_null(kind)  # what pandas writes when all texts of a file are missing
     ):
         raise SplitError(
             f"{where}: column `{text}` is {schema.field(text).type}, not text; "

@@ -6,6 +6,7 @@ everything else goes through `obstore`.
 
 from __future__ import annotations
 
+import heapq
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -95,23 +96,28 @@ class LocalStore(Store):
         self.base = Path(root)
 
     def list(self) -> Iterator[Entry]:
-        """Walks the directory; symbolic links are followed, each directory once."""
+        """Walks the directory; symbolic links are followed, each directory once.
+
+        A directory that has several names is always listed under the same: the order of the walk
+        is that of the names, links last.
+        """
         seen: set[tuple[int, int]] = set()
-        pending = [(self.base, "")]
+        pending: list[tuple[bool, Path, str]] = [(False, self.base, "")]
         while pending:
-            directory, prefix = pending.pop()
+            _, directory, prefix = heapq.heappop(pending)
             try:
                 status = directory.stat()
                 if (status.st_dev, status.st_ino) in seen:
                     continue
                 seen.add((status.st_dev, status.st_ino))
                 with os.scandir(directory) as entries:
-                    for entry in entries:
+                    for entry in sorted(entries, key=lambda entry: entry.name):
                         if entry.name.startswith(HIDDEN):
                             continue
                         path = f"{prefix}{entry.name}"
                         if entry.is_dir():
-                            pending.append((Path(entry.path), f"{path}/"))
+                            link = entry.is_symlink()
+                            heapq.heappush(pending, (link, Path(entry.path), f"{path}/"))
                         elif entry.is_file():
                             # One that vanishes meanwhile must not hide the ones behind it.
                             with suppress(FileNotFoundError):

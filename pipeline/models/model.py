@@ -107,12 +107,12 @@ class Model:
         *,
         left_padded: bool = False,
         extra_tokens: int = 0,
-        budget: int | None = None,
+        budget_factor: int = 1,
     ) -> Inference:
         """Runs sequences through the device in token-budgeted batches.
 
         A batch that raises is halved until the row that makes it raise stands alone; the others
-        go on. A batch that does not fit the memory is halved and lowers the budget for the rest.
+        go on. One that does not fit the memory lowers the budget, for this call and all later.
 
         Args:
             sequences: Token ids, special tokens included.
@@ -120,14 +120,18 @@ class Model:
                 when there is no padding), returns one result per row.
             left_padded: Pad on the left, as generation needs.
             extra_tokens: Tokens that each row will grow by, counted into the budget.
-            budget: Overrides the model's own.
+            budget_factor: How many times the model's own budget a batch may hold.
 
         Returns:
             Results in the order of `sequences`.
         """
         lengths = [len(sequence) + extra_tokens for sequence in sequences]
         out = Inference([None] * len(sequences))
-        queue = deque(batches(lengths, budget=budget or self.budget))
+        for index, sequence in enumerate(sequences):
+            if not sequence:
+                out.failures[index] = RowError("the model sees no token in it", code="no_tokens")
+        good = [index for index in range(len(sequences)) if index not in out.failures]
+        queue = self._cut(good, lengths, budget_factor)
         total, ended = max(1, sum(lengths)), 0
         while queue:
             batch = queue.popleft()
@@ -135,19 +139,26 @@ class Model:
                 rows = self._run(batch, sequences, forward, left_padded, out)
             except Exception as error:  # a model may raise anything for a row
                 raise_if_fatal(error)
-                if len(batch) > 1:
-                    half = len(batch) // 2
-                    queue.extendleft([batch[half:], batch[:half]])
-                    if _is_out_of_memory(error) and budget is None:
-                        self.budget = max(1, min(self.budget, half * lengths[batch[0]]))
-                else:
+                half = len(batch) // 2
+                if not half:
                     out.failures[batch[0]] = row_error(error)
+                elif _is_out_of_memory(error):
+                    fits = half * lengths[batch[0]] // budget_factor
+                    self.budget = max(1, min(self.budget, fits))
+                    rest = [index for other in queue for index in other]
+                    queue = self._cut([*batch, *rest], lengths, budget_factor)
+                else:
+                    queue.extendleft([batch[half:], batch[:half]])
                 continue
             for index, row in zip(batch, rows, strict=True):
                 out.results[index] = row
             ended += sum(lengths[index] for index in batch)
             self.device.report(ended / total)
         return out
+
+    def _cut(self, indices: Sequence[int], lengths: Sequence[int], factor: int) -> deque[list[int]]:
+        cut = batches([lengths[i] for i in indices], budget=self.budget * factor)
+        return deque([indices[at] for at in batch] for batch in cut)
 
     def _run(
         self,

@@ -58,7 +58,7 @@ class Abstractive:
             self._forward,
             left_padded=self.decodes_alone,
             extra_tokens=self.max_new_tokens,
-            budget=self.model.budget * GENERATION_BUDGET_FACTOR,
+            budget_factor=GENERATION_BUDGET_FACTOR,
         )
         rows: list[dict[str, Any] | None] = []
         for row, written in enumerate(inference.results):

@@ -80,8 +80,9 @@ class ClassifyAnnotate:
         sequences, owners, weights = [], [], []
         for row, encoding in enumerate(self.model.encode(texts)):
             ids = encoding.ids
-            windows = cut(len(ids), size=self.model.room)
-            for window in windows[:1] if self.options.merge == "first" else windows:
+            if self.options.merge == "first":
+                ids = ids[: self.model.room]
+            for window in cut(len(ids), size=self.model.room):
                 sequences.append(self.model.wrap(ids[window.start : window.stop]))
                 owners.append(row)
                 weights.append(max(1, window.stop - window.start))
@@ -155,7 +156,7 @@ def activate(logits: np.ndarray, how: str) -> np.ndarray:
         exp = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(exp / exp.sum(axis=1, keepdims=True))
     if how == "sigmoid":
-        return np.asarray(1.0 / (1.0 + np.exp(-logits)))
+        return np.asarray(np.exp(-np.logaddexp(0.0, -logits)))
     return logits
 
 

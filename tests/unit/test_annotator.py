@@ -405,9 +405,7 @@ def test_an_input_that_changed_since_the_plan_is_refused(make: Make, tmp_path: P
     assert list((tmp_path / "out").glob("*.parquet")) == []
 
 
-def test_an_input_that_changes_while_it_is_annotated_is_refused(
-    make: Make, tmp_path: Path
-) -> None:
+def test_an_input_that_changes_while_it_is_annotated_is_refused(make: Make, tmp_path: Path) -> None:
     annotator = make()
     write(annotator, ["a"])
     shout = annotator.tasks["shout"]

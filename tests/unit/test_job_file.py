@@ -155,7 +155,8 @@ def test_bad_rows_is_a_number_and_nothing_else(tmp_path: Path, written: str) -> 
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     said = refusal(
         tmp_path,
-        "name: 3\ninput: {path: x, txt: y}\noutput: {}\ntasks:\n  a: {kind: no}\n  b: {kind: ner}\n",
+        "name: 3\ninput: {path: x, txt: y}\noutput: {}\n"
+        "tasks:\n  a: {kind: no}\n  b: {kind: ner}\n",
     )
     assert said.splitlines() == sorted(said.splitlines(), key=lambda s: int(s.split(":")[1]))
     assert [line.split("`")[1] for line in said.splitlines()] == [
@@ -219,9 +220,7 @@ def test_a_column_carried_twice_is_refused(tmp_path: Path) -> None:
         (GOOD.replace("  text: text", "  columns: [{a: 1, a: 2}]"), 4, "a"),
     ],
 )
-def test_a_key_that_stands_twice_is_refused(
-    tmp_path: Path, text: str, line: int, key: str
-) -> None:
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path, text: str, line: int, key: str) -> None:
     assert f"job.yaml:{line}: `{key}` stands twice" in refusal(tmp_path, text)
 
 
@@ -388,7 +387,11 @@ BASE: dict[str, Any] = {
     "compute": {"dtype": "float32"},
     "limits": {"bad_rows": 0.1},
 }
-BASE["tasks"]["written"] = {"kind": "summarize", "model": "starter/smollm2", "method": "abstractive"}
+BASE["tasks"]["written"] = {
+    "kind": "summarize",
+    "model": "starter/smollm2",
+    "method": "abstractive",
+}
 BASE["tasks"]["names"] = {"kind": "ner", "model": "starter/pii"}
 REVISIONS = {
     "starter/sentiment": "r1",

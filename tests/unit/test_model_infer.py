@@ -45,9 +45,7 @@ def tokenizer(template: str = "[CLS] $A [SEP]", **kwargs: Any) -> PreTrainedToke
     made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     if template:
         special = [(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")]
-        made.post_processor = processors.TemplateProcessing(
-            single=template, special_tokens=special
-        )
+        made.post_processor = processors.TemplateProcessing(single=template, special_tokens=special)
     return PreTrainedTokenizerFast(
         tokenizer_object=made,
         pad_token="[PAD]",
@@ -84,6 +82,12 @@ SEQUENCES = st.lists(
 )
 
 
+def infer_with(model, budget, *arguments, **options):
+    """Infers with batches of at most that many padded tokens."""
+    model.budget = budget
+    return model.infer(*arguments, **options)
+
+
 @settings(max_examples=40, deadline=None)
 @given(SEQUENCES, st.integers(1, 200))
 def test_results_come_in_order_and_do_not_depend_on_the_budget(
@@ -92,7 +96,7 @@ def test_results_come_in_order_and_do_not_depend_on_the_budget(
     model = shared()
     wrapped = [model.wrap(ids) for ids in sequences]
     alone = [model.infer([ids], first_vectors(model)).results[0] for ids in wrapped]
-    together = model.infer(wrapped, first_vectors(model), budget=budget)
+    together = infer_with(model, budget, wrapped, first_vectors(model))
     assert not together.failures
     np.testing.assert_allclose(np.stack(together.results), np.stack(alone), atol=1e-5)
     assert together.tokens == sum(len(ids) for ids in wrapped)
@@ -122,7 +126,7 @@ def test_a_batch_keeps_the_budget_with_what_its_rows_will_grow_by(
         shapes.append(tuple(ids.shape))
         return sums(ids, mask)
 
-    out = shared().infer(sequences, forward, budget=budget, extra_tokens=extra)
+    out = infer_with(shared(), budget, sequences, forward, extra_tokens=extra)
     assert out.results == [sum(ids) for ids in sequences]
     assert all(rows * (longest + extra) <= budget or rows == 1 for rows, longest in shapes)
 
@@ -148,7 +152,7 @@ def test_without_padding_there_is_no_mask(bert: Model) -> None:
         masks.append(mask)
         return sums(ids, mask)
 
-    out = bert.infer([[5, 6], [7, 8], [9]], forward, budget=4)
+    out = infer_with(bert, 4, [[5, 6], [7, 8], [9]], forward)
     assert out.results == [11, 15, 9]
     assert masks == [None, None]
 
@@ -170,7 +174,7 @@ def test_a_row_that_makes_the_model_raise_stands_alone(bad: set[int], budget: in
         return sums(ids, mask)
 
     sequences = [[100 + row, 5, 6, 7] for row in range(64)]
-    out = shared().infer(sequences, forward, budget=budget)
+    out = infer_with(shared(), budget, sequences, forward)
     assert set(out.failures) == bad
     assert out.results == [None if r in bad else sum(ids) for r, ids in enumerate(sequences)]
     batches = -(-64 // (budget // 4))
@@ -314,14 +318,14 @@ def test_a_roberta_like_model_takes_two_tokens_fewer_than_it_has_positions() -> 
     model = model_of(RobertaModel(config).eval())
     assert model.max_tokens == 512
     ids = [5] * 512
-    out = model.infer([ids, [*ids, 5]], first_vectors(model), budget=1)
+    out = infer_with(model, 1, [ids, [*ids, 5]], first_vectors(model))
     assert list(out.failures) == [1], "512 is what it takes, not a token more"
 
 
 def test_a_bert_like_model_takes_all_its_positions() -> None:
     model = model_of()
     assert model.max_tokens == 64
-    out = model.infer([[5] * 64, [5] * 65], first_vectors(model), budget=1)
+    out = infer_with(model, 1, [[5] * 64, [5] * 65], first_vectors(model))
     assert list(out.failures) == [1]
 
 

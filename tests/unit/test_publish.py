@@ -115,9 +115,7 @@ def test_a_file_of_another_schema_is_not_published(store: LocalStore) -> None:
     ],
     ids=str,
 )
-def test_columns_of_any_kind_keep_their_declared_type(
-    store: LocalStore, kind: pa.DataType
-) -> None:
+def test_columns_of_any_kind_keep_their_declared_type(store: LocalStore, kind: pa.DataType) -> None:
     schema = pa.schema([pa.field("x", kind), pa.field("id", pa.int64(), nullable=False)])
     rows = pa.table([pa.nulls(2, kind), pa.array([1, 2])], schema=schema)
     out = OutputFile(store, NAME, schema, compression="zstd")

@@ -51,9 +51,7 @@ class AnyOrder(RuleBasedStateMachine):
     @precondition(lambda self: any(len(self.of(w)) < IN_FLIGHT for w in self.alive))
     @rule(data=st.data())
     def next(self, data: st.DataObject) -> None:
-        worker = data.draw(
-            st.sampled_from([w for w in self.alive if len(self.of(w)) < IN_FLIGHT])
-        )
+        worker = data.draw(st.sampled_from([w for w in self.alive if len(self.of(w)) < IN_FLIGHT]))
         mine = self.of(worker)
         attempt = self.scheduler.next(worker)
         if attempt is None:

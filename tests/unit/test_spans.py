@@ -36,9 +36,7 @@ def reference(tokens: list[Token], labels: tuple[str, ...], how: str) -> list[To
     else:
         entities = [_word(word, how) for word in _words(tokens)]
     if how == "none":
-        return [
-            {**e, "name": labels[e["label"]]} for e in entities if labels[e["label"]] != "O"
-        ]
+        return [{**e, "name": labels[e["label"]]} for e in entities if labels[e["label"]] != "O"]
     groups: list[list[Token]] = []
     for entity in entities:
         opens, tag = _tag(labels[entity["label"]])
@@ -181,9 +179,7 @@ def sure(label: int, start: int, end: int, *, subword: bool = False, width: int 
 
 
 def spans_of(spans: Spans) -> list[tuple[int, int, int]]:
-    return list(
-        zip(spans.text.tolist(), spans.start.tolist(), spans.end.tolist(), strict=True)
-    )
+    return list(zip(spans.text.tolist(), spans.start.tolist(), spans.end.tolist(), strict=True))
 
 
 BIO = LABEL_SETS[0]

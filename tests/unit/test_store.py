@@ -73,7 +73,7 @@ def test_a_file_that_vanishes_while_listing_hides_no_other(tmp_path: Path) -> No
     store = fill(tmp_path, *names, "deep/x", "deeper/y")
     listing = store.list()
     first = next(listing).path
-    gone = next(name for name in os.listdir(tmp_path) if name in names and name != first)
+    gone = next(p.name for p in tmp_path.iterdir() if p.name in names and p.name != first)
     (tmp_path / gone).unlink()
     found = [first, *(entry.path for entry in listing)]
     assert set(found) | {gone} == {*names, "deep/x", "deeper/y"}
@@ -140,7 +140,7 @@ def test_put_replaces_what_was_there(tmp_path: Path) -> None:
     store.put("deep/summary.json", b"one")
     store.put("deep/summary.json", b"two")
     assert (tmp_path / "deep" / "summary.json").read_bytes() == b"two"
-    assert os.listdir(tmp_path / "deep") == ["summary.json"]
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["summary.json"]
 
 
 def test_put_never_shows_half_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

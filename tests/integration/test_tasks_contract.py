@@ -1,0 +1,271 @@
+"""What every task keeps to, whatever it annotates: a row out per row in, of the declared type."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from pipeline.models.device import Device
+from pipeline.models.model import Models
+from pipeline.models.resolve import look_up
+from pipeline.tasks import TASKS
+
+pytestmark = pytest.mark.integration
+
+TEXTS = [
+    "A wonderful film. I would see it again. The cast is great. The ending less so.",
+    "Dull.",
+    "My name is Anna Schmidt and I live at 12 Baker Street, London. Call me on (555) 123-4567.",
+    "🙂👩‍👩‍👧‍👦🇩🇪 emoji only 🏳️‍🌈. And more 🙂. And yet more 🙂🙂. Enough.",
+    "这部电影很精彩。我会再看一遍。演员很好。结尾稍差。李小龙住在香港。",
+    "هذا الفيلم رائع. سأشاهده مرة أخرى. الممثلون جيدون. النهاية أقل.",
+    "e\u0301te\u0301 \ufeff zero\u200bwidth\u00a0space. \u202eright to left\u202c. \x00. \ud7ff.",
+    "x" * 3_000,
+    "one\n\ntwo\r\nthree\ttabs   spaces . . . ! ? ; four. five. six. seven.",
+    "\u200b",
+]
+CASES = {
+    "classify": {"kind": "classify", "model": "starter/sentiment"},
+    "classify-best": {"kind": "classify", "model": "starter/sentiment", "top_k": 1, "merge": "max"},
+    "ner": {"kind": "ner", "model": "starter/pii", "aggregation": "first"},
+    "ner-simple": {"kind": "ner", "model": "starter/pii", "aggregation": "simple"},
+    "extractive": {
+        "kind": "summarize",
+        "model": "starter/minilm",
+        "method": "extractive",
+        "sentences": 2,
+    },
+    "abstractive": {
+        "kind": "summarize",
+        "model": "tiny-t5",
+        "method": "abstractive",
+        "max_new_tokens": 8,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random sequence-to-sequence model of some kilobytes."""
+    folder = tmp_path_factory.mktemp("t5")
+    vocabulary = {"<pad>": 0, "</s>": 1, "<unk>": 2}
+    for text in TEXTS:
+        for word in text.split():
+            vocabulary.setdefault(word, len(vocabulary))
+    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 1)]
+    )
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=made,
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        model_max_length=64,
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = transformers.T5Config(
+        vocab_size=len(vocabulary),
+        d_model=32,
+        d_kv=8,
+        d_ff=32,
+        num_layers=2,
+        num_heads=4,
+        decoder_start_token_id=0,
+        initializer_factor=5.0,
+    )
+    transformers.T5ForConditionalGeneration(config).save_pretrained(folder)
+    return folder
+
+
+Load = Callable[[str], tuple[Any, Any]]
+
+
+@pytest.fixture(scope="module")
+def load(tiny_t5: Path) -> Load:
+    """A case's task, and the same loaded; each case is loaded once."""
+    held: dict[str, tuple[Any, Any]] = {}
+
+    def loaded(case: str) -> tuple[Any, Any]:
+        if case not in held:
+            data = dict(CASES[case])
+            if data["model"] == "tiny-t5":
+                data["model"] = str(tiny_t5)
+            kind = TASKS[str(data["kind"])]
+            task = kind(kind.Options.model_validate(data))
+            info = look_up(str(data["model"]))
+            task.check_model(info)
+            models_ = Models({str(data["model"]): info}, device=Device("cpu"))
+            held[case] = task, task.load(models_)
+        return held[case]
+
+    return loaded
+
+
+def same(left: Any, right: Any) -> bool:
+    """Equal, with scores within 1e-4."""
+    if isinstance(left, float) and isinstance(right, float):
+        return abs(left - right) <= 1e-4
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(same(left[k], right[k]) for k in left)
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(same, left, right))
+    return bool(left == right)
+
+
+def test_every_task_is_held_to_the_contract() -> None:
+    assert {case["kind"] for case in CASES.values()} == set(TASKS)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_row_comes_out_per_row_in_of_the_declared_type(load: Load, case: str) -> None:
+    task, annotate = load(case)
+    answer = annotate.annotate(TEXTS)
+    assert len(answer.column) == len(TEXTS)
+    assert answer.column.type == task.output_type()
+    assert answer.failures == {}
+    assert answer.column.null_count == 0
+    assert 0 < answer.tokens <= answer.padded_tokens or case == "abstractive"
+    answer.column.validate(full=True)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_batch_of_many_equals_batches_of_one(load: Load, case: str) -> None:
+    _, annotate = load(case)
+    together = annotate.annotate(TEXTS).column.to_pylist()
+    for text, got in zip(TEXTS, together, strict=True):
+        (alone,) = annotate.annotate([text]).column.to_pylist()
+        assert same(got, alone), (got, alone)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_order_of_texts_does_not_change_their_annotations(load: Load, case: str) -> None:
+    _, annotate = load(case)
+    forth = annotate.annotate(TEXTS).column.to_pylist()
+    back = annotate.annotate(TEXTS[::-1]).column.to_pylist()
+    assert same(forth, back[::-1])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_texts_give_an_empty_column_of_the_declared_type(load: Load, case: str) -> None:
+    task, annotate = load(case)
+    answer = annotate.annotate([])
+    assert len(answer.column) == 0
+    assert answer.column.type == task.output_type()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_very_long_text_is_annotated_whole_or_says_that_it_was_cut(load: Load, case: str) -> None:
+    _, annotate = load(case)
+    words = " ".join(TEXTS[:3]).split()
+    text = " ".join((words * (5_000 // len(words) + 1))[:5_000])
+    answer = annotate.annotate(["Short. One.", text, "Dull."])
+    assert answer.failures == {}
+    short, long, _ = answer.column.to_pylist()
+    assert short is not None
+    if case == "abstractive":
+        assert (long["truncated"], short["truncated"]) == (True, False)
+        assert long["input_tokens"] == 5_000
+    else:
+        assert answer.tokens > 5_000
+    if case == "extractive":
+        assert long["truncated"] is False
+        assert long["windows"] > 100
+    if case.startswith("ner"):
+        assert max(entity["end"] for entity in long) > len(text) * 0.95
+        assert all(text[e["start"] : e["end"]] == e["text"] for e in long)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_options_come_back_from_what_is_written_of_them(load: Load, case: str) -> None:
+    task, _ = load(case)
+    options = task.options
+    for mode in ("python", "json"):
+        assert type(options).model_validate(options.model_dump(mode=mode)) == options
+    assert type(options).model_validate_json(options.model_dump_json()) == options
+    assert "model" not in task.dump()
+
+
+@pytest.mark.parametrize("case", ["ner", "ner-simple"])
+def test_entities_are_exact_to_the_character_in_any_script(load: Load, case: str) -> None:
+    _, annotate = load(case)
+    found = 0
+    for text, entities in zip(TEXTS, annotate.annotate(TEXTS).column.to_pylist(), strict=True):
+        for entity in entities:
+            assert text[entity["start"] : entity["end"]] == entity["text"]
+            assert 0 <= entity["score"] <= 1
+            found += 1
+    assert found > 3
+
+
+def test_extracted_sentences_are_the_texts_own_in_their_order(load: Load) -> None:
+    _, annotate = load("extractive")
+    rows = annotate.annotate(TEXTS[:3]).column.to_pylist()
+    assert rows[1]["text"] == "Dull."
+    assert rows[1]["windows"] == 0
+    first, second = rows[0]["text"].split(". ", 1)
+    assert 0 <= TEXTS[0].index(first) < TEXTS[0].index(second)
+    assert 0 < rows[0]["output_tokens"] < rows[0]["input_tokens"]
+
+
+def test_a_small_t5_writes_what_it_writes_for_each_text_alone(load: Load) -> None:
+    _, annotate = load("abstractive")
+    tokenizer, module = annotate.model.tokenizer, annotate.model.module
+    rows = annotate.annotate(TEXTS).column.to_pylist()
+    for text, row in zip(TEXTS, rows, strict=True):
+        inputs = tokenizer(text, truncation=True, return_tensors="pt")
+        with torch.inference_mode():
+            written = module.generate(
+                input_ids=inputs["input_ids"],
+                attention_mask=inputs["attention_mask"],
+                max_new_tokens=8,
+                do_sample=False,
+            )[0]
+        assert row["text"] == tokenizer.decode(written, skip_special_tokens=True).strip()
+        assert row["input_tokens"] == len(text.split())
+    assert len({row["text"] for row in rows}) > 1, "it does look at the text"
+
+
+def test_a_chat_model_writes_greedily_what_it_writes_for_each_text_alone() -> None:
+    reference = "starter/smollm2"
+    kind = TASKS["summarize"]
+    options = kind.Options.model_validate(
+        {"kind": "summarize", "model": reference, "method": "abstractive", "max_new_tokens": 16}
+    )
+    held = Models({reference: look_up(reference)}, device=Device("cpu"))
+    annotate = kind(options).load(held)
+    texts = [
+        "The film is long, loud and dull, and I left before it ended.",
+        "A joy. My children laughed all the way through and want to see it again tomorrow.",
+    ]
+    answer = annotate.annotate(texts)
+    tokenizer, module = annotate.model.tokenizer, annotate.model.module
+    for text, row in zip(texts, answer.column.to_pylist(), strict=True):
+        prompt = tokenizer.apply_chat_template(
+            [{"role": "user", "content": f"{_instruction()}\n\n{text}"}],
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+        ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        with torch.inference_mode():
+            out = module.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=16,
+                do_sample=False,
+            )[0]
+        written = tokenizer.decode(out[ids.shape[1] :], skip_special_tokens=True).strip()
+        assert row["text"] == written != ""
+        assert 0 < row["output_tokens"] <= 16
+        assert row["truncated"] is False
+
+
+def _instruction() -> str:
+    from pipeline.tasks.summarize import INSTRUCTION
+
+    return INSTRUCTION
