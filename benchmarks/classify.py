@@ -30,9 +30,7 @@ from datasets import load_dataset
 
 from pipeline.check import check, pin
 from pipeline.engine.annotator import Annotator
-from pipeline.engine.work import WorkPlan
 from pipeline.job import Job
-from pipeline.lake.dataset import splits_of
 from pipeline.starter import catalog
 from pipeline.starter.samples import write_reviews
 
@@ -65,9 +63,7 @@ def run_pipeline(classifier, directory: Path) -> list[tuple[str, float]]:
 
 def run_shardscribe(annotator: Annotator, job: Job) -> None:
     """The worker's own path, from Parquet to committed Parquet, planning included."""
-    checked = check(job)
-    _, _, fingerprint = pin(checked)
-    for split in splits_of(checked.dataset.store, checked.files, fingerprint=fingerprint):
+    for split in pin(check(job)).splits():
         annotator.annotate(split)
 
 
@@ -102,11 +98,7 @@ def main() -> int:
                     "compute": {"device": "cpu"},
                 }
             )
-            checked = check(job)
-            revisions, _, fingerprint = pin(checked)
-            annotator = Annotator(
-                WorkPlan(checked.job, checked.infos, revisions, fingerprint, "", "cpu", threads)
-            )
+            annotator = Annotator(pin(check(job)).work(device="cpu", threads=threads))
             started = time.perf_counter()
             expected = run_pipeline(classifier, directory)
             theirs.append(time.perf_counter() - started)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import __version__
+from pipeline.engine.work import WorkPlan
 from pipeline.errors import JobError, SplitError
 from pipeline.job import ERRORS_COLUMN, Job, fingerprint
-from pipeline.lake.dataset import Dataset
+from pipeline.lake.dataset import SPLIT_BYTES, Dataset, Split, splits_of
 from pipeline.lake.store import Entry, LocalStore, Store, open_store
 from pipeline.models.resolve import ModelInfo, look_up
 
@@ -149,20 +150,46 @@ def check_columns(job: Job, dataset: Dataset, files: list[Entry]) -> pa.Schema:
     raise JobError(first.message, mend=first.mend) from first
 
 
-def pin(checked: Checked) -> tuple[dict[str, str], dict[str, Any], str]:
-    """Pins the weights of every model.
+@dataclass(frozen=True)
+class Pinned:
+    """A checked job with the weights of every model pinned.
 
-    Returns:
-        Revisions by reference, the fingerprint's parts, and the fingerprint.
+    Attributes:
+        checked: The job.
+        revisions: What pins each model's weights, by reference.
+        parts: What the fingerprint is made of.
+        fingerprint: Of the job with these weights.
     """
+
+    checked: Checked
+    revisions: dict[str, str]
+    parts: dict[str, Any]
+    fingerprint: str
+
+    def work(self, *, device: str, threads: int) -> WorkPlan:
+        """What a worker needs to know."""
+        return WorkPlan(
+            self.checked.job,
+            self.checked.infos,
+            self.revisions,
+            self.parts,
+            self.fingerprint,
+            __version__,
+            device,
+            threads,
+        )
+
+    def splits(self) -> list[Split]:
+        """All splits of the dataset. Footers of large files are read."""
+        checked = self.checked
+        return list(splits_of(checked.dataset.store, checked.files, fingerprint=self.fingerprint))
+
+
+def pin(checked: Checked) -> Pinned:
+    """Pins the weights of every model, which for a local folder means hashing it."""
     revisions = {reference: info.revision() for reference, info in checked.infos.items()}
-    parts = checked.job.fingerprint_parts(revisions)
-    return revisions, parts, fingerprint(parts)
-
-
-def code_version() -> str:
-    """The version that workers must have too."""
-    return __version__
+    parts = checked.job.fingerprint_parts(revisions) | {"split_bytes": SPLIT_BYTES}
+    return Pinned(checked, revisions, parts, fingerprint(parts))
 
 
 def _absolute(address: str) -> str:

@@ -6,9 +6,7 @@ import os
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from pipeline import __version__
 from pipeline.check import check, pin
-from pipeline.engine.work import WorkPlan
 from pipeline.errors import JobError
 from pipeline.job import Job
 from pipeline.lake.dataset import SUFFIXES, Split
@@ -37,19 +35,9 @@ def preview_rows(job: Job, *, rows: int) -> pa.Table:
     from pipeline.engine.annotator import Annotator
     from pipeline.lake.reader import input_schema, open_split, windows
 
-    revisions, _, fingerprint = pin(checked)
+    pinned = pin(checked)
     device = "cpu" if job.compute.device == "cpu" else _device(job.compute.device)
-    annotator = Annotator(
-        WorkPlan(
-            checked.job,
-            checked.infos,
-            revisions,
-            fingerprint,
-            __version__,
-            device,
-            os.cpu_count() or 1,
-        )
-    )
+    annotator = Annotator(pinned.work(device=device, threads=os.cpu_count() or 1))
     store = checked.dataset.store
     parts: list[pa.Table] = []
     for entry in checked.files:
@@ -64,7 +52,7 @@ def preview_rows(job: Job, *, rows: int) -> pa.Table:
                 where=store.address(entry.path),
             )
             columns = list(dict.fromkeys([*carried.names, job.input.text]))
-            split = Split.of(entry, fingerprint=fingerprint)
+            split = Split.of(entry, fingerprint=pinned.fingerprint)
             for table, _ in windows(file, split, columns=columns):
                 few = table.slice(0, missing)
                 part = annotator.annotate_table(few, annotator.schema(carried))
@@ -83,7 +71,7 @@ def output_rows(job: Job, *, rows: int) -> pa.Table:
     import pyarrow.parquet as pq
 
     store = open_store(job.output.path)
-    paths = sorted(entry.path for entry in store.list() if entry.path.endswith(SUFFIXES))
+    paths = sorted(entry.path for entry in store.entries() if entry.path.endswith(SUFFIXES))
     parts: list[pa.Table] = []
     for path in paths:
         missing = rows - sum(part.num_rows for part in parts)

@@ -6,19 +6,19 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline import __version__
-from pipeline.check import Checked, check, pin
+from pipeline.check import Pinned, check, pin
+from pipeline.engine.lease import Lease
 from pipeline.engine.record import RunRecord, Summary, versions
 from pipeline.engine.tally import Display, Tally
-from pipeline.engine.work import WorkPlan
 from pipeline.errors import Interrupted, JobError, RunError, ShardscribeError
 from pipeline.job import Job
-from pipeline.lake.dataset import SUFFIXES, Plan, make_plan, splits_of
+from pipeline.lake.dataset import SUFFIXES, Plan, make_plan
 from pipeline.lake.publish import clean_scratch, read_footer
 from pipeline.lake.store import Store, open_store
 
@@ -29,11 +29,30 @@ RAY_STORE_BYTES = 128 * 1024 * 1024
 CONNECT_SECONDS = 10.0
 
 
+@dataclass(frozen=True)
+class Choices:
+    """What a user may ask of a run beside the job.
+
+    Attributes:
+        address: Of a Ray cluster; None starts Ray on this machine.
+        wait: Wait for another run that holds the output, instead of giving up.
+        prune: Remove output whose input is gone.
+        supersede: Replace output of a job that gives other results.
+        retry_bad_rows: Annotate splits that hold bad rows again.
+    """
+
+    address: str | None = None
+    wait: bool = False
+    prune: bool = False
+    supersede: bool = False
+    retry_bad_rows: bool = False
+
+
 def run_job(
     job: Job,
     *,
     display: Display,
-    address: str | None = None,
+    choices: Choices = Choices(),
     source: str = "",
     stop: Callable[[], int] = lambda: 0,
 ) -> Summary:
@@ -42,7 +61,7 @@ def run_job(
     Args:
         job: From `load_job`.
         display: Is shown notices and progress.
-        address: Of a Ray cluster; None starts Ray on this machine.
+        choices: What else the user asks for.
         source: The job file's text, for the record.
         stop: 0 to go on, 1 to finish what is in flight, 2 to stop at once.
 
@@ -52,94 +71,128 @@ def run_job(
 
     Raises:
         JobError: The job is wrong; nothing was annotated.
+        OutputBusy: Another run holds the output.
     """
     started = time.monotonic()
-    checked = check(job)
-    output = open_store(checked.job.output.path)
-    revisions, _, fingerprint = pin(checked)
-    plan = plan_run(checked, output, fingerprint=fingerprint)
+    pinned = pin(check(job))
+    output = open_store(pinned.checked.job.output.path)
     now = datetime.now(UTC)
     run = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-    summary = Summary(
-        run=run,
-        job=job.name,
-        state="nothing to do",
-        exit_code=0,
-        started=now.isoformat(timespec="seconds"),
-        seconds=0.0,
-        input=checked.job.input.path,
-        output=checked.job.output.path,
-        files=plan.files,
-        fingerprint=fingerprint,
-        models=revisions,
-        vanished_outputs=plan.vanished,
-        versions=versions(),
-    )
-    summary.splits.total, summary.splits.done_before = plan.splits, len(plan.done)
-    if plan.vanished:
-        display.notice(
-            f"{len(plan.vanished)} output files belong to inputs that are gone "
-            f"({plan.vanished[0]} is the first); they were left as they are"
-        )
-    if not plan.todo:
-        summary.seconds = round(time.monotonic() - started, 3)
-        return summary
-    record = RunRecord(output, run)
-    tally = Tally(plan, job.tasks, record, display, output.delete)
     try:
-        record.write("job.yaml", source)
-        clean_scratch(output.scratch(), older_than=SCRATCH_AGE, now=time.time())
+        lease = Lease(output, run, wait=choices.wait, notice=display.notice)
+        with lease:
+            summary = _run_under(lease, pinned, output, display, choices, source, stop)
     except OSError as error:
         raise JobError(
             f"output.path {output.root} can't be written: {error.strerror}",
             mend="Check its permissions and free space",
         ) from error
-    try:
-        _annotate(checked, plan, tally, summary, revisions, address=address, stop=stop)
-        summary.state = "some splits failed" if tally.failed_splits else "done"
-        summary.exit_code = 1 if tally.failed_splits else 0
-    except ShardscribeError as error:
-        summary.error = str(error)
-        summary.exit_code = error.exit_code
-        summary.state = "interrupted" if isinstance(error, Interrupted) else "failed"
-    tally.fill(summary)
+    summary.started = now.isoformat(timespec="seconds")
     summary.seconds = round(time.monotonic() - started, 3)
-    record.flush()
-    record.write("summary.json", summary.model_dump(mode="json"))
+    if summary.state != "nothing to do":
+        RunRecord(output, run).write("summary.json", summary.model_dump(mode="json"))
     return summary
 
 
-def plan_run(checked: Checked, output: Store, *, fingerprint: str) -> Plan:
-    """Lists input and output and tells what is left.
+def _run_under(
+    lease: Lease,
+    pinned: Pinned,
+    output: Store,
+    display: Display,
+    choices: Choices,
+    source: str,
+    stop: Callable[[], int],
+) -> Summary:
+    job = pinned.checked.job
+    plan = plan_run(pinned, output, choices=choices)
+    summary = Summary(
+        run=lease.run,
+        job=job.name,
+        state="nothing to do",
+        exit_code=0,
+        started="",
+        seconds=0.0,
+        input=job.input.path,
+        output=job.output.path,
+        files=plan.files,
+        fingerprint=pinned.fingerprint,
+        models=pinned.revisions,
+        vanished_outputs=plan.vanished,
+        versions=versions(),
+    )
+    summary.splits.total, summary.splits.done_before = plan.splits, len(plan.done)
+    if plan.vanished:
+        what = "were removed" if choices.prune else "stay: --prune removes them"
+        display.notice(
+            f"{len(plan.vanished)} output files, whose input is gone, {what} "
+            f"({plan.vanished[0]} is the first)"
+        )
+    if not plan.todo:
+        return summary
+    record = RunRecord(output, lease.run)
+    tally = Tally(plan, job.tasks, record, display, output.delete)
+    record.write("job.yaml", source)
+    clean_scratch(output.scratch(), older_than=SCRATCH_AGE, now=time.time())
+    try:
+        _annotate(
+            pinned, plan, tally, summary, address=choices.address,
+            stop=lambda: 2 if lease.lost else stop(),
+        )  # fmt: skip
+        summary.state = "some splits failed" if tally.failed_splits else "done"
+        summary.exit_code = 1 if tally.failed_splits else 0
+    except ShardscribeError as error:
+        stopped = lease.lost or error
+        summary.error = str(stopped)
+        summary.exit_code = stopped.exit_code
+        summary.state = "interrupted" if isinstance(stopped, Interrupted) else "failed"
+    tally.fill(summary)
+    record.flush()
+    return summary
+
+
+def plan_run(pinned: Pinned, output: Store, *, choices: Choices = Choices()) -> Plan:
+    """Lists input and output, tells what is left, and removes what may go already.
 
     Raises:
         JobError: The output holds something else.
     """
-    splits = list(splits_of(checked.dataset.store, checked.files, fingerprint=fingerprint))
-    outputs = [entry for entry in output.list() if entry.path.endswith(SUFFIXES)]
+    outputs = [entry for entry in output.entries() if entry.path.endswith(SUFFIXES)]
     plan = make_plan(
-        splits,
+        pinned.splits(),
         outputs,
-        files=len(checked.files),
+        files=len(pinned.checked.files),
         read_footer=lambda path: read_footer(output, path),
-        fingerprint=fingerprint,
+        fingerprint=pinned.fingerprint,
+        parts=pinned.parts,
+        supersede=choices.supersede,
     )
-    # A run that died after it committed a new file and before it removed the old one.
-    waiting = {split.id for split in plan.todo}
-    for split in [split for split in plan.outdated if split not in waiting]:
-        for path in plan.outdated.pop(split):
+    if choices.retry_bad_rows:
+        bad = {s.id for s in plan.done if has_bad_rows(read_footer(output, s.output_path))}
+        plan.todo += [replace(split, replace=True) for split in plan.done if split.id in bad]
+        plan.done = [split for split in plan.done if split.id not in bad]
+    # A run may have died after it committed the new files and before it removed the old one.
+    waiting = {split.path for split in plan.todo}
+    for source in [source for source in plan.outdated if source not in waiting]:
+        for path in plan.outdated.pop(source):
+            output.delete(path)
+    if choices.prune:
+        for path in plan.vanished:
             output.delete(path)
     # Longest first: a long split that starts last would run alone at the end.
     plan.todo.sort(key=lambda split: -split.size)
     return plan
 
 
+def has_bad_rows(footer: Mapping[str, Any]) -> bool:
+    """Whether an output file's footer counts rows with errors."""
+    return bool((footer.get("rows") or {}).get("bad"))
+
+
 def _annotate(
-    checked: Checked,
+    pinned: Pinned,
     plan: Plan,
     tally: Tally,
     summary: Summary,
-    revisions: dict[str, str],
     *,
     address: str | None,
     stop: Callable[[], int],
@@ -149,7 +202,7 @@ def _annotate(
     from pipeline.engine.pool import Pool
     from pipeline.engine.scheduler import Scheduler
 
-    compute = checked.job.compute
+    compute = pinned.checked.job.compute
     with ray_cluster(address) as nodes:
         shape = shape_of(compute, nodes())
         if address is None and not places(shape, nodes()):
@@ -158,15 +211,7 @@ def _annotate(
                 mend="Lower compute.cpus_per_worker, or set compute.device to cpu",
             )
         pool = Pool(
-            WorkPlan(
-                checked.job,
-                checked.infos,
-                revisions,
-                summary.fingerprint,
-                __version__,
-                shape.device,
-                shape.cpus,
-            ),
+            pinned.work(device=shape.device, threads=shape.cpus),
             shape=shape,
             limit=None if compute.workers == "auto" else compute.workers,
             nodes=nodes,

@@ -14,6 +14,9 @@ from pipeline.errors import ShardscribeError
 # verb -> (module, object, one line for --help)
 VERBS = {
     "run": ("pipeline.cli.run", "run", "Annotate everything that a job file names."),
+    "retry": ("pipeline.cli.run", "retry", "Annotate failed splits again."),
+    "status": ("pipeline.cli.status", "status", "What is done, left, failed and bad."),
+    "verify": ("pipeline.cli.status", "verify", "Read the output against the input."),
     "validate": ("pipeline.cli.validate", "validate", "Check a job file, its input and models."),
     "preview": ("pipeline.cli.preview", "preview", "Annotate a few rows here and show them."),
     "show": ("pipeline.cli.show", "show", "Show annotated rows of an output."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -13,24 +14,37 @@ import click
 from pipeline.cli.options import job_argument, quiet_libraries, set_option
 from pipeline.job_file import load_job
 
-
-@click.command()
-@job_argument
-@set_option
-@click.option(
+address_option = click.option(
     "--address",
     metavar="ADDRESS",
     help="A Ray cluster that is there: `auto`, HOST:6379 or ray://HOST:10001. Without it, "
     "RAY_ADDRESS counts, and without that Ray is started on this machine.",
 )
-@click.option(
+wait_option = click.option(
+    "--wait", is_flag=True, help="Wait for another run that holds the output to end."
+)
+log_option = click.option(
     "--log-format",
     type=click.Choice(["auto", "plain", "json"]),
     default="auto",
     show_default=True,
     help="auto: a progress bar on a terminal, plain lines elsewhere. json: an object per line.",
 )
-def run(job_file: str, overrides: tuple[str, ...], address: str | None, log_format: str) -> None:
+
+
+@click.command()
+@job_argument
+@set_option
+@address_option
+@wait_option
+@click.option("--prune", is_flag=True, help="Remove output whose input is gone.")
+@click.option(
+    "--supersede",
+    is_flag=True,
+    help="Replace output of a job that gives other results, such as other models or options.",
+)
+@log_option
+def run(job_file: str, overrides: tuple[str, ...], log_format: str, **choices: Any) -> None:
     """Annotate everything that a job file names and is not annotated yet.
 
     \b
@@ -47,20 +61,52 @@ def run(job_file: str, overrides: tuple[str, ...], address: str | None, log_form
       3  interrupted; the same command resumes
       4  another run holds the output
     """
+    start(job_file, overrides, log_format=log_format, verb="run", **choices)
+
+
+@click.command()
+@job_argument
+@set_option
+@address_option
+@wait_option
+@click.option(
+    "--bad-rows",
+    "retry_bad_rows",
+    is_flag=True,
+    help="Also annotate splits again that hold rows with errors; the new file takes the place of "
+    "the old one.",
+)
+@log_option
+def retry(job_file: str, overrides: tuple[str, ...], log_format: str, **choices: Any) -> None:
+    """Annotate splits again that failed, and those with bad rows if asked.
+
+    \b
+    Examples:
+      shardscribe retry jobs/movie_reviews.yaml
+      shardscribe retry jobs/movie_reviews.yaml --bad-rows
+    """
+    start(job_file, overrides, log_format=log_format, verb="retry", **choices)
+
+
+def start(
+    job_file: str, overrides: tuple[str, ...], *, log_format: str, verb: str, **choices: Any
+) -> None:
+    """Runs a job and exits with its code."""
     quiet_libraries(os.environ)
     job = load_job(job_file, overrides=overrides)
     from pipeline.cli.display import make_display
-    from pipeline.run import run_job
+    from pipeline.run import Choices, run_job
 
     with make_display(log_format) as display:
         summary = run_job(
             job,
             display=display,
-            address=address,
+            choices=Choices(**choices),
             source=Path(job_file).read_text(encoding="utf-8"),
             stop=_stop_on_signals(),
         )
-    display.summary(summary, command=f"shardscribe run {job_file}")
+    words = ["shardscribe", verb, job_file, *(f"--set {shlex.quote(o)}" for o in overrides)]
+    display.summary(summary, command=" ".join(words))
     sys.exit(summary.exit_code)
 
 

@@ -155,7 +155,9 @@ class Annotator:
                     self._take(receipt, window, where)
                     out.write(window.table)
                 self._refuse_change(split, where)
-                receipt.published = out.publish(self._footer(split, receipt), rows=rows)
+                receipt.published = out.publish(
+                    self._footer(split, receipt), rows=rows, replace=split.replace
+                )
             finally:
                 out.discard()
         there = self.output.entry(split.output_path)
@@ -273,6 +275,7 @@ class Annotator:
             "row_groups": split.row_groups,
             "job": self.job.name,
             "fingerprint": self.plan.fingerprint,
+            "fingerprint_parts": dict(self.plan.parts),
             "models": dict(self.plan.revisions),
             "rows": vars(receipt.rows),
             "tasks": {name: vars(counts) for name, counts in receipt.tasks.items()},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Protocol
@@ -110,6 +110,7 @@ class Tally:
         self.task_rows = {name: Counts() for name in self.tasks}
         self._sizes = {split.id: split.size for split in self.plan.todo}
         self._bytes = max(1, sum(self._sizes.values()))
+        self._left = Counter(split.path for split in self.plan.todo)
         self._flushed = self.clock()
         self._samples: deque[tuple[float, int]] = deque()
         self.progress.splits = len(self.plan.todo)
@@ -133,9 +134,11 @@ class Tally:
         self.bytes_out += receipt.bytes_out
         self.bytes_seen += split.size
         self.record.event("done", path=split.path, row_groups=split.row_groups, **asdict(receipt))
-        for path in self.plan.outdated.pop(split.id, []):
-            self.remove(path)
-            self.record.event("removed", outdated=path)
+        self._left[split.path] -= 1
+        if not self._left[split.path]:
+            for path in self.plan.outdated.pop(split.path, []):
+                self.remove(path)
+                self.record.event("removed", outdated=path)
 
     def failed(self, split: Split, reason: str, *, final: bool) -> None:
         """Takes note of a failed attempt; says so when the split is given up."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from pipeline.job import Job
 from pipeline.models.resolve import ModelInfo
@@ -17,6 +18,7 @@ class WorkPlan:
         job: With absolute input and output addresses.
         infos: The models as the driver found them, by reference.
         revisions: What pins their weights, by reference.
+        parts: What the fingerprint is made of.
         fingerprint: Of the job with these revisions.
         version: Of shardscribe.
         device: ``cpu`` or ``cuda``.
@@ -26,6 +28,7 @@ class WorkPlan:
     job: Job
     infos: Mapping[str, ModelInfo]
     revisions: Mapping[str, str]
+    parts: Mapping[str, Any]
     fingerprint: str
     version: str
     device: str

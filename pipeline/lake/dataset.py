@@ -7,7 +7,7 @@ import hashlib
 import os
 import posixpath
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,7 @@ class Split:
         size: Bytes to read, for progress.
         version: The file's etag or time of modification when it was planned.
         row_groups: First and last row group; None for the whole file.
+        replace: Annotate it again and put the result in the place of what is there.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Split:
     size: int
     version: str
     row_groups: tuple[int, int] | None = None
+    replace: bool = False
 
     @classmethod
     def of(
@@ -117,7 +119,7 @@ class Dataset:
             entry = self.store.entry(self.single)
             return [entry] if entry is not None else []
         found, others = [], 0
-        for entry in self.store.list():
+        for entry in self.store.entries():
             if self.pattern is not None:
                 wanted = fnmatch.fnmatchcase(entry.path, self.pattern)
             else:
@@ -163,7 +165,8 @@ class Plan:
     Attributes:
         todo: Splits without an output file.
         done: Splits with one.
-        outdated: Output files of earlier versions of the inputs, by the new split's id.
+        outdated: Output files of earlier versions of an input, by the input's path. They go when
+            all splits of the input are committed.
         vanished: Output files whose input is gone.
         files: Input files.
     """
@@ -200,6 +203,8 @@ def make_plan(
     files: int,
     read_footer: Callable[[str], dict[str, Any]],
     fingerprint: str,
+    parts: Mapping[str, Any] | None = None,
+    supersede: bool = False,
 ) -> Plan:
     """Compares what should be there with what is there, by names alone.
 
@@ -211,20 +216,22 @@ def make_plan(
         files: How many input files there are.
         read_footer: Gives the shardscribe metadata of an output file; empty if it has none.
         fingerprint: Of this job.
+        parts: What the fingerprint is made of, to name differences.
+        supersede: Take files of a job that gives other results for outdated.
 
     Raises:
         JobError: The output holds files of something else, or of a job that gives other results.
     """
     plan = Plan(files=files)
     present = {entry.path for entry in outputs}
-    by_source: dict[str, list[Split]] = {}
+    sources = set()
     for split in splits:
+        sources.add(split.path)
         if split.output_path in present:
             plan.done.append(split)
             present.discard(split.output_path)
         else:
             plan.todo.append(split)
-        by_source.setdefault(split.path, []).append(split)
     for path in sorted(present):
         footer = read_footer(path) if OUTPUT_NAME.match(posixpath.basename(path)) else {}
         if not footer:
@@ -232,19 +239,41 @@ def make_plan(
                 f"the output holds {path}, which shardscribe did not write",
                 mend="Choose an empty output directory",
             )
-        if footer.get("fingerprint") != fingerprint:
+        if footer.get("fingerprint") != fingerprint and not supersede:
+            named = differences(footer.get("fingerprint_parts") or {}, parts or {})
             raise JobError(
-                f"the output holds {path}, which was annotated by a job that gives other "
-                f"results: {footer.get('job', 'unknown')} with fingerprint "
-                f"{footer.get('fingerprint')}, not {fingerprint}",
-                mend="Choose another output directory, or remove the old one",
+                f"the output holds {path}, which job {footer.get('job', 'unknown')} annotated "
+                f"in another way: {'; '.join(named) or 'fingerprints differ'} "
+                f"({footer.get('fingerprint')} is not {fingerprint})",
+                mend="Choose another output directory, or add --supersede to replace it all",
             )
-        now = by_source.get(str(footer.get("input")), [])
-        if now:
-            plan.outdated.setdefault(now[0].id, []).append(path)
+        source = str(footer.get("input"))
+        if source in sources:
+            plan.outdated.setdefault(source, []).append(path)
         else:
             plan.vanished.append(path)
     return plan
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], at: str = "") -> list[str]:
+    """What differs between two nested mappings, as ``tasks.pii.aggregation was first, is max``."""
+    found = []
+    for key in sorted({*before, *now}):
+        old, new = before.get(key), now.get(key)
+        name = f"{at}{key}"
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += differences(old, new, f"{name}.")
+        elif old != new:
+            if isinstance(old, Mapping) or isinstance(new, Mapping):
+                found.append(f"{name} {'is new' if old is None else 'is gone'}")
+            else:
+                found.append(f"{name} was {_word(old)}, is {_word(new)}")
+    return found
+
+
+def _word(value: Any) -> str:
+    text = "not set" if value is None else str(value)
+    return text if len(text) <= 40 else f"{text[:12]}…"
 
 
 def _runs(store: Store, entry: Entry, split_bytes: int) -> list[tuple[int, int, int]]:

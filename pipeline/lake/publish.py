@@ -55,12 +55,13 @@ class OutputFile:
             raise self._unwritable(error) from error
         self.rows += table.num_rows
 
-    def publish(self, footer: Mapping[str, Any], *, rows: int) -> bool:
+    def publish(self, footer: Mapping[str, Any], *, rows: int, replace: bool = False) -> bool:
         """Closes, checks and publishes the file.
 
         Args:
             footer: What to say of the file in its footer; holds at least ``split``.
             rows: How many rows it must have.
+            replace: Take the place of an earlier file of this split, instead of leaving it.
 
         Returns:
             Whether it was published; False if the same split was there already.
@@ -76,6 +77,9 @@ class OutputFile:
             except OSError as error:
                 raise self._unwritable(error) from error
             self._check(rows)
+            if replace:
+                self.store.replace(self.path, self.scratch)
+                return True
             if self.store.put_new(self.path, self.scratch):
                 return True
             there = read_footer(self.store, self.path).get("split")

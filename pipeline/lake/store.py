@@ -1,13 +1,13 @@
 """URI -> object store: list with a version per object, open, create-only put.
 
-Local paths go through the operating system (hard links give create-only publication there);
-everything else goes through `obstore`.
+Local paths are here (hard links give create-only publication there); the others in `remote`.
 """
 
 from __future__ import annotations
 
 import heapq
 import os
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,8 +20,6 @@ from pipeline.errors import JobError, RunError
 # Readers of a lake (Spark, pyarrow, Ray) pass over such names, and so do we.
 HIDDEN = ("_", ".")
 OWN = "_shardscribe"
-# One request to an object store fetches at least this much.
-REMOTE_BUFFER = 4 * 1024 * 1024
 SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss")
 
 
@@ -56,7 +54,7 @@ class Store(ABC):
         return text.encode("utf-8", "backslashreplace").decode()
 
     @abstractmethod
-    def list(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[Entry]:
         """Every object below the root, but those with a hidden part in their path."""
 
     @abstractmethod
@@ -74,6 +72,22 @@ class Store(ABC):
         Returns:
             False if the object exists already, which is then left as it is.
         """
+
+    @abstractmethod
+    def replace(self, path: str, local: Path) -> None:
+        """Publishes a finished local file in the place of another, whole or not at all."""
+
+    @abstractmethod
+    def create(self, path: str, content: bytes) -> bool:
+        """Writes a small object if there is none; False if there is."""
+
+    @abstractmethod
+    def read(self, path: str) -> bytes | None:
+        """A small object's content; None if it is not there."""
+
+    @abstractmethod
+    def names(self, directory: str) -> list[str]:
+        """The directories in a directory; none if it is not there."""
 
     @abstractmethod
     def put(self, path: str, content: bytes) -> None:
@@ -95,7 +109,7 @@ class LocalStore(Store):
         super().__init__(root)
         self.base = Path(root)
 
-    def list(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[Entry]:
         """Walks the directory; symbolic links are followed, each directory once.
 
         A directory that has several names is always listed under the same: the order of the walk
@@ -157,13 +171,50 @@ class LocalStore(Store):
         _sync(target.parent)
         return True
 
+    def replace(self, path: str, local: Path) -> None:
+        """Renames over the old file; both are on one file system."""
+        _sync(local)
+        local.replace(self.base / path)
+        _sync((self.base / path).parent)
+
+    def create(self, path: str, content: bytes) -> bool:
+        """Writes beside the name and links, which fails if the name is taken."""
+        target = self.base / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = _beside(target)
+        try:
+            beside.write_bytes(content)
+            os.link(beside, target)
+        except FileExistsError:
+            return False
+        finally:
+            beside.unlink(missing_ok=True)
+        return True
+
+    def read(self, path: str) -> bytes | None:
+        """The file's bytes."""
+        try:
+            return (self.base / path).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def names(self, directory: str) -> list[str]:
+        """One level of the directory tree."""
+        try:
+            return [entry.name for entry in os.scandir(self.base / directory) if entry.is_dir()]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
     def put(self, path: str, content: bytes) -> None:
         """Writes beside the name and renames, so that no reader sees half of it."""
         target = self.base / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        beside = target.with_name(f".{target.name}.{os.getpid()}")
-        beside.write_bytes(content)
-        beside.replace(target)
+        beside = _beside(target)
+        try:
+            beside.write_bytes(content)
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
 
     def delete(self, path: str) -> None:
         """Unlinks the file."""
@@ -173,85 +224,6 @@ class LocalStore(Store):
     def scratch(self) -> Path:
         """On the output's own file system, as hard links need."""
         return self.base / OWN / "scratch"
-
-
-class RemoteStore(Store):
-    """A prefix of S3, Google Cloud Storage or Azure; credentials come from the environment."""
-
-    def __init__(self, root: str) -> None:
-        super().__init__(root)
-        import obstore.store
-
-        try:
-            self.client = obstore.store.from_url(root)
-        except Exception as error:  # obstore maps bad addresses to several classes
-            raise JobError(
-                f"{root} is no address of an object store: {_reason(error)}",
-                mend="Write s3://bucket/prefix, gs://bucket/prefix or az://container/prefix",
-            ) from error
-
-    def list(self) -> Iterator[Entry]:
-        """Lists the prefix, in pages."""
-        import obstore
-
-        try:
-            for page in obstore.list(self.client):
-                for item in page:
-                    if not any(part.startswith(HIDDEN) for part in item["path"].split("/")):
-                        yield _remote_entry(item)
-        except obstore.exceptions.BaseError as error:
-            raise JobError(
-                f"{self.root} can't be listed: {_reason(error)}",
-                mend="Check the address and the credentials in the environment",
-            ) from error
-
-    def entry(self, path: str) -> Entry | None:
-        """One object."""
-        import obstore
-
-        try:
-            return _remote_entry(obstore.head(self.client, path))
-        except FileNotFoundError:
-            return None
-
-    def open(self, path: str) -> Any:
-        """A buffered reader that fetches ranges."""
-        import obstore
-        import pyarrow as pa
-
-        reader = obstore.open_reader(self.client, path, buffer_size=REMOTE_BUFFER)
-        return pa.PythonFile(reader, mode="r")
-
-    def put_new(self, path: str, local: Path) -> bool:
-        """A conditional put (``If-None-Match: *``) of the whole object."""
-        import obstore
-
-        try:
-            obstore.put(self.client, path, local, mode="create", use_multipart=False)
-        except obstore.exceptions.AlreadyExistsError:
-            return False
-        return True
-
-    def put(self, path: str, content: bytes) -> None:
-        """A plain put."""
-        import obstore
-
-        obstore.put(self.client, path, content)
-
-    def delete(self, path: str) -> None:
-        """A plain delete."""
-        import obstore
-
-        with suppress(FileNotFoundError):
-            obstore.delete(self.client, path)
-
-    def scratch(self) -> Path:
-        """In the machine's temporary directory, one per output."""
-        import hashlib
-        import tempfile
-
-        name = hashlib.sha256(self.root.encode()).hexdigest()[:12]
-        return Path(tempfile.gettempdir()) / f"shardscribe-{os.getuid()}" / name
 
 
 def open_store(root: str) -> Store:
@@ -273,6 +245,8 @@ def open_store(root: str) -> Store:
             f"{root}: the scheme {scheme}:// is unknown",
             mend=f"Use a local path or one of {', '.join(s + '://' for s in SCHEMES)}",
         )
+    from pipeline.lake.remote import RemoteStore
+
     return RemoteStore(root)
 
 
@@ -280,13 +254,9 @@ def _local_entry(path: str, status: os.stat_result) -> Entry:
     return Entry(path, status.st_size, f"{status.st_mtime_ns:x}")
 
 
-def _remote_entry(item: Any) -> Entry:
-    version = (item["e_tag"] or "").strip('"') or item["last_modified"].isoformat()
-    return Entry(item["path"], item["size"], version)
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+def _beside(target: Path) -> Path:
+    """A hidden name in the same directory, for a file that is not finished."""
+    return target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}")
 
 
 def _make_directory(directory: Path) -> None:

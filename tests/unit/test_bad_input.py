@@ -228,7 +228,7 @@ def test_one_broken_file_among_good_ones_is_no_reason_not_to_start(tmp_path, lak
 def test_a_wrong_verb_names_the_right_ones():
     done = CliRunner().invoke(main, ["annotate"])
     assert done.exit_code == 2
-    assert "there is no command 'annotate'; there are run, validate" in done.stderr
+    assert "there is no command 'annotate'; there are run, retry, status" in done.stderr
 
 
 @pytest.mark.parametrize("verb", ["run", "validate", "preview", "show", "models", "samples"])

@@ -298,7 +298,7 @@ def test_an_output_of_an_earlier_version_is_outdated_by_the_new_split() -> None:
     old, new = split_of("y=1/a.parquet", "v1"), split_of("y=1/a.parquet", "v2")
     made, _ = plan([new], {old.output_path: footer(old)})
     assert made.todo == [new]
-    assert made.outdated == {new.id: [old.output_path]}
+    assert made.outdated == {new.path: [old.output_path]}
     assert made.vanished == []
 
 
@@ -306,7 +306,7 @@ def test_an_outdated_output_beside_its_successor_is_still_told() -> None:
     old, new = split_of("a.parquet", "v1"), split_of("a.parquet", "v2")
     made, _ = plan([new], {old.output_path: footer(old), new.output_path: footer(new)})
     assert (made.todo, made.done) == ([], [new])
-    assert made.outdated == {new.id: [old.output_path]}
+    assert made.outdated == {new.path: [old.output_path]}
 
 
 def test_outputs_of_all_runs_of_an_earlier_version_are_outdated() -> None:
@@ -314,7 +314,7 @@ def test_outputs_of_all_runs_of_an_earlier_version_are_outdated() -> None:
     old = [Split.of(entry, fingerprint=FINGERPRINT, row_groups=(i, i)) for i in range(3)]
     new = split_of("a.parquet", "v2")
     made, _ = plan([new], {split.output_path: footer(split) for split in old})
-    assert sorted(made.outdated[new.id]) == sorted(split.output_path for split in old)
+    assert sorted(made.outdated[new.path]) == sorted(split.output_path for split in old)
 
 
 def test_an_output_whose_input_is_gone_is_vanished() -> None:
@@ -336,5 +336,5 @@ def test_an_output_of_a_job_that_gives_other_results_is_refused() -> None:
     with pytest.raises(JobError) as caught:
         plan([split_of("a.parquet")], {old.output_path: footer(old, "other")})
     said = str(caught.value)
-    assert "old-job with fingerprint other, not f" in said
+    assert "job old-job annotated in another way: fingerprints differ (other is not f)" in said
     assert "Choose another output directory" in said

@@ -17,7 +17,7 @@ HOUSE = Path(pipeline.__file__).parent
 FLOORS = (
     ("__main__",),
     ("cli",),
-    ("run", "preview", "schemas"),
+    ("run", "preview", "status", "schemas"),
     ("check", "job_file"),
     ("engine",),
     ("job",),

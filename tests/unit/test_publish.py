@@ -38,7 +38,7 @@ def publish(store: LocalStore, split: str = "s1", *, rows: int = 3, **footer: An
 
 
 def visible(store: LocalStore) -> list[str]:
-    return sorted(entry.path for entry in store.list())
+    return sorted(entry.path for entry in store.entries())
 
 
 def scratch(store: LocalStore) -> list[Path]:

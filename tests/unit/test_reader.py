@@ -277,7 +277,7 @@ def test_a_file_whose_name_is_not_utf8_is_refused_in_words_that_can_be_printed(
 ) -> None:
     numbered(tmp_path / "a.parquet", 3).rename(tmp_path / "b\udcff.parquet")
     store = LocalStore(str(tmp_path))
-    (entry,) = store.list()
+    (entry,) = store.entries()
     with pytest.raises(SplitError, match="UTF-8") as caught:
         open_split(store, entry.path)
     assert str(caught.value).encode("utf-8")

@@ -18,6 +18,7 @@ LABEL_SETS = (
     ("PER", "LOC", "O"),
     ("O", "B-ID-CARD", "I-ID-CARD", "E-PER"),
     ("O", "B-O", "PER", "B-PER"),
+    ("O", "X-O", "I-X-O"),
 )
 
 Token = dict[str, Any]

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import JobError, RunError
-from pipeline.lake.store import LocalStore, RemoteStore, open_store
+from pipeline.lake.remote import RemoteStore
+from pipeline.lake.store import LocalStore, open_store
 
 pytestmark = pytest.mark.unit
 
@@ -20,7 +21,7 @@ def fill(base: Path, *paths: str) -> LocalStore:
 
 
 def listed(store: LocalStore) -> list[str]:
-    return sorted(entry.path for entry in store.list())
+    return sorted(entry.path for entry in store.entries())
 
 
 def test_a_listing_shows_files_at_any_depth(tmp_path: Path) -> None:
@@ -71,7 +72,7 @@ def test_a_missing_directory_lists_nothing(tmp_path: Path) -> None:
 def test_a_file_that_vanishes_while_listing_hides_no_other(tmp_path: Path) -> None:
     names = [f"{i:02}.parquet" for i in range(20)]
     store = fill(tmp_path, *names, "deep/x", "deeper/y")
-    listing = store.list()
+    listing = store.entries()
     first = next(listing).path
     gone = next(p.name for p in tmp_path.iterdir() if p.name in names and p.name != first)
     (tmp_path / gone).unlink()
@@ -83,7 +84,7 @@ def test_versions_change_with_the_content(tmp_path: Path) -> None:
     store = fill(tmp_path, "a")
     before = store.entry("a")
     assert before is not None
-    assert before == next(store.list())
+    assert before == next(store.entries())
     os.utime(tmp_path / "a", ns=(1, 1))
     after = store.entry("a")
     assert after is not None

@@ -1,0 +1,88 @@
+"""``shardscribe status`` and ``shardscribe verify``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from pipeline.cli.options import job_argument, set_option
+from pipeline.job_file import load_job
+
+PROBLEMS_SHOWN = 20
+
+
+@click.command()
+@click.argument("job_or_output", metavar="JOB_OR_OUTPUT")
+@set_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
+def status(job_or_output: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Count what is done, left, failed and bad, with reasons, and list the last runs.
+
+    Give a job file to know what is left, or an output directory.
+
+    \b
+    Examples:
+      shardscribe status jobs/movie_reviews.yaml
+      shardscribe status data/annotated
+    """
+    from pipeline.status import output_status
+
+    if job_or_output.endswith((".yaml", ".yml")) and not Path(job_or_output).is_dir():
+        job = load_job(job_or_output, overrides=overrides)
+        found = output_status(job.output.path, job=job)
+    else:
+        found = output_status(job_or_output)
+    if as_json:
+        fields = {**dataclasses.asdict(found), "rows": found.rows.model_dump()}
+        click.echo(json.dumps(fields))
+        return
+    rows = found.rows
+    click.echo(f"output  {found.output}: {found.files:,} files, {found.bytes / 1e6:,.1f} MB")
+    if found.total is not None and found.left is not None:
+        click.echo(
+            f"splits  {found.total:,} = {found.total - found.left:,} done + {found.left:,} left"
+        )
+    click.echo(
+        f"rows    {rows.rows:,} = {rows.annotated:,} annotated + {rows.bad:,} bad"
+        f" + {rows.skipped:,} skipped"
+    )
+    for run in found.runs:
+        seconds = f" in {run['seconds']:,.0f} s" if "seconds" in run else ""
+        click.echo(f"run     {run['run']}: {run['state']}{seconds}")
+        if run.get("error"):
+            click.echo(f"        {run['error']}")
+    # Of the last run alone: what failed before it may have been mended since.
+    for failed in (found.runs[0].get("failed_splits") or [])[:10] if found.runs else []:
+        click.echo(f"failed  {failed['path']}: {failed['reason']}")
+
+
+@click.command()
+@job_argument
+@set_option
+def verify(job_file: str, overrides: tuple[str, ...]) -> None:
+    """Read a job's output against its input.
+
+    Every input split has exactly one output file, with as many rows and equal carried columns.
+    Exits 0 if that holds, 1 with what is wrong otherwise.
+
+    \b
+    Example:
+      shardscribe verify jobs/movie_reviews.yaml
+    """
+    job = load_job(job_file, overrides=overrides)
+    from pipeline.status import verify_job
+
+    verdict = verify_job(job)
+    for problem in verdict.problems[:PROBLEMS_SHOWN]:
+        click.echo(f"wrong: {problem}")
+    if len(verdict.problems) > PROBLEMS_SHOWN:
+        click.echo(f"and {len(verdict.problems) - PROBLEMS_SHOWN} more")
+    click.echo(
+        f"{verdict.splits:,} splits and {verdict.rows:,} rows compared: "
+        f"{'all right' if not verdict.problems else f'{len(verdict.problems)} problems'}"
+    )
+    sys.exit(1 if verdict.problems else 0)

@@ -1,0 +1,158 @@
+"""One run at a time on an output: a lease file, renewed while the run lives.
+
+The lease is a courtesy: it keeps a second run from doing the same work. What keeps the output
+right, even without it, is that every commit is create-only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pipeline.errors import OutputBusy, ShardscribeError
+from pipeline.lake.store import OWN, Store
+
+SECONDS = 60.0
+LOOK_EVERY = 2.0
+SAY_EVERY = 30.0
+PATH = f"{OWN}/lease.json"
+
+
+class Lease:
+    """Holds an output for as long as the block runs.
+
+    Args:
+        store: The output.
+        run: The run's id.
+        wait: Wait for another run to end instead of raising.
+        notice: Told every 30 s what is waited for.
+        seconds: How long the lease is good for without being renewed.
+
+    Raises:
+        OutputBusy: On entering: another run holds the output.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        run: str,
+        *,
+        wait: bool = False,
+        notice: Callable[[str], None] = lambda text: None,
+        seconds: float = SECONDS,
+    ) -> None:
+        self.store = store
+        self.run = run
+        self.lost: OutputBusy | None = None
+        self._wait = wait
+        self._notice = notice
+        self._seconds = seconds
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+
+    def __enter__(self) -> Lease:
+        said = float("-inf")
+        while True:
+            busy = self._take()
+            if busy is None:
+                break
+            if not self._wait:
+                raise busy
+            if time.monotonic() - said >= SAY_EVERY:
+                said = time.monotonic()
+                self._notice(f"waiting: {busy.message}")
+            time.sleep(LOOK_EVERY)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+        with suppress(OSError, ShardscribeError):
+            if (self._read() or {}).get("run") == self.run:
+                self.store.delete(PATH)
+
+    def _take(self) -> OutputBusy | None:
+        for _ in range(3):  # another run may create, end or be given up between two looks
+            if self.store.create(PATH, self._content()):
+                return None
+            held = self._read()
+            if held is not None and not _is_over(held):
+                return self._busy(held)
+            if held is not None or self.store.read(PATH) is not None:
+                self.store.delete(PATH)
+        return OutputBusy("another run is taking the output at this moment", mend="Try again")
+
+    def _keep(self) -> None:
+        """Renews the lease; a run that finds it taken over stops."""
+        while not self._ended.wait(self._seconds / 3):
+            # A store that is away for a moment is no reason to stop: the next look decides.
+            with suppress(OSError, ShardscribeError):
+                held = self._read()
+                if held is None:
+                    self.store.create(PATH, self._content())
+                elif held.get("run") == self.run:
+                    self.store.put(PATH, self._content())
+                else:
+                    self.lost = self._busy(held)
+                    return
+
+    def _content(self) -> bytes:
+        return json.dumps(
+            {
+                "run": self.run,
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "process": _process(os.getpid()),
+                "expires": time.time() + self._seconds,
+            }
+        ).encode()
+
+    def _read(self) -> dict[str, Any] | None:
+        raw = self.store.read(PATH)
+        if raw is None:
+            return None
+        try:
+            found = json.loads(raw)
+        except ValueError:
+            return None
+        return found if isinstance(found, dict) else None
+
+    def _busy(self, held: dict[str, Any]) -> OutputBusy:
+        return OutputBusy(
+            f"run {held.get('run')} on {held.get('host')} (process {held.get('pid')}) holds the "
+            f"output {self.store.root}",
+            mend="Let it end, or add --wait",
+        )
+
+
+def _is_over(held: dict[str, Any]) -> bool:
+    """Whether a lease has expired, or was left by a process of this machine that is gone."""
+    if float(held.get("expires", 0)) < time.time():
+        return True
+    return held.get("host") == socket.gethostname() and held.get("process") != _process(
+        int(held.get("pid", 0))
+    )
+
+
+def _process(pid: int) -> str:
+    """What tells a process from a later one of the same number: its start, in clock ticks."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    return f"{boot}:{stat.rpartition(')')[2].split()[19]}"
