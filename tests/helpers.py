@@ -34,3 +34,43 @@ def rows_of(directory) -> list[dict]:
     rows = pads.dataset(str(directory), format="parquet", partitioning="hive").to_table()
     found = rows.to_pylist()
     return sorted(found, key=lambda row: row["id"]) if found and "id" in found[0] else found
+
+
+def tiny_classifier(folder):
+    """A random BERT classifier of 32 dimensions with a vocabulary of its own, as a model folder.
+
+    The word ``poison`` has no embedding: a text that holds it makes the model raise, whatever
+    else is in its batch.
+    """
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"w{i}" for i in range(200)), "poison"]
+    backend = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        model_max_length=64,
+    )
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(words) - 1,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        id2label={0: "no", 1: "yes"},
+        label2id={"no": 0, "yes": 1},
+    )
+    BertForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
