@@ -22,8 +22,6 @@ from pipeline.lake.dataset import SUFFIXES, Plan, make_plan
 from pipeline.lake.publish import clean_scratch, read_footer
 from pipeline.lake.store import Store, open_store
 
-# Older scratch files belong to workers that are dead: a worker writes at least once a window.
-SCRATCH_AGE = 24 * 3600.0
 # Ray's own store; what passes through it here is receipts.
 RAY_STORE_BYTES = 128 * 1024 * 1024
 CONNECT_SECONDS = 10.0
@@ -127,12 +125,12 @@ def _run_under(
             f"{len(plan.vanished)} output files, whose input is gone, {what} "
             f"({plan.vanished[0]} is the first)"
         )
+    clean_scratch(output.scratch(), now=time.time())
     if not plan.todo:
         return summary
     record = RunRecord(output, lease.run)
     tally = Tally(plan, job.tasks, record, display, output.delete)
     record.write("job.yaml", source)
-    clean_scratch(output.scratch(), older_than=SCRATCH_AGE, now=time.time())
     try:
         _annotate(
             pinned, plan, tally, summary, address=choices.address,
@@ -147,6 +145,7 @@ def _run_under(
         summary.state = "interrupted" if isinstance(stopped, Interrupted) else "failed"
     tally.fill(summary)
     record.flush()
+    clean_scratch(output.scratch(), now=time.time())
     return summary
 
 

@@ -15,7 +15,7 @@ from pipeline.engine.work import Counts, Pulse, Receipt, WorkPlan
 from pipeline.errors import JobError, RowError, SplitError
 from pipeline.job import ERRORS_COLUMN
 from pipeline.lake.dataset import Dataset, Split
-from pipeline.lake.publish import OutputFile
+from pipeline.lake.publish import OutputFile, clean_scratch
 from pipeline.lake.reader import input_schema, open_split, split_rows, texts_of, windows
 from pipeline.lake.store import Entry, open_store
 from pipeline.models.device import Device
@@ -88,6 +88,7 @@ class Annotator:
                 raise JobError(f"tasks.{task_name}: {error.message}", mend=error.mend) from error
         self.input = Dataset.open(self.job.input.path).store
         self.output = open_store(self.job.output.path)
+        clean_scratch(self.output.scratch(), now=time.time())
         self.started = time.monotonic()
         self._fractions: dict[str, float] = {}
         self._rows: dict[str, int] = {}

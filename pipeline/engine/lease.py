@@ -13,11 +13,11 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from pipeline.errors import OutputBusy, ShardscribeError
+from pipeline.lake.process import is_gone, token
 from pipeline.lake.store import OWN, Store
 
 SECONDS = 60.0
@@ -116,7 +116,7 @@ class Lease:
                 "run": self.run,
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
-                "process": _process(os.getpid()),
+                "process": token(os.getpid()),
                 "expires": time.time() + self._seconds,
             }
         ).encode()
@@ -143,16 +143,4 @@ def _is_over(held: dict[str, Any]) -> bool:
     """Whether a lease has expired, or was left by a process of this machine that is gone."""
     if float(held.get("expires", 0)) < time.time():
         return True
-    return held.get("host") == socket.gethostname() and held.get("process") != _process(
-        int(held.get("pid", 0))
-    )
-
-
-def _process(pid: int) -> str:
-    """What tells a process from a later one of the same number: its start, in clock ticks."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return ""
-    return f"{boot}:{stat.rpartition(')')[2].split()[19]}"
+    return is_gone(str(held.get("host")), int(held.get("pid", 0)), str(held.get("process")))

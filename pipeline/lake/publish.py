@@ -7,8 +7,12 @@ is a scratch file that nobody reads; killed after it, the split is done.
 from __future__ import annotations
 
 import json
+import os
+import re
+import socket
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +20,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import RunError, SplitError
+from pipeline.lake.process import is_gone, token
 from pipeline.lake.store import Store
 
 # The key of our metadata in an output file's footer; the value is JSON.
 FOOTER_KEY = b"shardscribe"
+SCRATCH_NAME = re.compile(r"^(.*)~(\d+)~(.*)~[0-9a-f]+\.tmp$")
+# A living worker writes to its scratch file at least once a window.
+SCRATCH_SECONDS = 24 * 3600.0
 
 
 class OutputFile:
@@ -40,7 +48,7 @@ class OutputFile:
         directory = store.scratch()
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            self.scratch = directory / f"{uuid.uuid4().hex}.tmp"
+            self.scratch = directory / _scratch_name()
             self._writer = pq.ParquetWriter(
                 self.scratch, schema, compression=compression, write_page_index=True
             )
@@ -129,24 +137,30 @@ def read_footer(store: Store, path: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def clean_scratch(directory: Path, *, older_than: float, now: float) -> int:
+def clean_scratch(directory: Path, *, now: float) -> int:
     """Removes what killed workers left behind.
 
     Args:
         directory: A scratch directory.
-        older_than: Seconds since the last write.
         now: The time, in seconds since the epoch.
 
     Returns:
-        How many files went.
+        How many files went: those of dead processes of this machine, and those of other machines
+        that nobody has written to for a day.
     """
     removed = 0
     if directory.is_dir():
         for path in directory.glob("*.tmp"):
-            try:
-                if now - path.stat().st_mtime > older_than:
+            owner = SCRATCH_NAME.match(path.name)
+            with suppress(FileNotFoundError):
+                gone = owner is not None and is_gone(owner[1], int(owner[2]), owner[3])
+                if gone or now - path.stat().st_mtime > SCRATCH_SECONDS:
                     path.unlink()
                     removed += 1
-            except FileNotFoundError:
-                continue
     return removed
+
+
+def _scratch_name() -> str:
+    """Says whose it is, so that it can be removed when its process is dead."""
+    pid = os.getpid()
+    return f"{socket.gethostname()}~{pid}~{token(pid)}~{uuid.uuid4().hex[:12]}.tmp"

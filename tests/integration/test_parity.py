@@ -287,7 +287,7 @@ def long_texts(reviews: list[str]) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("merge", ["mean", "max", "first"])
+@pytest.mark.parametrize("merge", ["mean", "max"])
 def test_windows_of_a_long_text_are_merged_as_by_hand(
     load: Load, long_texts: list[str], merge: str
 ) -> None:
@@ -307,9 +307,7 @@ def test_windows_of_a_long_text_are_merged_as_by_hand(
             scores.append(logits.softmax(-1))
             weights.append(len(inside))
         counts.append(len(windows))
-        if merge == "first":
-            by_hand = scores[0]
-        elif merge == "max":
+        if merge == "max":
             by_hand = torch.stack(scores).amax(dim=0)
         else:
             by_hand = sum(s * w for s, w in zip(scores, weights, strict=True)) / sum(weights)
@@ -320,6 +318,15 @@ def test_windows_of_a_long_text_are_merged_as_by_hand(
         )
     assert min(counts) == 1
     assert max(counts) > 2
+
+
+def test_the_first_window_of_a_long_text_is_what_the_pipeline_keeps_when_it_truncates(
+    load: Load, long_texts: list[str]
+) -> None:
+    rows = load("classify", "starter/sentiment", merge="first").annotate(long_texts)
+    pipe = reference("text-classification", catalog.folder("starter/sentiment"))
+    expected = pipe(long_texts, top_k=None, truncation=True)
+    check_classes(rows.column.to_pylist(), expected)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

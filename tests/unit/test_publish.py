@@ -3,6 +3,8 @@
 import os
 import resource
 import signal
+import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import RunError, SplitError
+from pipeline.lake.process import token
 from pipeline.lake.publish import FOOTER_KEY, OutputFile, clean_scratch, read_footer
 from pipeline.lake.store import LocalStore
 
@@ -234,16 +237,28 @@ def test_a_footer_of_another_tool_says_nothing(store: LocalStore, tmp_path: Path
         assert read_footer(store, f"{name}.parquet") == {}
 
 
-def test_old_scratch_files_are_cleaned_and_young_ones_kept(store: LocalStore) -> None:
+def test_scratch_of_the_dead_goes_and_that_of_the_living_stays(store: LocalStore) -> None:
     directory = store.scratch()
     directory.mkdir(parents=True)
-    now = 1_000_000.0
-    for name, age in [("old.tmp", 101), ("young.tmp", 99), ("old.txt", 500)]:
+    dead = subprocess.Popen(["true"])
+    was = token(dead.pid) or "boot.1"
+    dead.wait()
+    host, now = socket.gethostname(), 1_000_000.0
+    files = {
+        f"{host}~{dead.pid}~{was}~aa.tmp": 1,
+        f"{host}~{os.getpid()}~{token(os.getpid())}~ab.tmp": 1,
+        f"{host}~{os.getpid()}~an-earlier.process~ac.tmp": 1,
+        "other-host~1~boot.1~ad.tmp": 23 * 3600,
+        "other-host~1~boot.1~ae.tmp": 25 * 3600,
+        "not-ours.txt": 99 * 3600,
+    }
+    for name, age in files.items():
         (directory / name).touch()
         os.utime(directory / name, (now - age, now - age))
-    assert clean_scratch(directory, older_than=100, now=now) == 1
-    assert [path.name for path in scratch(store)] == ["old.txt", "young.tmp"]
+    assert clean_scratch(directory, now=now) == 3
+    left = {path.name.rpartition("~")[2] for path in directory.iterdir()}
+    assert left == {"ab.tmp", "ad.tmp", "not-ours.txt"}
 
 
 def test_cleaning_a_scratch_that_is_not_there_is_harmless(tmp_path: Path) -> None:
-    assert clean_scratch(tmp_path / "nowhere", older_than=1, now=10) == 0
+    assert clean_scratch(tmp_path / "nowhere", now=10) == 0
