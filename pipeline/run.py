@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -77,7 +79,7 @@ def run_job(
     now = datetime.now(UTC)
     run = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     try:
-        lease = Lease(output, run, wait=choices.wait, notice=display.notice)
+        lease = Lease(output, run, wait=choices.wait, notice=display.notice, stop=stop)
         with lease:
             summary = _run_under(lease, pinned, output, display, choices, source, stop)
     except OSError as error:
@@ -258,7 +260,7 @@ def ray_cluster(address: str | None) -> Iterator[Callable[[], list[dict[str, flo
     try:
         if address is not None:
             _knock(address)
-        ray.init(**options)
+        _init(options)
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise RunError(
@@ -269,6 +271,16 @@ def ray_cluster(address: str | None) -> Iterator[Callable[[], list[dict[str, flo
         yield nodes
     finally:
         ray.shutdown()
+
+
+def _init(options: Mapping[str, Any]) -> None:
+    """Ray puts its own handler for SIGTERM in the place of ours, which knows how to drain."""
+    import ray
+
+    ours = signal.getsignal(signal.SIGTERM)
+    ray.init(**options)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, ours)
 
 
 def _knock(address: str) -> None:

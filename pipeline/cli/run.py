@@ -61,7 +61,7 @@ def run(job_file: str, overrides: tuple[str, ...], log_format: str, **choices: A
       3  interrupted; the same command resumes
       4  another run holds the output
     """
-    start(job_file, overrides, log_format=log_format, verb="run", **choices)
+    start(job_file, overrides, log_format=log_format, **choices)
 
 
 @click.command()
@@ -85,12 +85,10 @@ def retry(job_file: str, overrides: tuple[str, ...], log_format: str, **choices:
       shardscribe retry jobs/movie_reviews.yaml
       shardscribe retry jobs/movie_reviews.yaml --bad-rows
     """
-    start(job_file, overrides, log_format=log_format, verb="retry", **choices)
+    start(job_file, overrides, log_format=log_format, **choices)
 
 
-def start(
-    job_file: str, overrides: tuple[str, ...], *, log_format: str, verb: str, **choices: Any
-) -> None:
+def start(job_file: str, overrides: tuple[str, ...], *, log_format: str, **choices: Any) -> None:
     """Runs a job and exits with its code."""
     quiet_libraries(os.environ)
     job = load_job(job_file, overrides=overrides)
@@ -105,8 +103,7 @@ def start(
             source=Path(job_file).read_text(encoding="utf-8"),
             stop=_stop_on_signals(),
         )
-    words = ["shardscribe", verb, job_file, *(f"--set {shlex.quote(o)}" for o in overrides)]
-    display.summary(summary, command=" ".join(words))
+    display.summary(summary, command=shlex.join(["shardscribe", *sys.argv[1:]]))
     sys.exit(summary.exit_code)
 
 

@@ -41,6 +41,8 @@ def status(job_or_output: str, overrides: tuple[str, ...], as_json: bool) -> Non
         click.echo(json.dumps(fields))
         return
     rows = found.rows
+    if not found.files and not found.runs:
+        click.echo(f"{found.output} holds no annotated files yet")
     click.echo(f"output  {found.output}: {found.files:,} files, {found.bytes / 1e6:,.1f} MB")
     if found.total is not None and found.left is not None:
         click.echo(

@@ -16,7 +16,14 @@ from pipeline.errors import JobError, RowError, SplitError
 from pipeline.job import ERRORS_COLUMN
 from pipeline.lake.dataset import Dataset, Split
 from pipeline.lake.publish import OutputFile, clean_scratch
-from pipeline.lake.reader import input_schema, open_split, split_rows, texts_of, windows
+from pipeline.lake.reader import (
+    first_row,
+    input_schema,
+    open_split,
+    split_rows,
+    texts_of,
+    windows,
+)
 from pipeline.lake.store import Entry, open_store
 from pipeline.models.device import Device
 from pipeline.models.model import Models, raise_if_fatal, row_error
@@ -92,7 +99,6 @@ class Annotator:
         self.started = time.monotonic()
         self._fractions: dict[str, float] = {}
         self._rows: dict[str, int] = {}
-        self._steps = 0
 
     def pulse(self) -> Pulse:
         """How far this worker is."""
@@ -104,7 +110,6 @@ class Annotator:
             time.monotonic() - self.started,
             flying,
             {split: round(share * self._rows.get(split, 0)) for split, share in flying.items()},
-            self._steps + self.device.tokens,
         )
 
     def annotate(self, split: Split) -> Receipt:
@@ -153,7 +158,7 @@ class Annotator:
                     window = self.annotate_table(
                         table, schema, split_id=split.id, share=share, where=where
                     )
-                    self._take(receipt, window, where)
+                    self._take(receipt, window, where, first_row=first_row(file, split))
                     out.write(window.table)
                 self._refuse_change(split, where)
                 receipt.published = out.publish(
@@ -222,7 +227,6 @@ class Annotator:
             window.tasks[name] = Counts(
                 rows, len(good) - len(answer.failures), bad, rows - len(good) - len(unreadable)
             )
-            self._steps += 1
         bad_rows = [row for row, found in enumerate(row_errors) if found]
         annotated = len(good) - sum(1 for row in bad_rows if row not in unreadable)
         window.rows = Counts(rows, annotated, len(bad_rows), rows - annotated - len(bad_rows))
@@ -244,8 +248,8 @@ class Annotator:
 
         return report
 
-    def _take(self, receipt: Receipt, window: Window, where: str) -> None:
-        before = receipt.rows.rows
+    def _take(self, receipt: Receipt, window: Window, where: str, *, first_row: int) -> None:
+        before = first_row + receipt.rows.rows
         receipt.rows.add(window.rows)
         for name, counts in window.tasks.items():
             receipt.tasks[name].add(counts)
@@ -278,6 +282,7 @@ class Annotator:
             "fingerprint": self.plan.fingerprint,
             "fingerprint_parts": dict(self.plan.parts),
             "models": dict(self.plan.revisions),
+            "dtype": self.device.dtype_name,
             "rows": vars(receipt.rows),
             "tasks": {name: vars(counts) for name, counts in receipt.tasks.items()},
             "version": self.plan.version,

@@ -16,7 +16,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
-from pipeline.errors import OutputBusy, ShardscribeError
+from pipeline.errors import Interrupted, OutputBusy, ShardscribeError
 from pipeline.lake.process import is_gone, token
 from pipeline.lake.store import OWN, Store
 
@@ -34,10 +34,12 @@ class Lease:
         run: The run's id.
         wait: Wait for another run to end instead of raising.
         notice: Told every 30 s what is waited for.
+        stop: Not 0 when the waiting should end.
         seconds: How long the lease is good for without being renewed.
 
     Raises:
         OutputBusy: On entering: another run holds the output.
+        Interrupted: On entering: `stop` said so.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Lease:
         *,
         wait: bool = False,
         notice: Callable[[str], None] = lambda text: None,
+        stop: Callable[[], int] = lambda: 0,
         seconds: float = SECONDS,
     ) -> None:
         self.store = store
@@ -54,6 +57,7 @@ class Lease:
         self.lost: OutputBusy | None = None
         self._wait = wait
         self._notice = notice
+        self._stop = stop
         self._seconds = seconds
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
@@ -69,6 +73,8 @@ class Lease:
             if time.monotonic() - said >= SAY_EVERY:
                 said = time.monotonic()
                 self._notice(f"waiting: {busy.message}")
+            if self._stop():
+                raise Interrupted("interrupted while waiting for another run")
             time.sleep(LOOK_EVERY)
         self._thread.start()
         return self
@@ -141,6 +147,8 @@ class Lease:
 
 def _is_over(held: dict[str, Any]) -> bool:
     """Whether a lease has expired, or was left by a process of this machine that is gone."""
-    if float(held.get("expires", 0)) < time.time():
-        return True
-    return is_gone(str(held.get("host")), int(held.get("pid", 0)), str(held.get("process")))
+    try:
+        expires, pid = float(held["expires"]), int(held["pid"])
+    except (KeyError, TypeError, ValueError):
+        return True  # not written by us, or damaged: nobody will ever renew it
+    return expires < time.time() or is_gone(str(held.get("host")), pid, str(held.get("process")))

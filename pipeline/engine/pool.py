@@ -26,6 +26,7 @@ STARTS = 3  # workers in a row that may die before the first is ready
 TICK = 0.5
 REPORT_EVERY = 30.0
 RESIZE_EVERY = 10.0
+LOAD_SECONDS = 1800.0  # a large model may come from the hub first
 GRACE = 15.0  # Kubernetes gives 30 s after SIGTERM
 
 
@@ -102,13 +103,22 @@ class _Member:
     handle: Any
     born: float
     host: str = ""
+    placed: float = 0.0
     ready: bool = False
     attempts: dict[Any, Attempt] = field(default_factory=dict)
     pulse: Pulse | None = None
     pulse_ref: Any = None
     asked: float = 0.0
-    steps: int = -1
-    moved: float = 0.0
+    moved: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def loads_for_ever(self, now: float) -> bool:
+        """Whether it was placed long ago and is not ready."""
+        return bool(self.host) and not self.ready and now - self.placed > LOAD_SECONDS
+
+    def stands_still(self, now: float, stall: float) -> bool:
+        """Whether one of its splits has not moved for so long, whatever the other one does."""
+        flying = (attempt.split.id for attempt in self.attempts.values())
+        return any(now - self.moved[split][1] > stall for split in flying)
 
 
 class Pool:
@@ -217,7 +227,7 @@ class Pool:
         while len(self.members) < min(self._wanted, work):
             self._born += 1
             name = f"worker-{self._born}"
-            member = _Member(name, self._actor.remote(self.plan, name), now, moved=now)
+            member = _Member(name, self._actor.remote(self.plan, name), now)
             self.members[name] = member
             self._refs[member.handle.hello.remote()] = (member, "hello")
 
@@ -227,8 +237,7 @@ class Pool:
                 attempt = scheduler.next(member.name)
                 if attempt is None:
                     break
-                if not member.attempts:
-                    member.moved = self._clock()
+                member.moved[attempt.split.id] = (0.0, self._clock())
                 ref = member.handle.annotate.remote(attempt.split)
                 member.attempts[ref] = attempt
                 self._refs[ref] = (member, "annotate")
@@ -253,6 +262,7 @@ class Pool:
 
     def _on_hello(self, member: _Member, ref: Any, answer: Any, scheduler: Scheduler) -> None:
         member.host, version = answer
+        member.placed = self._clock()
         if version != self.plan.version:
             raise JobError(
                 f"shardscribe is {version} on {member.host} and {self.plan.version} here",
@@ -263,14 +273,14 @@ class Pool:
     def _on_load(self, member: _Member, ref: Any, answer: Any, scheduler: Scheduler) -> None:
         if answer is not None:
             raise JobError(f"{answer.message} (on {member.host})")
-        member.ready, member.moved = True, self._clock()
+        member.ready = True
         self._failed_starts = 0
         self.most_ready = max(self.most_ready, self.ready)
         scheduler.join(member.name)
 
     def _on_annotate(self, member: _Member, ref: Any, answer: Any, scheduler: Scheduler) -> None:
         attempt = member.attempts.pop(ref)
-        member.moved = self._clock()
+        member.moved.pop(attempt.split.id, None)
         if isinstance(answer, Receipt):
             if scheduler.succeed(attempt):
                 self.listener.done(attempt.split, answer)
@@ -285,8 +295,9 @@ class Pool:
         member.pulse_ref = None
         if answer is not None:
             member.pulse = answer
-            if answer.steps != member.steps:
-                member.steps, member.moved = answer.steps, self._clock()
+            for split, share in answer.fractions.items():
+                if split in member.moved and share != member.moved[split][0]:
+                    member.moved[split] = (share, self._clock())
 
     def _watch(self, scheduler: Scheduler) -> None:
         now = self._clock()
@@ -297,7 +308,9 @@ class Pool:
                 member.asked = now
                 member.pulse_ref = member.handle.pulse.remote()
                 self._refs[member.pulse_ref] = (member, "pulse")
-            if member.attempts and now - member.moved > stall:
+            if member.loads_for_ever(now):
+                self._lose(member, scheduler, f"not ready after {LOAD_SECONDS:.0f} s")
+            elif member.stands_still(now, stall):
                 self._lose(member, scheduler, f"no progress for {stall:.0f} s")
         self._report_unplaced(now)
 

@@ -107,7 +107,6 @@ class Pulse:
         seconds: Since it was ready.
         fractions: By split in flight, the share that is done, 0 to 1.
         rows: By split in flight, about how many rows that is.
-        steps: Rises with anything that gets done; a worker whose steps stand still is stuck.
     """
 
     tokens: int
@@ -116,4 +115,3 @@ class Pulse:
     seconds: float
     fractions: Mapping[str, float]
     rows: Mapping[str, int]
-    steps: int

@@ -240,7 +240,8 @@ def make_plan(
                 mend="Choose an empty output directory",
             )
         if footer.get("fingerprint") != fingerprint and not supersede:
-            named = differences(footer.get("fingerprint_parts") or {}, parts or {})
+            before = footer.get("fingerprint_parts")
+            named = differences(before, parts or {}) if before else []
             raise JobError(
                 f"the output holds {path}, which job {footer.get('job', 'unknown')} annotated "
                 f"in another way: {'; '.join(named) or 'fingerprints differ'} "
@@ -273,7 +274,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], at: str = "")
 
 def _word(value: Any) -> str:
     text = "not set" if value is None else str(value)
-    return text if len(text) <= 40 else f"{text[:12]}…"
+    return text if len(text) <= 80 else f"{text[:40]}…{text[-12:]}"
 
 
 def _runs(store: Store, entry: Entry, split_bytes: int) -> list[tuple[int, int, int]]:

@@ -13,7 +13,10 @@ def token(pid: int) -> str:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-    started = stat.rpartition(")")[2].split()[19]
+    fields = stat.rpartition(")")[2].split()
+    if fields[0] in "ZX":
+        return ""  # dead, though nobody has asked for its exit code yet
+    started = fields[19]
     return f"{boot[:8]}.{started}"
 
 

@@ -128,6 +128,12 @@ def split_rows(file: pq.ParquetFile, split: Split) -> int:
     return sum(file.metadata.row_group(group).num_rows for group in _groups(file, split))
 
 
+def first_row(file: pq.ParquetFile, split: Split) -> int:
+    """The row of the file that a split begins with."""
+    before = range(split.row_groups[0] if split.row_groups else 0)
+    return sum(file.metadata.row_group(group).num_rows for group in before)
+
+
 def _groups(file: pq.ParquetFile, split: Split) -> list[int]:
     first, last = split.row_groups or (0, file.metadata.num_row_groups - 1)
     return list(range(first, last + 1))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 import os
+import stat
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -120,22 +121,26 @@ class LocalStore(Store):
         while pending:
             _, directory, prefix = heapq.heappop(pending)
             try:
-                status = directory.stat()
-                if (status.st_dev, status.st_ino) in seen:
+                here = directory.stat()
+                if (here.st_dev, here.st_ino) in seen:
                     continue
-                seen.add((status.st_dev, status.st_ino))
+                seen.add((here.st_dev, here.st_ino))
                 with os.scandir(directory) as entries:
                     for entry in sorted(entries, key=lambda entry: entry.name):
                         if entry.name.startswith(HIDDEN):
                             continue
                         path = f"{prefix}{entry.name}"
-                        if entry.is_dir():
+                        # One that vanishes meanwhile, or is a link to nowhere or to itself, must
+                        # not hide the ones behind it.
+                        try:
+                            status = entry.stat()
+                        except OSError:
+                            continue
+                        if stat.S_ISDIR(status.st_mode):
                             link = entry.is_symlink()
                             heapq.heappush(pending, (link, Path(entry.path), f"{path}/"))
-                        elif entry.is_file():
-                            # One that vanishes meanwhile must not hide the ones behind it.
-                            with suppress(FileNotFoundError):
-                                yield _local_entry(path, entry.stat())
+                        elif stat.S_ISREG(status.st_mode):
+                            yield _local_entry(path, status)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except PermissionError as error:

@@ -57,7 +57,9 @@ class ModelInfo:
             return self.commit
         if self.folder is None:
             raise ValueError(f"{self.reference} has neither a commit nor a folder")
-        return _starter_revision(self.folder) or _hash_folder(self.folder)
+        if self.reference.startswith("starter/"):
+            return _starter_revision(self.folder)
+        return _hash_folder(self.folder)
 
 
 def look_up(reference: str) -> ModelInfo:
@@ -117,14 +119,16 @@ def here(info: ModelInfo, revision: str) -> ModelInfo:
     if info.commit:
         return info
     starter = info.reference.startswith("starter/")
-    mine = look_up(info.reference if starter else str(info.folder))
+    mine = replace(
+        look_up(info.reference if starter else str(info.folder)), reference=info.reference
+    )
     if mine.revision() != revision:
         raise JobError(
             f"model {info.reference} has other weights on {socket.gethostname()} than where the "
             "run was started",
             mend="Run `shardscribe models pull` on every machine, or share the model folder",
         )
-    return replace(mine, reference=info.reference)
+    return mine
 
 
 def _from_folder(reference: str, folder: Path) -> ModelInfo:
@@ -200,10 +204,8 @@ def _check_weights(reference: str, names: Iterable[str]) -> None:
 
 
 def _starter_revision(folder: Path) -> str:
-    note = folder / "shardscribe.json"
-    if not note.is_file():
-        return ""
-    return str(json.loads(note.read_text(encoding="utf-8")).get("revision", ""))
+    """Ours are made from files of known hashes: no need to read 500 MB before each run."""
+    return str(json.loads((folder / "shardscribe.json").read_text(encoding="utf-8"))["revision"])
 
 
 def _hash_folder(folder: Path) -> str:

@@ -474,4 +474,3 @@ def test_a_pulse_shows_the_split_in_flight_and_nothing_afterwards(make: Make) ->
     assert seen[0].fractions == {split.id: pytest.approx(0.5)}
     after = annotator.pulse()
     assert after.fractions == after.rows == {}
-    assert after.steps > seen[0].steps

@@ -65,6 +65,21 @@ def test_a_loop_of_links_ends_and_shows_each_file_once(tmp_path: Path) -> None:
     assert sorted(Path(path).name for path in listed(store)) == ["x", "y"]
 
 
+def test_a_link_to_itself_hides_no_other_file(tmp_path: Path) -> None:
+    store = fill(tmp_path, "a", "z/b")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "ping").symlink_to(tmp_path / "pong")
+    (tmp_path / "pong").symlink_to(tmp_path / "ping")
+    assert listed(store) == ["a", "z/b"]
+
+
+def test_a_directory_of_two_names_is_listed_under_its_own(tmp_path: Path) -> None:
+    store = fill(tmp_path, "m/x", "n/deep/y")
+    for link, target in [("a", "m"), ("z", "m"), ("b", "n/deep")]:
+        (tmp_path / link).symlink_to(tmp_path / target)
+    assert listed(store) == ["m/x", "n/deep/y"]
+
+
 def test_a_missing_directory_lists_nothing(tmp_path: Path) -> None:
     assert listed(LocalStore(str(tmp_path / "nowhere"))) == []
 

@@ -1,0 +1,172 @@
+"""An S3 server on loopback, which can be told to misbehave.
+
+It is moto's, with a layer in front that refuses unknown keys, makes conditional puts atomic
+(moto looks and then writes, without a lock), keeps a log of requests, and injects faults.
+"""
+
+import os
+import random
+import socket
+import struct
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+KEY = "AKIDSHARDSCRIBETESTS"
+SECRET = "this-is-the-secret-of-the-tests"
+REFUSED = (
+    '<?xml version="1.0" encoding="UTF-8"?><Error><Code>InvalidAccessKeyId</Code>'
+    "<Message>The AWS Access Key Id you provided does not exist in our records.</Message>"
+    "<AWSAccessKeyId>{key}</AWSAccessKeyId></Error>"
+)
+BROKEN = (
+    '<?xml version="1.0" encoding="UTF-8"?><Error><Code>InternalError</Code>'
+    "<Message>We encountered an internal error. Please try again.</Message></Error>"
+)
+
+
+@dataclass
+class Faults:
+    """What goes wrong, as shares of all requests, by a seeded die.
+
+    Attributes:
+        error: Answered 500, and not done.
+        slow: Done after `delay` seconds.
+        reset: The connection is reset, and nothing done.
+        lost: Done, and the connection reset instead of an answer. Puts only.
+        seed: Of the die.
+    """
+
+    error: float = 0.0
+    slow: float = 0.0
+    reset: float = 0.0
+    lost: float = 0.0
+    delay: float = 0.3
+    seed: int = 0
+    seen: Counter = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self._die = random.Random(self.seed)
+        self._lock = threading.Lock()
+
+    def next(self, method: str) -> str:
+        """The fault of the next request; empty for none."""
+        with self._lock:
+            at = self._die.random()
+            for kind in ("error", "slow", "reset", "lost"):
+                share = 0.0 if kind == "lost" and method != "PUT" else getattr(self, kind)
+                if at < share:
+                    self.seen[kind] += 1
+                    return kind
+                at -= share
+        return ""
+
+
+class S3Server:
+    """A server with one bucket, ``lake``.
+
+    Attributes:
+        faults: None, or what goes wrong.
+        log: Method, path and Range header of each request.
+    """
+
+    def __init__(self) -> None:
+        from moto.server import DomainDispatcherApplication, create_backend_app
+        from werkzeug.serving import WSGIRequestHandler, make_server
+
+        class Quiet(WSGIRequestHandler):
+            def log(self, *_: object) -> None:
+                pass
+
+        self.faults: Faults | None = None
+        self.log: list[tuple[str, str, str]] = []
+        self._moto = DomainDispatcherApplication(create_backend_app)
+        self._commit = threading.Lock()
+        self._server = make_server("127.0.0.1", 0, self._answer, threaded=True,
+                                   request_handler=Quiet)  # fmt: skip
+        self._server.daemon_threads = True
+        self.port = self._server.server_port
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What a client needs in its environment."""
+        return {
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}",
+            "AWS_ALLOW_HTTP": "true",
+        }
+
+    def close(self) -> None:
+        """Stops it; what it held is gone."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def _answer(self, environ, start_response):
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        self.log.append((method, path, environ.get("HTTP_RANGE", "")))
+        kind = self.faults.next(method) if self.faults is not None else ""
+        if kind == "error":
+            environ["wsgi.input"].read()
+            return _plain(start_response, "500 Internal Server Error", BROKEN)
+        if kind == "reset":
+            return _reset(environ)
+        if kind == "slow":
+            time.sleep(self.faults.delay)
+        signed = environ.get("HTTP_AUTHORIZATION", "")
+        if f"Credential={KEY}/" not in signed:
+            key = signed.partition("Credential=")[2].partition("/")[0]
+            return _plain(start_response, "403 Forbidden", REFUSED.format(key=key))
+        if environ.get("HTTP_IF_NONE_MATCH") == "*":
+            with self._commit:
+                body = list(self._moto(environ, start_response))
+        else:
+            body = list(self._moto(environ, start_response))
+        return _reset(environ) if kind == "lost" else body
+
+
+def _plain(start_response, status: str, body: str):
+    start_response(status, [("Content-Type", "application/xml"),
+                            ("Content-Length", str(len(body)))])  # fmt: skip
+    return [body.encode()]
+
+
+def _reset(environ):
+    """Closes the connection so that the other side sees a reset."""
+    connection = environ["werkzeug.socket"]
+    linger = struct.pack("ii", 1, 0)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    connection.shutdown(socket.SHUT_RD)
+    connection.close()
+    raise ConnectionResetError("as asked")
+
+
+@contextmanager
+def s3_server() -> Iterator[S3Server]:
+    """A running server, to which this process and its children are pointed."""
+    server = S3Server()
+    before = dict(os.environ)
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
+    os.environ.update(server.environ)
+    try:
+        import obstore
+        from obstore.store import S3Store
+
+        import urllib.request
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{server.port}/lake", method="PUT",
+            headers={"Authorization": f"AWS4-HMAC-SHA256 Credential={KEY}/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"})
+        urllib.request.urlopen(request).read()
+        yield server
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        server.close()

@@ -1,0 +1,300 @@
+"""One run at a time on an output: who gets the lease, who keeps it, who lets it go."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.engine import lease as leases
+from pipeline.engine.lease import PATH, Lease
+from pipeline.errors import OutputBusy
+from pipeline.lake.process import token
+from pipeline.lake.store import LocalStore
+
+pytestmark = pytest.mark.unit
+
+SHORT = 0.3  # renewed every 0.1 s
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(str(tmp_path / "out"))
+
+
+@pytest.fixture(autouse=True)
+def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "LOOK_EVERY", 0.02)
+
+
+@pytest.fixture(scope="module")
+def alive() -> Iterator[int]:
+    """The number of another process that lives."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE
+    )
+    yield process.pid
+    process.communicate(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def dead() -> int:
+    """The number of a process that is gone."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait(timeout=30)
+    return process.pid
+
+
+def held(store: LocalStore) -> dict[str, Any]:
+    raw = store.read(PATH)
+    assert raw is not None
+    found: dict[str, Any] = json.loads(raw)
+    return found
+
+
+def leave(store: LocalStore, **fields: Any) -> None:
+    """What another run has written and not taken away."""
+    content = {
+        "run": "other",
+        "host": "elsewhere",
+        "pid": 7,
+        "process": "elsewhere.7",
+        "expires": time.time() + 60,
+        **fields,
+    }
+    store.put(PATH, json.dumps(content).encode())
+
+
+def eventually(holds: Callable[[], Any]) -> bool:
+    deadline = time.monotonic() + 5
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def test_a_lease_says_who_holds_the_output_and_goes_when_it_ends(store: LocalStore) -> None:
+    with Lease(store, "one"):
+        lease = held(store)
+        assert (lease["run"], lease["host"], lease["pid"]) == (
+            "one", socket.gethostname(), os.getpid(),
+        )  # fmt: skip
+        assert lease["expires"] == pytest.approx(time.time() + leases.SECONDS, abs=5)
+        assert list(store.entries()) == [], "no reader of the lake sees it"
+    assert store.read(PATH) is None
+
+
+def test_a_lease_goes_when_the_run_raises(store: LocalStore) -> None:
+    with pytest.raises(KeyboardInterrupt), Lease(store, "one"):
+        raise KeyboardInterrupt
+    assert store.read(PATH) is None
+
+
+def test_a_second_run_is_kept_out_and_told_who_holds_the_output(store: LocalStore) -> None:
+    with Lease(store, "one"):
+        before = store.read(PATH)
+        with pytest.raises(OutputBusy) as caught, Lease(store, "two"):
+            raise AssertionError("unreachable")
+        told = str(caught.value)
+        assert f"run one on {socket.gethostname()} (process {os.getpid()}) holds" in told
+        assert store.root in told
+        assert "--wait" in told
+        assert caught.value.exit_code == 4
+        assert store.read(PATH) == before
+    with Lease(store, "two"):
+        assert held(store)["run"] == "two"
+
+
+def test_a_run_that_waits_says_so_and_gets_the_output_when_it_is_free(store: LocalStore) -> None:
+    notices: list[str] = []
+    first = Lease(store, "one").__enter__()
+    timer = threading.Timer(0.2, first.__exit__, (None, None, None))
+    timer.start()
+    started = time.monotonic()
+    with Lease(store, "two", wait=True, notice=notices.append):
+        assert time.monotonic() - started >= 0.15
+        assert held(store)["run"] == "two"
+    timer.join()
+    (notice,) = notices
+    assert notice.startswith("waiting: run one on ")
+
+
+def test_a_run_that_waits_says_so_again_from_time_to_time(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "SAY_EVERY", 0.05)
+    notices: list[str] = []
+    leave(store, expires=time.time() + 0.4)
+    with Lease(store, "two", wait=True, notice=notices.append):
+        pass
+    assert len(notices) > 2
+
+
+def test_of_several_runs_that_wait_one_at_a_time_holds_the_output(store: LocalStore) -> None:
+    inside: list[str] = []
+    together: list[list[str]] = []
+
+    def work(run: str) -> None:
+        with Lease(store, run, wait=True):
+            inside.append(run)
+            time.sleep(0.03)
+            together.append(list(inside))
+            inside.remove(run)
+
+    threads = [threading.Thread(target=work, args=(f"run {i}",)) for i in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=20)
+    assert len(together) == 5
+    assert all(len(runs) == 1 for runs in together)
+    assert store.read(PATH) is None
+
+
+def test_an_expired_lease_of_another_machine_is_taken_over(store: LocalStore) -> None:
+    leave(store, expires=time.time() - 0.1)
+    with Lease(store, "two"):
+        assert held(store)["run"] == "two"
+
+
+def test_a_lease_of_another_machine_that_is_still_good_is_respected(store: LocalStore) -> None:
+    # Nothing is known of processes there, not even if one of the same number runs here.
+    leave(store, pid=os.getpid())
+    with pytest.raises(OutputBusy, match=r"run other on elsewhere"), Lease(store, "two"):
+        pass
+    assert held(store)["run"] == "other"
+
+
+def test_a_lease_of_a_living_process_of_this_machine_is_respected(
+    store: LocalStore, alive: int
+) -> None:
+    leave(store, host=socket.gethostname(), pid=alive, process=token(alive))
+    with pytest.raises(OutputBusy, match=f"process {alive}"), Lease(store, "two"):
+        pass
+
+
+def test_a_lease_of_a_dead_process_of_this_machine_is_taken_over_at_once(
+    store: LocalStore, dead: int
+) -> None:
+    leave(store, host=socket.gethostname(), pid=dead, process="12345678.99")
+    started = time.monotonic()
+    with Lease(store, "two"):
+        assert held(store)["run"] == "two"
+    assert time.monotonic() - started < 1
+
+
+def test_a_process_that_got_a_dead_ones_number_does_not_keep_its_lease(
+    store: LocalStore, alive: int
+) -> None:
+    boot, _, start = token(alive).partition(".")
+    leave(store, host=socket.gethostname(), pid=alive, process=f"{boot}.{int(start) - 1}")
+    with Lease(store, "two"):
+        assert held(store)["run"] == "two"
+
+
+def test_a_killed_run_does_not_keep_its_lease(store: LocalStore) -> None:
+    program = (
+        "import os, signal, sys\n"
+        "from pipeline.engine.lease import Lease\n"
+        "from pipeline.lake.store import LocalStore\n"
+        "Lease(LocalStore(sys.argv[1]), 'killed').__enter__()\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", program, store.root], cwd=root, timeout=60)
+    assert held(store)["run"] == "killed"
+    with Lease(store, "two"):
+        assert held(store)["run"] == "two"
+
+
+def test_a_lease_is_renewed_while_the_run_lives(store: LocalStore) -> None:
+    with Lease(store, "one", seconds=SHORT) as lease:
+        first = held(store)["expires"]
+        assert eventually(lambda: held(store)["expires"] > first + SHORT)
+        with pytest.raises(OutputBusy), Lease(store, "two"):
+            pass
+        assert lease.lost is None
+
+
+def test_a_deleted_lease_is_made_anew_by_its_holder(store: LocalStore) -> None:
+    with Lease(store, "one", seconds=SHORT) as lease:
+        store.delete(PATH)
+        assert eventually(lambda: store.read(PATH) is not None)
+        assert held(store)["run"] == "one"
+        assert lease.lost is None
+
+
+def test_a_run_whose_lease_was_taken_over_knows_it_and_leaves_the_other_alone(
+    store: LocalStore,
+) -> None:
+    with Lease(store, "one", seconds=SHORT) as lease:
+        leave(store)
+        assert eventually(lambda: lease.lost is not None)
+        assert "run other on elsewhere" in str(lease.lost)
+        assert lease.lost is not None
+        assert lease.lost.exit_code == 4
+    assert held(store)["run"] == "other"
+
+
+def test_a_store_that_is_away_for_a_moment_does_not_end_the_run(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Lease(store, "one", seconds=SHORT) as lease:
+        calls = []
+
+        def away(*_: Any) -> None:
+            calls.append(1)
+            raise OSError("the disk is gone")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "read", away)
+            assert eventually(lambda: len(calls) > 1)
+        assert lease.lost is None
+        before = held(store)["expires"]
+        assert eventually(lambda: held(store)["expires"] > before)
+    assert store.read(PATH) is None
+
+
+GARBAGE = {
+    "empty": b"",
+    "half": b'{"run": "oth',
+    "binary": b"\xff\xfe\x00",
+    "a list": b"[1, 2]",
+    "a word": b'"lease"',
+    "no fields": b"{}",
+    "expires is a word": b'{"run": "other", "expires": "soon"}',
+    "expires is null": b'{"run": "other", "expires": null}',
+    "expires is endless": b'{"run": "other", "host": "elsewhere", "expires": Infinity}',
+}
+
+
+@pytest.mark.parametrize("content", GARBAGE.values(), ids=GARBAGE)
+def test_a_lease_file_that_makes_no_sense_is_taken_for_over(
+    store: LocalStore, content: bytes
+) -> None:
+    store.put(PATH, content)
+    with Lease(store, "two"):
+        assert held(store)["run"] == "two"
+    assert store.read(PATH) is None
+
+
+def test_a_process_number_that_is_none_is_taken_for_over(store: LocalStore) -> None:
+    leave(store, host=socket.gethostname(), pid="seven")
+    with Lease(store, "two"):
+        assert held(store)["run"] == "two"
+
+
+def test_a_holder_whose_lease_file_was_spoiled_writes_it_again(store: LocalStore) -> None:
+    with Lease(store, "one", seconds=SHORT) as lease:
+        store.put(PATH, b"spoiled")
+        assert eventually(lambda: b"one" in (store.read(PATH) or b""))
+        assert lease.lost is None
+    assert store.read(PATH) is None
