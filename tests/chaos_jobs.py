@@ -25,6 +25,8 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 WORDS = [f"w{i}" for i in range(200)]
+# One row a batch: slow enough to be hit in the middle, and no batch differs from run to run.
+SLOW = {"workers": 1, "batch_tokens": 8}
 ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
     "RAY_AUTH_MODE": "disabled",
@@ -200,7 +202,9 @@ def kill_all(process: subprocess.Popen) -> None:
 def wait_for(condition: Callable[[], object], *, seconds: float, what: object = "") -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s: {what() if callable(what) else what}"
+        assert time.monotonic() < deadline, (
+            f"waited {seconds} s: {what() if callable(what) else what}"
+        )
         time.sleep(0.02)
 
 
@@ -235,9 +239,7 @@ class Cluster:
                 ],
                 stdout=stream, stderr=subprocess.STDOUT, env=ENVIRONMENT, start_new_session=True,
             )  # fmt: skip
-        wait_for(
-            lambda: b"Ray runtime started" in log.read_bytes(), seconds=60, what=log.read_text
-        )
+        wait_for(lambda: b"Ray runtime started" in log.read_bytes(), seconds=60, what=log.read_text)
         self.address = f"127.0.0.1:{port}"
 
     def kill(self) -> None:

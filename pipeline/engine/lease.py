@@ -7,6 +7,7 @@ right, even without it, is that every commit is create-only.
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import threading
@@ -108,9 +109,9 @@ class Lease:
             # A store that is away for a moment is no reason to stop: the next look decides.
             with suppress(OSError, ShardscribeError):
                 held = self._read()
-                if held is None:
-                    self.store.create(PATH, self._content())
-                elif held.get("run") == self.run:
+                if held is None and self.store.create(PATH, self._content()):
+                    continue
+                if held is None or held.get("run") == self.run:
                     self.store.put(PATH, self._content())
                 else:
                     self.lost = self._busy(held)
@@ -151,4 +152,6 @@ def _is_over(held: dict[str, Any]) -> bool:
         expires, pid = float(held["expires"]), int(held["pid"])
     except (KeyError, TypeError, ValueError):
         return True  # not written by us, or damaged: nobody will ever renew it
+    if not expires < math.inf:
+        return True
     return expires < time.time() or is_gone(str(held.get("host")), pid, str(held.get("process")))

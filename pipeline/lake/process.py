@@ -7,19 +7,37 @@ from pathlib import Path
 
 
 def token(pid: int) -> str:
-    """A process's boot and start time, in a word; empty if there is no such process."""
+    """A process's boot, pid namespace and start time, in a word; empty if there is no such one."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
     fields = stat.rpartition(")")[2].split()
     if fields[0] in "ZX":
         return ""  # dead, though nobody has asked for its exit code yet
-    started = fields[19]
-    return f"{boot[:8]}.{started}"
+    return f"{_realm()}.{fields[19]}"
 
 
 def is_gone(host: str, pid: int, was: str) -> bool:
-    """Whether a process is known to be dead; of another machine's nothing is known."""
-    return host == socket.gethostname() and token(pid) != was
+    """Whether a process is known to be dead.
+
+    Nothing is known of another machine's, nor of one in another container of this machine, which
+    may go by the same host name.
+    """
+    if host != socket.gethostname():
+        return False
+    boot, _, inner = was.partition(".")
+    here, _, mine = _realm().partition(".")
+    if boot != here:
+        return True
+    return inner.partition(".")[0] == mine and token(pid) != was
+
+
+def _realm() -> str:
+    """Within which a pid means something: the boot and the pid namespace."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+        namespace = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return "unknown.0"
+    return f"{boot[:8]}.{''.join(filter(str.isdigit, namespace))}"

@@ -5,6 +5,7 @@ Local paths are here (hard links give create-only publication there); the others
 
 from __future__ import annotations
 
+import errno
 import heapq
 import os
 import stat
@@ -16,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import JobError, RunError
+from pipeline.errors import JobError, RunError, SplitError
 
 # Readers of a lake (Spark, pyarrow, Ray) pass over such names, and so do we.
 HIDDEN = ("_", ".")
 OWN = "_shardscribe"
+NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV)
 SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss")
 
 
@@ -169,9 +171,14 @@ class LocalStore(Store):
         except FileExistsError:
             return False
         except OSError as error:
-            raise RunError(
+            if error.errno in NO_HARD_LINKS:
+                raise RunError(
+                    f"{target} can't be published: {error.strerror}",
+                    mend="The output needs a file system with hard links",
+                ) from error
+            raise SplitError(
                 f"{target} can't be published: {error.strerror}",
-                mend="The output needs free space and a file system with hard links",
+                mend="Check the output's permissions and free space",
             ) from error
         _sync(target.parent)
         return True

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 MARK = "\ue000\ue001"
 # Decoding reads all weights for one token per row, so generation gains from more rows than
 # encoding does: budgets count this many times the model's own.
-GENERATION_BUDGET_FACTOR = 8
+GENERATION_BUDGET_FACTOR = 4
 
 
 class Abstractive:

@@ -194,7 +194,7 @@ def test_a_lease_of_a_dead_process_of_this_machine_is_taken_over_at_once(
 def test_a_process_that_got_a_dead_ones_number_does_not_keep_its_lease(
     store: LocalStore, alive: int
 ) -> None:
-    boot, _, start = token(alive).partition(".")
+    boot, _, start = token(alive).rpartition(".")
     leave(store, host=socket.gethostname(), pid=alive, process=f"{boot}.{int(start) - 1}")
     with Lease(store, "two"):
         assert held(store)["run"] == "two"

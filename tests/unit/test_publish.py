@@ -247,7 +247,7 @@ def test_scratch_of_the_dead_goes_and_that_of_the_living_stays(store: LocalStore
     files = {
         f"{host}~{dead.pid}~{was}~aa.tmp": 1,
         f"{host}~{os.getpid()}~{token(os.getpid())}~ab.tmp": 1,
-        f"{host}~{os.getpid()}~an-earlier.process~ac.tmp": 1,
+        f"{host}~{os.getpid()}~{token(os.getpid())}9~ac.tmp": 1,
         "other-host~1~boot.1~ad.tmp": 23 * 3600,
         "other-host~1~boot.1~ae.tmp": 25 * 3600,
         "not-ours.txt": 99 * 3600,

@@ -1,0 +1,175 @@
+"""kill -9 at any moment, and Ctrl-C: what is committed stays, and the same command finishes."""
+
+import os
+import random
+import signal
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import pytest
+from chaos_jobs import SLOW, Cluster, Job, kill_all, take, wait_for, write_lake
+
+
+pytestmark = pytest.mark.chaos
+
+KILLS = 31
+SEED = 20_261_122
+
+
+@dataclass
+class Killer:
+    """Kills a driver, an actor or everything, at random moments, and starts anew."""
+
+    job: Job
+    cluster: Cluster
+    chance: random.Random
+    history: list[str] = field(default_factory=list)
+    committed: list[int] = field(default_factory=list)
+
+    def work(self, kills: int) -> None:
+        # Shuffled, so that each kind meets each phase; everything is dear, as Ray starts anew.
+        plan = ["driver"] * (kills - kills * 2 // 5 - 3) + ["actor"] * (kills * 2 // 5)
+        plan += ["everything"] * 3
+        self.chance.shuffle(plan)
+        process = self.job.start("--address", self.cluster.address)
+        try:
+            for what in plan:
+                if process.poll() is not None:
+                    # Three workers killed before they were ready end a run.
+                    assert process.returncode == 1, self.job.said()[-3000:]
+                    process = self.job.start("--address", self.cluster.address)
+                self.wait(process, what)
+                self.kill(process, what)
+                self.committed.append(len(self.job.outputs()))
+                if what == "everything":
+                    self.cluster.start()
+                if what != "actor":
+                    process = self.job.start("--address", self.cluster.address)
+        finally:
+            kill_all(process)
+
+    def wait(self, process, what: str) -> None:
+        """Until a random moment of the start, or some way into the annotating."""
+        if self.chance.random() < 0.35 and what != "actor":
+            time.sleep(self.chance.uniform(0, 5))
+            return
+        before = len(self.job.outputs())
+        more = self.chance.randint(1, 6)
+        wait_for(
+            lambda: len(self.job.outputs()) >= before + more or process.poll() is not None,
+            seconds=60,
+            what=lambda: f"{self.history}\n{self.job.said()[-3000:]}",
+        )
+        time.sleep(self.chance.uniform(0, 0.15))
+
+    def kill(self, process, what: str) -> None:
+        started = self.cluster.actors()
+        self.history.append(f"{what}, {len(started)} actors, {len(self.job.outputs())} files")
+        if what == "actor" and started:
+            with suppress(ProcessLookupError):
+                os.kill(self.chance.choice(started), signal.SIGKILL)
+        elif what == "everything":
+            self.cluster.kill()
+        if what != "actor":
+            process.kill()
+            process.wait(10)
+
+
+def test_after_many_kills_the_same_command_finishes_as_if_nothing_had_been(
+    cluster, lake, tiny_model, undisturbed, tmp_path
+):
+    job = Job(tmp_path, lake=lake, model=tiny_model, compute=SLOW)
+    killer = Killer(job, cluster, random.Random(SEED))
+    killer.work(KILLS)
+    note = f"seed {SEED}: {killer.history}"
+    print(note)
+    assert len(killer.history) >= 30, note
+    assert sum(entry.startswith("actor, 1") for entry in killer.history) >= 8, note
+    # Kills hit all the way through the job, never after it.
+    assert len(set(killer.committed)) > 12, note
+    assert killer.committed == sorted(killer.committed), note
+    assert 40 < killer.committed[-1] < 200, note
+    assert job.finish("--address", cluster.address) == 0, f"{note}\n{job.said()[-3000:]}"
+    last = job.summaries()[-1]
+    assert last["splits"]["done_before"] >= killer.committed[-1], note
+    assert last["splits"]["done_before"] + last["splits"]["done"] == 200, note
+    job.assert_right(undisturbed, note=note)
+
+
+def test_an_actor_that_is_killed_costs_the_run_nothing_but_time(
+    cluster, lake, tiny_model, undisturbed, tmp_path
+):
+    few = take(lake, tmp_path / "lake", 40)
+    job = Job(tmp_path, lake=few, model=tiny_model, compute=SLOW)
+    with job.process("--address", cluster.address) as process:
+        wait_for(lambda: len(job.outputs()) >= 5, seconds=60, what=job.said)
+        [actor] = cluster.actors()
+        os.kill(actor, signal.SIGKILL)
+        assert process.wait(60) == 0, job.said()
+    [summary] = job.summaries()
+    assert summary["workers_lost"] == 1
+    assert summary["splits"] == {
+        "total": 40, "done_before": 0, "done": 40, "failed": 0, "left": 0,
+    }  # fmt: skip
+    assert "worker-1" in job.said()
+    assert "was lost" in job.said()
+    job.assert_right(undisturbed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_lets_the_splits_in_flight_end_and_the_same_command_finishes(
+    lake, tiny_model, undisturbed, tmp_path, number
+):
+    """Ray is started by the run; Ctrl-C on a terminal goes to every process of the group."""
+    few = take(lake, tmp_path / "lake", 60)
+    job = Job(tmp_path, lake=few, model=tiny_model, compute=SLOW)
+    with job.process() as process:
+        wait_for(lambda: len(job.outputs()) >= 3, seconds=60, what=job.said)
+        before = set(job.outputs())
+        asked = time.monotonic()
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        code = process.wait(60)
+        took = time.monotonic() - asked
+    assert code == 3, job.said()
+    assert took < 25, f"{took:.1f} s"
+    after = set(job.outputs())
+    assert before <= after
+    assert len(after) < 60, "it was over before the signal came"
+    assert f"what is committed stays; to go on: shardscribe run {job.file}" in job.said()
+    [summary] = job.summaries()
+    assert summary["state"] == "interrupted"
+    assert summary["splits"]["done"] == len(after)
+    assert summary["splits"]["done"] + summary["splits"]["left"] == 60
+    assert summary["workers_lost"] == 0, job.said()
+    assert job.finish() == 0, job.said()
+    job.assert_right(undisturbed)
+
+
+def test_long_splits_are_waited_for_only_so_long_and_a_second_signal_stops_at_once(
+    cluster, tiny_model, tmp_path
+):
+    slow = write_lake(tmp_path / "lake", files=2, rows=40_000, words=60, seed=2)
+    job = Job(tmp_path, lake=slow, model=tiny_model, compute=SLOW)
+    for signals, soonest, latest in ((2, 0, 8), (1, 10, 25)):
+        with job.process("--address", cluster.address) as process:
+            job.log.unlink(missing_ok=True)
+            wait_for(lambda: "annotating" in job.said(), seconds=60, what=job.said)
+            process.send_signal(signal.SIGTERM)
+            asked = time.monotonic()
+            wait_for(lambda: "again to stop at once" in job.said(), seconds=5, what=job.said)
+            if signals == 2:
+                process.send_signal(signal.SIGINT)
+            code = process.wait(40)
+            took = time.monotonic() - asked
+        assert code == 3, job.said()
+        assert soonest <= took < latest, f"{signals} signals: {took:.1f} s"
+        assert job.outputs() == []
+        wait_for(lambda: not cluster.actors(), seconds=10, what="the actor is killed")
+    # How large a batch may be is no part of what a job gives: the rest goes fast.
+    assert job.finish("--address", cluster.address, "--set", "compute.batch_tokens=auto") == 0
+    assert job.summaries()[-1]["rows"]["annotated"] == 80_000
+    assert job.scratch() == []
