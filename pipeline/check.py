@@ -177,6 +177,7 @@ class Pinned:
             __version__,
             device,
             threads,
+            self.checked.dataset.store.root,
         )
 
     def splits(self) -> list[Split]:

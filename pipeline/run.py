@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import secrets
-import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -21,7 +20,7 @@ from pipeline.engine.tally import Display, Tally
 from pipeline.errors import Interrupted, JobError, RunError, ShardscribeError
 from pipeline.job import Job
 from pipeline.lake.dataset import SUFFIXES, Plan, make_plan
-from pipeline.lake.publish import clean_scratch, read_footer
+from pipeline.lake.publish import clean_scratch, read_footers
 from pipeline.lake.store import Store, open_store
 
 # Ray's own store; what passes through it here is receipts.
@@ -78,24 +77,27 @@ def run_job(
     output = open_store(pinned.checked.job.output.path)
     now = datetime.now(UTC)
     run = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    lease = Lease(output, run, wait=choices.wait, notice=display.notice, stop=stop)
     try:
-        lease = Lease(output, run, wait=choices.wait, notice=display.notice, stop=stop)
-        with lease:
-            summary = _run_under(lease, pinned, output, display, choices, source, stop)
+        lease.take()
     except OSError as error:
         raise JobError(
-            f"output.path {output.root} can't be written: {error.strerror}",
+            f"output.path {output.root} can't be written: {error.strerror or error}",
             mend="Check its permissions and free space",
         ) from error
-    summary.started = now.isoformat(timespec="seconds")
-    summary.seconds = round(time.monotonic() - started, 3)
-    if summary.state != "nothing to do":
-        RunRecord(output, run).write("summary.json", summary.model_dump(mode="json"))
+    record = RunRecord(output, run, notice=display.notice)
+    with lease:
+        summary = _run_under(lease, record, pinned, output, display, choices, source, stop)
+        summary.started = now.isoformat(timespec="seconds")
+        summary.seconds = round(time.monotonic() - started, 3)
+        if summary.state != "nothing to do":
+            record.write("summary.json", summary.model_dump(mode="json"))
     return summary
 
 
 def _run_under(
     lease: Lease,
+    record: RunRecord,
     pinned: Pinned,
     output: Store,
     display: Display,
@@ -104,7 +106,7 @@ def _run_under(
     stop: Callable[[], int],
 ) -> Summary:
     job = pinned.checked.job
-    plan = plan_run(pinned, output, choices=choices)
+    plan = plan_run(pinned, output, choices=choices, notice=display.notice)
     summary = Summary(
         run=lease.run,
         job=job.name,
@@ -127,10 +129,9 @@ def _run_under(
             f"{len(plan.vanished)} output files, whose input is gone, {what} "
             f"({plan.vanished[0]} is the first)"
         )
-    clean_scratch(output.scratch(), now=time.time())
+    _clean(output)
     if not plan.todo:
         return summary
-    record = RunRecord(output, lease.run)
     tally = Tally(plan, job.tasks, record, display, output.delete)
     record.write("job.yaml", source)
     try:
@@ -147,11 +148,23 @@ def _run_under(
         summary.state = "interrupted" if isinstance(stopped, Interrupted) else "failed"
     tally.fill(summary)
     record.flush()
-    clean_scratch(output.scratch(), now=time.time())
+    _clean(output)
     return summary
 
 
-def plan_run(pinned: Pinned, output: Store, *, choices: Choices = Choices()) -> Plan:
+def _clean(output: Store) -> None:
+    """Removes what killed workers left; a disk that refuses is no reason to stop."""
+    with suppress(OSError):
+        clean_scratch(output.scratch(), now=time.time())
+
+
+def plan_run(
+    pinned: Pinned,
+    output: Store,
+    *,
+    choices: Choices = Choices(),
+    notice: Callable[[str], None] = lambda text: None,
+) -> Plan:
     """Lists input and output, tells what is left, and removes what may go already.
 
     Raises:
@@ -162,26 +175,34 @@ def plan_run(pinned: Pinned, output: Store, *, choices: Choices = Choices()) -> 
         pinned.splits(),
         outputs,
         files=len(pinned.checked.files),
-        read_footer=lambda path: read_footer(output, path),
+        footers=lambda paths: read_footers(output, paths),
         fingerprint=pinned.fingerprint,
         parts=pinned.parts,
         supersede=choices.supersede,
     )
     if choices.retry_bad_rows:
-        bad = {s.id for s in plan.done if has_bad_rows(read_footer(output, s.output_path))}
+        footers = read_footers(output, [split.output_path for split in plan.done])
+        bad = {s.id for s, found in zip(plan.done, footers, strict=True) if has_bad_rows(found)}
         plan.todo += [replace(split, replace=True) for split in plan.done if split.id in bad]
         plan.done = [split for split in plan.done if split.id not in bad]
     # A run may have died after it committed the new files and before it removed the old one.
     waiting = {split.path for split in plan.todo}
     for source in [source for source in plan.outdated if source not in waiting]:
         for path in plan.outdated.pop(source):
-            output.delete(path)
+            _delete(output, path, notice)
     if choices.prune:
         for path in plan.vanished:
-            output.delete(path)
+            _delete(output, path, notice)
     # Longest first: a long split that starts last would run alone at the end.
     plan.todo.sort(key=lambda split: -split.size)
     return plan
+
+
+def _delete(output: Store, path: str, notice: Callable[[str], None]) -> None:
+    try:
+        output.delete(path)
+    except (OSError, ShardscribeError) as error:
+        notice(f"{output.address(path)} can't be removed; the next run will try again: {error}")
 
 
 def has_bad_rows(footer: Mapping[str, Any]) -> bool:
@@ -204,7 +225,7 @@ def _annotate(
     from pipeline.engine.scheduler import Scheduler
 
     compute = pinned.checked.job.compute
-    with ray_cluster(address) as nodes:
+    with ray_cluster(address, stop=stop) as nodes:
         shape = shape_of(compute, nodes())
         if address is None and not places(shape, nodes()):
             raise JobError(
@@ -228,7 +249,9 @@ def _annotate(
 
 
 @contextmanager
-def ray_cluster(address: str | None) -> Iterator[Callable[[], list[dict[str, float]]]]:
+def ray_cluster(
+    address: str | None, *, stop: Callable[[], int] = lambda: 0
+) -> Iterator[Callable[[], list[dict[str, float]]]]:
     """Connects to Ray, or starts it on this machine for as long as the block runs.
 
     Yields:
@@ -260,7 +283,7 @@ def ray_cluster(address: str | None) -> Iterator[Callable[[], list[dict[str, flo
     try:
         if address is not None:
             _knock(address)
-        _init(options)
+        _init(options, stop)
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise RunError(
@@ -273,14 +296,27 @@ def ray_cluster(address: str | None) -> Iterator[Callable[[], list[dict[str, flo
         ray.shutdown()
 
 
-def _init(options: Mapping[str, Any]) -> None:
-    """Ray puts its own handler for SIGTERM in the place of ours, which knows how to drain."""
+def _init(options: Mapping[str, Any], stop: Callable[[], int]) -> None:
+    """Connects in a thread: in the main one, Ray puts its own handler in the place of ours for
+    SIGTERM, and nobody would hear Ctrl-C for seconds."""
     import ray
 
-    ours = signal.getsignal(signal.SIGTERM)
-    ray.init(**options)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, ours)
+    failed: list[Exception] = []
+
+    def connect() -> None:
+        try:
+            ray.init(**options)
+        except Exception as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=connect, name="ray.init", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.1)
+        if stop():
+            raise Interrupted("interrupted while Ray was starting")
+    if failed:
+        raise failed[0]
 
 
 def _knock(address: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,13 +14,12 @@ from pipeline.engine.record import RowCounts
 from pipeline.errors import SplitError
 from pipeline.job import Job
 from pipeline.lake.dataset import SUFFIXES, Split
-from pipeline.lake.publish import read_footer
+from pipeline.lake.publish import read_footer, read_footers
 from pipeline.lake.store import OWN, Store, open_store
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FOOTER_THREADS = 8
 RUNS_SHOWN = 5
 
 
@@ -61,14 +59,13 @@ def output_status(address: str, *, job: Job | None = None) -> Status:
     store = open_store(address)
     entries = [entry for entry in store.entries() if entry.path.endswith(SUFFIXES)]
     status = Status(store.root, runs=last_runs(store))
-    with ThreadPoolExecutor(FOOTER_THREADS) as threads:
-        footers = threads.map(lambda entry: read_footer(store, entry.path), entries)
-        for entry, footer in zip(entries, footers, strict=True):
-            if footer:
-                status.files += 1
-                status.bytes += entry.size
-                for name, number in footer["rows"].items():
-                    setattr(status.rows, name, getattr(status.rows, name) + number)
+    footers = read_footers(store, [entry.path for entry in entries])
+    for entry, footer in zip(entries, footers, strict=True):
+        if footer:
+            status.files += 1
+            status.bytes += entry.size
+            for name, number in footer["rows"].items():
+                setattr(status.rows, name, getattr(status.rows, name) + number)
     if job is not None:
         present = {entry.path for entry in entries}
         splits = pin(check(job)).splits()
@@ -152,13 +149,17 @@ def _compare(store: Store, output: Store, split: Split, job: Job, verdict: Verdi
         columns = input_schema(
             given.schema_arrow, text=job.input.text, columns=job.input.columns, where=split.path
         ).names
+        lost = [name for name in columns if name not in made.schema_arrow.names]
+        if lost:
+            verdict.problems.append(f"{split.output_path} lacks the column `{lost[0]}`")
+            return
         whole = Split(split.id, split.output_path, 0, "")
         ours = _slices(windows(made, whole, columns=columns))
         at = 0
         for table, _ in windows(given, split, columns=columns):
             other = ours(table.num_rows)
             for name in columns:
-                if not table.column(name).equals(other.column(name)):
+                if not _equal(table.column(name), other.column(name)):
                     verdict.problems.append(
                         f"{split.output_path}: column `{name}` differs from {_name(split)} in "
                         f"rows {at} to {at + table.num_rows - 1}"
@@ -166,6 +167,13 @@ def _compare(store: Store, output: Store, split: Split, job: Job, verdict: Verdi
                     return
             at += table.num_rows
     verdict.rows += rows
+
+
+def _equal(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
+    """Equality by which NaN equals NaN, also inside lists and structs."""
+    if one.equals(other):
+        return True
+    return one.type == other.type and repr(one.to_pylist()) == repr(other.to_pylist())
 
 
 def _slices(tables: Iterator[tuple[pa.Table, float]]) -> Any:

@@ -32,6 +32,8 @@ ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
     "HF_HUB_OFFLINE": "1",
+    # Ray kills workers when other programs fill the machine; who dies here is for us to say.
+    "RAY_memory_monitor_refresh_ms": "0",
 }
 
 

@@ -10,6 +10,7 @@ import socket
 import struct
 import threading
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ class Faults:
         slow: Done after `delay` seconds.
         reset: The connection is reset, and nothing done.
         lost: Done, and the connection reset instead of an answer. Puts only.
+        cut: Done, and the connection reset amid the answer. Gets only.
         seed: Of the die.
     """
 
@@ -44,6 +46,7 @@ class Faults:
     slow: float = 0.0
     reset: float = 0.0
     lost: float = 0.0
+    cut: float = 0.0
     delay: float = 0.3
     seed: int = 0
     seen: Counter = field(default_factory=Counter)
@@ -56,8 +59,9 @@ class Faults:
         """The fault of the next request; empty for none."""
         with self._lock:
             at = self._die.random()
-            for kind in ("error", "slow", "reset", "lost"):
-                share = 0.0 if kind == "lost" and method != "PUT" else getattr(self, kind)
+            for kind in ("error", "slow", "reset", "lost", "cut"):
+                fits = method == {"lost": "PUT", "cut": "GET"}.get(kind, method)
+                share = getattr(self, kind) if fits else 0.0
                 if at < share:
                     self.seen[kind] += 1
                     return kind
@@ -103,6 +107,16 @@ class S3Server:
             "AWS_ALLOW_HTTP": "true",
         }
 
+    def make_bucket(self, name: str) -> None:
+        """Makes a bucket."""
+        signed = f"AWS4-HMAC-SHA256 Credential={KEY}/20260101/us-east-1/s3/aws4_request"
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/{name}",
+            method="PUT",
+            headers={"Authorization": f"{signed}, SignedHeaders=host, Signature=0"},
+        )
+        urllib.request.urlopen(request).close()
+
     def close(self) -> None:
         """Stops it; what it held is gone."""
         self._server.shutdown()
@@ -113,8 +127,9 @@ class S3Server:
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         self.log.append((method, path, environ.get("HTTP_RANGE", "")))
         kind = self.faults.next(method) if self.faults is not None else ""
+        if kind in ("error", "reset"):
+            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         if kind == "error":
-            environ["wsgi.input"].read()
             return _plain(start_response, "500 Internal Server Error", BROKEN)
         if kind == "reset":
             return _reset(environ)
@@ -129,6 +144,8 @@ class S3Server:
                 body = list(self._moto(environ, start_response))
         else:
             body = list(self._moto(environ, start_response))
+        if kind == "cut":
+            return _cut(environ, b"".join(body))
         return _reset(environ) if kind == "lost" else body
 
 
@@ -136,6 +153,11 @@ def _plain(start_response, status: str, body: str):
     start_response(status, [("Content-Type", "application/xml"),
                             ("Content-Length", str(len(body)))])  # fmt: skip
     return [body.encode()]
+
+
+def _cut(environ, body: bytes):
+    yield body[: len(body) // 2]
+    _reset(environ)
 
 
 def _reset(environ):
@@ -150,21 +172,14 @@ def _reset(environ):
 
 @contextmanager
 def s3_server() -> Iterator[S3Server]:
-    """A running server, to which this process and its children are pointed."""
+    """A running server; this process and its children find it in their environment."""
     server = S3Server()
     before = dict(os.environ)
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
     os.environ.update(server.environ)
     try:
-        import obstore
-        from obstore.store import S3Store
-
-        import urllib.request
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{server.port}/lake", method="PUT",
-            headers={"Authorization": f"AWS4-HMAC-SHA256 Credential={KEY}/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"})
-        urllib.request.urlopen(request).read()
+        server.make_bucket("lake")
         yield server
     finally:
         os.environ.clear()

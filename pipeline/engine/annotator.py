@@ -14,7 +14,7 @@ import pyarrow as pa
 from pipeline.engine.work import Counts, Pulse, Receipt, WorkPlan
 from pipeline.errors import JobError, RowError, SplitError
 from pipeline.job import ERRORS_COLUMN
-from pipeline.lake.dataset import Dataset, Split
+from pipeline.lake.dataset import Split
 from pipeline.lake.publish import OutputFile, clean_scratch
 from pipeline.lake.reader import (
     first_row,
@@ -93,7 +93,7 @@ class Annotator:
                 self.tasks[task_name] = task.load(models)
             except JobError as error:
                 raise JobError(f"tasks.{task_name}: {error.message}", mend=error.mend) from error
-        self.input = Dataset.open(self.job.input.path).store
+        self.input = open_store(plan.input_root)
         self.output = open_store(self.job.output.path)
         clean_scratch(self.output.scratch(), now=time.time())
         self.started = time.monotonic()

@@ -7,7 +7,6 @@ right, even without it, is that every commit is create-only.
 from __future__ import annotations
 
 import json
-import math
 import os
 import socket
 import threading
@@ -24,6 +23,7 @@ from pipeline.lake.store import OWN, Store
 SECONDS = 60.0
 LOOK_EVERY = 2.0
 SAY_EVERY = 30.0
+DAY = 24 * 3600.0
 PATH = f"{OWN}/lease.json"
 
 
@@ -60,10 +60,18 @@ class Lease:
         self._notice = notice
         self._stop = stop
         self._seconds = seconds
+        self._taken = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
 
-    def __enter__(self) -> Lease:
+    def take(self) -> None:
+        """Takes the lease, or waits for it.
+
+        Raises:
+            OutputBusy: Another run holds the output.
+            Interrupted: `stop` said so.
+            OSError: The output can't be written.
+        """
         said = float("-inf")
         while True:
             busy = self._take()
@@ -77,6 +85,11 @@ class Lease:
             if self._stop():
                 raise Interrupted("interrupted while waiting for another run")
             time.sleep(LOOK_EVERY)
+        self._taken = True
+
+    def __enter__(self) -> Lease:
+        if not self._taken:
+            self.take()
         self._thread.start()
         return self
 
@@ -152,6 +165,6 @@ def _is_over(held: dict[str, Any]) -> bool:
         expires, pid = float(held["expires"]), int(held["pid"])
     except (KeyError, TypeError, ValueError):
         return True  # not written by us, or damaged: nobody will ever renew it
-    if not expires < math.inf:
+    if not 0 <= expires - time.time() < DAY:  # also a clock that was far ahead
         return True
-    return expires < time.time() or is_gone(str(held.get("host")), pid, str(held.get("process")))
+    return is_gone(str(held.get("host")), pid, str(held.get("process")))

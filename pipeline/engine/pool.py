@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,7 +23,8 @@ from pipeline.errors import Interrupted, JobError, RunError, ShardscribeError, W
 from pipeline.lake.dataset import Split
 
 IN_FLIGHT = 2  # while one split holds the device, the other is read and tokenized
-STARTS = 3  # workers in a row that may die before the first is ready
+STARTS = 4  # workers in a row that may die before they are ready
+PAUSE = 2.0  # seconds before the next start, doubled each time
 TICK = 0.5
 REPORT_EVERY = 30.0
 RESIZE_EVERY = 10.0
@@ -155,6 +157,7 @@ class Pool:
         self._clock = clock
         self._born = 0
         self._failed_starts = 0
+        self._not_before = float("-inf")
         self._wanted = 0
         self._sized = float("-inf")
         self._reported = clock()
@@ -223,6 +226,8 @@ class Pool:
         if now - self._sized > RESIZE_EVERY:
             self._sized = now
             self._wanted = self._limit or max(1, places(self.shape, self._nodes()))
+        if now < self._not_before:
+            return  # what killed the last one, such as another program's memory, may pass
         work = scheduler.waiting + scheduler.running
         while len(self.members) < min(self._wanted, work):
             self._born += 1
@@ -322,6 +327,8 @@ class Pool:
             return
         self._reported = now
         nodes = self._nodes()
+        if not nodes:
+            raise RunError("no node of the Ray cluster is alive", mend="Run the same command again")
         told = (
             f"{len(unplaced)} of {len(self.members)} workers can't be placed: each asks for "
             f"{self.shape}; the cluster has {describe(nodes)}"
@@ -343,7 +350,8 @@ class Pool:
         told = f"{member.name}{where} was lost: {reason}"
         if not member.ready:
             self._failed_starts += 1
-            if self._failed_starts >= STARTS:
+            self._not_before = self._clock() + PAUSE * 2**self._failed_starts
+            if self._failed_starts >= STARTS and not self.ready:
                 raise RunError(
                     f"{told}; {STARTS} workers in a row died before they were ready",
                     mend="Look for memory: a model and torch must fit beside each other there",
@@ -358,11 +366,12 @@ class Pool:
 
 
 def _why(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    """What a person needs to know of a dead actor."""
     if "OutOfMemory" in type(error).__name__:
         return "its machine ran out of memory"
-    for mark in ("The actor died", "Worker exit", "exit detail"):
-        at = text.find(mark)
-        if at >= 0:
-            return text[at : at + 200]
-    return f"{type(error).__name__}: {text[:200]}"
+    text = " ".join(str(error).split())
+    for mark in ("Worker exit detail: ", "The actor is dead because "):
+        _, found, detail = text.partition(mark)
+        if found:
+            return f"its process ended unexpectedly ({textwrap.shorten(detail, 160)})"
+    return f"{type(error).__name__}: {textwrap.shorten(text, 200)}"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.errors import ShardscribeError
 from pipeline.lake.store import OWN, Store
 
 # Events are written in parts: an object store can't append.
@@ -94,11 +95,16 @@ class RunRecord:
     Args:
         store: The output.
         run: The run's id.
+        notice: Told once if the record can't be written; the run goes on without it.
     """
 
-    def __init__(self, store: Store, run: str) -> None:
+    def __init__(
+        self, store: Store, run: str, *, notice: Callable[[str], None] = lambda text: None
+    ) -> None:
         self.store = store
         self.run = run
+        self._notice = notice
+        self._broken = False
         self._pending: list[str] = []
         self._parts = 0
 
@@ -118,14 +124,18 @@ class RunRecord:
         """Writes what is pending."""
         if self._pending:
             self._parts += 1
-            text = "\n".join(self._pending) + "\n"
-            self.store.put(f"{self.directory}/events-{self._parts:05d}.jsonl", text.encode())
+            self.write(f"events-{self._parts:05d}.jsonl", "\n".join(self._pending) + "\n")
             self._pending = []
 
     def write(self, name: str, content: Mapping[str, Any] | str) -> None:
         """Writes a file of the record, a mapping as JSON."""
         text = content if isinstance(content, str) else json.dumps(content, indent=2) + "\n"
-        self.store.put(f"{self.directory}/{name}", text.encode())
+        try:
+            self.store.put(f"{self.directory}/{name}", text.encode())
+        except (OSError, ShardscribeError) as error:
+            if not self._broken:
+                self._broken = True
+                self._notice(f"the run's record can't be written, which stops nothing: {error}")
 
 
 def versions() -> dict[str, str]:

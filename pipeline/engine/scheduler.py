@@ -15,6 +15,8 @@ from pipeline.lake.dataset import Split
 
 FAILURES = 3
 LOSSES = 5
+# Splits to be tried again that one call looks at; the rest come up at the next call.
+LOOK_AHEAD = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +86,12 @@ class Scheduler:
             return None
         if self._fresh:
             return self._start(self._fresh.popleft(), worker)
-        for _ in range(len(self._again)):
+        for _ in range(min(len(self._again), LOOK_AHEAD)):
             split = self._again.popleft()
             trouble = self._trouble[split.id]
             must_be_alone = bool(trouble.losses) and bool(mine)
-            others = self._by_worker.keys() - trouble.avoid
-            if not must_be_alone and (worker not in trouble.avoid or not others):
+            tried = worker in trouble.avoid and not self._by_worker.keys() <= trouble.avoid
+            if not must_be_alone and not tried:
                 return self._start(split, worker)
             self._again.append(split)
         return None

@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from pipeline.engine.record import FailedSplit, RowCounts, RunRecord, Summary
 from pipeline.engine.work import Counts, Pulse, Receipt
+from pipeline.errors import ShardscribeError
 from pipeline.lake.dataset import Plan, Split
 
 FLUSH_EVERY = 30.0
+FAILURES_SHOWN = 20
 # The rate that an ETA is made from looks back this far.
 RATE_SECONDS = 60.0
 
@@ -110,7 +112,8 @@ class Tally:
         self.task_rows = {name: Counts() for name in self.tasks}
         self._sizes = {split.id: split.size for split in self.plan.todo}
         self._bytes = max(1, sum(self._sizes.values()))
-        self._left = Counter(split.path for split in self.plan.todo)
+        outdated = self.plan.outdated
+        self._left = Counter(split.path for split in self.plan.todo if split.path in outdated)
         self._flushed = self.clock()
         self._samples: deque[tuple[float, int]] = deque()
         self.progress.splits = len(self.plan.todo)
@@ -133,11 +136,19 @@ class Tally:
             self.task_rows[name].add(counts)
         self.bytes_out += receipt.bytes_out
         self.bytes_seen += split.size
-        self.record.event("done", path=split.path, row_groups=split.row_groups, **asdict(receipt))
-        self._left[split.path] -= 1
-        if not self._left[split.path]:
-            for path in self.plan.outdated.pop(split.path, []):
+        self.record.event("done", path=split.path, row_groups=split.row_groups, **receipt.fields())
+        if split.path in self._left:
+            self._left[split.path] -= 1
+            if not self._left[split.path]:
+                self._remove_outdated(split.path)
+
+    def _remove_outdated(self, source: str) -> None:
+        for path in self.plan.outdated.pop(source):
+            try:
                 self.remove(path)
+            except (OSError, ShardscribeError) as error:
+                self.notice(f"{path} is outdated and can't be removed; the next run will: {error}")
+            else:
                 self.record.event("removed", outdated=path)
 
     def failed(self, split: Split, reason: str, *, final: bool) -> None:
@@ -148,7 +159,11 @@ class Tally:
             self.failed_splits.append(
                 FailedSplit(path=split.path, row_groups=split.row_groups, reason=reason)
             )
-            self.display.notice(f"failed: {reason}")
+            if len(self.failed_splits) <= FAILURES_SHOWN:
+                where = "" if split.path in reason else f"{split.path}: "
+                self.display.notice(f"failed: {where}{reason}")
+            if len(self.failed_splits) == FAILURES_SHOWN:
+                self.display.notice("further failed splits are in the record alone")
 
     def tick(self, pool: Watched) -> None:
         """Brings the progress up to date and shows it."""

@@ -7,7 +7,7 @@ import hashlib
 import os
 import posixpath
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -201,7 +201,7 @@ def make_plan(
     outputs: Sequence[Entry],
     *,
     files: int,
-    read_footer: Callable[[str], dict[str, Any]],
+    footers: Callable[[Sequence[str]], Iterable[dict[str, Any]]],
     fingerprint: str,
     parts: Mapping[str, Any] | None = None,
     supersede: bool = False,
@@ -214,7 +214,7 @@ def make_plan(
         splits: All splits of the dataset.
         outputs: Every Parquet file of the output.
         files: How many input files there are.
-        read_footer: Gives the shardscribe metadata of an output file; empty if it has none.
+        footers: Gives the shardscribe metadata of output files; empty for one that has none.
         fingerprint: Of this job.
         parts: What the fingerprint is made of, to name differences.
         supersede: Take files of a job that gives other results for outdated.
@@ -227,18 +227,19 @@ def make_plan(
     sources = set()
     for split in splits:
         sources.add(split.path)
-        if split.output_path in present:
+        path = split.output_path
+        if path in present:
             plan.done.append(split)
-            present.discard(split.output_path)
+            present.discard(path)
         else:
             plan.todo.append(split)
-    for path in sorted(present):
-        footer = read_footer(path) if OUTPUT_NAME.match(posixpath.basename(path)) else {}
+    rest = sorted(present)
+    for path in rest:
+        if not OUTPUT_NAME.match(posixpath.basename(path)):
+            raise _foreign(path)
+    for path, footer in zip(rest, footers(rest), strict=True):
         if not footer:
-            raise JobError(
-                f"the output holds {path}, which shardscribe did not write",
-                mend="Choose an empty output directory",
-            )
+            raise _foreign(path)
         if footer.get("fingerprint") != fingerprint and not supersede:
             before = footer.get("fingerprint_parts")
             named = differences(before, parts or {}) if before else []
@@ -254,6 +255,13 @@ def make_plan(
         else:
             plan.vanished.append(path)
     return plan
+
+
+def _foreign(path: str) -> JobError:
+    return JobError(
+        f"the output holds {path}, which shardscribe did not write",
+        mend="Choose an empty output directory",
+    )
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], at: str = "") -> list[str]:

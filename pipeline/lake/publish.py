@@ -11,7 +11,8 @@ import os
 import re
 import socket
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ FOOTER_KEY = b"shardscribe"
 SCRATCH_NAME = re.compile(r"^(.*)~(\d+)~(.*)~[0-9a-f]+\.tmp$")
 # A living worker writes to its scratch file at least once a window.
 SCRATCH_SECONDS = 24 * 3600.0
+# A footer is a small read: what counts is the answer time of an object store.
+FOOTER_THREADS = 16
 
 
 class OutputFile:
@@ -135,6 +138,12 @@ def read_footer(store: Store, path: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def read_footers(store: Store, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """What output files say of themselves, in the order of the paths, many read at once."""
+    with ThreadPoolExecutor(FOOTER_THREADS) as threads:
+        yield from threads.map(lambda path: read_footer(store, path), paths)
 
 
 def clean_scratch(directory: Path, *, now: float) -> int:

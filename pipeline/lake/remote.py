@@ -1,18 +1,53 @@
-"""S3, Google Cloud Storage and Azure, through `obstore`."""
+"""S3, Google Cloud Storage and Azure, through `obstore`.
+
+Errors of the store become `JobError` where a run is planned and `SplitError` where it works, in
+`RemoteStore._asking` alone. What they say holds no body of an answer and no query of a URL: there
+the stores repeat keys and tokens.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import suppress
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
-from pipeline.errors import JobError
+from pipeline.errors import JobError, ShardscribeError, SplitError
+from pipeline.lake.ranges import Ranges
 from pipeline.lake.store import HIDDEN, Entry, Store
 
-# One request to an object store fetches at least this much.
-REMOTE_BUFFER = 4 * 1024 * 1024
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig
+
+T = TypeVar("T")
+
+# A worker waits for a store that is away for a minute.
+PATIENCE = 90.0
+# But for its first request: a wrong address or key should be told in seconds. Whoever gets that
+# error may ask again, and is then waited with.
+FIRST_PATIENCE = 5.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
+# Tries of our own: few around obstore's, which last; many where it has none. A listing that is
+# refused looks to obstore like one that is cut short, so few it is.
+FEW, MANY = 4, 100
+REQUEST_SECONDS = 60.0
+PUT_SECONDS = 900.0
+# Read from the environment, which obstore does only as long as it is given no option at all.
+CLIENT_OPTIONS = (
+    "allow_http",
+    "allow_invalid_certificates",
+    "proxy_url",
+    "proxy_ca_certificate",
+    "proxy_excludes",
+    "root_certificate",
+    "user_agent",
+)
+VARIABLES = {"s3": "AWS", "s3a": "AWS", "gs": "GOOGLE"}
 
 
 class RemoteStore(Store):
@@ -20,102 +55,171 @@ class RemoteStore(Store):
 
     def __init__(self, root: str) -> None:
         super().__init__(root)
+        if urlsplit(root).password is not None:
+            raise JobError(
+                "an address holds a password",
+                mend="Give the credentials in the environment, and take them out of the address",
+            )
+        self._prefix = VARIABLES.get(root.partition("://")[0], "AZURE")
+        # Made at once, so that a wrong address is told at once.
+        self._first = self._client(FIRST_PATIENCE, 2 * FIRST_PATIENCE)
+        self._rest = self._client(PATIENCE, REQUEST_SECONDS)
+        self._once = self._client(0, PUT_SECONDS)
+        self._asked = False
+
+    def _client(self, patience: float, seconds: float) -> Any:
         import obstore.store
 
+        retry: RetryConfig = {
+            "max_retries": 10 if patience else 0,
+            "retry_timeout": timedelta(seconds=patience),
+            "backoff": {
+                "init_backoff": timedelta(seconds=FIRST_PAUSE),
+                "max_backoff": timedelta(seconds=min(LONGEST_PAUSE, patience / 4)),
+            },
+        }
+        client: ClientConfig = {"timeout": timedelta(seconds=seconds), "connect_timeout": "5s"}
+        for name in CLIENT_OPTIONS:
+            value = os.environ.get(f"{self._prefix}_{name.upper()}")
+            if value:
+                client[name] = value  # type: ignore[literal-required]
         try:
-            self.client = obstore.store.from_url(root)
+            return obstore.store.from_url(self.root, client_options=client, retry_config=retry)
         except Exception as error:  # obstore maps bad addresses to several classes
             raise JobError(
-                f"{root} is no address of an object store: {_reason(error)}",
-                mend="Write s3://bucket/prefix, gs://bucket/prefix or az://container/prefix",
+                f"{self.root} is no address of an object store that can be opened: "
+                f"{_reason(error)}",
+                mend="Write s3://bucket/prefix, gs://bucket/prefix or az://container/prefix, and "
+                f"give the credentials in the environment ({self._prefix}_...)",
             ) from error
 
-    def entries(self) -> Iterator[Entry]:
-        """Lists the prefix, in pages."""
+    @property
+    def client(self) -> Any:
+        """For everything that only reads."""
+        return self._rest if self._asked else self._first
+
+    @contextmanager
+    def _asking(
+        self, doing: str, path: str = "", *, kind: type[ShardscribeError] = SplitError
+    ) -> Iterator[None]:
+        """Maps what obstore raises; only "there is no such object" stays what it is."""
         import obstore
 
         try:
-            for page in obstore.list(self.client):
-                for item in page:
-                    if not any(part.startswith(HIDDEN) for part in item["path"].split("/")):
-                        yield _remote_entry(item)
-        except obstore.exceptions.BaseError as error:
-            raise JobError(
-                f"{self.root} can't be listed: {_reason(error)}",
-                mend="Check the address and the credentials in the environment",
-            ) from error
+            yield
+        except FileNotFoundError:
+            raise
+        except (obstore.exceptions.BaseError, OSError, ValueError) as error:
+            raise kind(
+                f"{self.address(path) if path else self.root} can't be {doing}: {_reason(error)}",
+                mend=self._mend(error),
+            ) from None  # the cause repeats the whole answer
+        finally:
+            self._asked = True
+
+    def _mend(self, error: Exception) -> str:
+        from obstore import exceptions
+
+        if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
+            return f"Check the credentials in the environment ({self._prefix}_...) and their rights"
+        at = (
+            " AWS_REGION, AWS_ENDPOINT_URL and, for an endpoint without TLS, AWS_ALLOW_HTTP=true"
+            if self._prefix == "AWS"
+            else f" the variables {self._prefix}_..."
+        )
+        return f"Check the address, the network, the credentials and in the environment{at}"
+
+    def entries(self) -> Iterator[Entry]:
+        """Lists the prefix."""
+        import obstore
+
+        def listing() -> list[Entry]:
+            return [
+                _remote_entry(item)
+                for page in obstore.list(self.client)
+                for item in page
+                if not any(part.startswith(HIDDEN) for part in item["path"].split("/"))
+            ]
+
+        with self._asking("listed", kind=JobError):
+            yield from self._again(listing)
 
     def entry(self, path: str) -> Entry | None:
         """One object."""
         import obstore
 
-        try:
+        with suppress(FileNotFoundError), self._asking("looked up", path, kind=JobError):
             return _remote_entry(obstore.head(self.client, path))
-        except FileNotFoundError:
-            return None
+        return None
 
     def open(self, path: str) -> Any:
-        """A buffered reader that fetches ranges."""
+        """A file that fetches ranges.
+
+        Raises:
+            FileNotFoundError: There is no such object.
+            SplitError: The store does not answer; also while reading.
+        """
         import obstore
         import pyarrow as pa
 
-        reader = obstore.open_reader(self.client, path, buffer_size=REMOTE_BUFFER)
-        return pa.PythonFile(reader, mode="r")
+        with self._asking("opened", path):
+            size = obstore.head(self.client, path)["size"]
+        return pa.PythonFile(
+            Ranges(lambda start, end: self.range(path, start, end), size), mode="r"
+        )
 
-    def put_new(self, path: str, local: Path) -> bool:
-        """A conditional put (``If-None-Match: *``) of the whole object."""
+    def range(self, path: str, start: int, end: int) -> bytes:
+        """Some bytes of an object."""
         import obstore
 
-        try:
-            obstore.put(self.client, path, local, mode="create", use_multipart=False)
-        except obstore.exceptions.AlreadyExistsError:
-            return False
-        return True
+        with self._asking("read", path):
+            return self._again(
+                lambda: bytes(obstore.get_range(self.client, path, start=start, end=end))
+            )
+
+    def put_new(self, path: str, local: Path) -> bool:
+        """A conditional put (``If-None-Match: *``) of the whole object.
+
+        If an answer was lost, the object that is there may be this one: False all the same, and
+        its footer tells.
+        """
+        return self._put(path, local, new=True) == "new"
 
     def replace(self, path: str, local: Path) -> None:
         """A plain put, which is atomic."""
-        import obstore
-
-        obstore.put(self.client, path, local, use_multipart=False)
+        self._put(path, local)
 
     def create(self, path: str, content: bytes) -> bool:
         """A conditional put."""
-        import obstore
-
-        try:
-            obstore.put(self.client, path, content, mode="create")
-        except obstore.exceptions.AlreadyExistsError:
-            return False
-        return True
+        there = self._put(path, content, new=True, kind=JobError)
+        return there == "new" or (there == "unsure" and self.read(path) == content)
 
     def read(self, path: str) -> bytes | None:
         """A plain get."""
         import obstore
 
-        try:
-            return bytes(obstore.get(self.client, path).bytes())
-        except FileNotFoundError:
-            return None
+        with suppress(FileNotFoundError), self._asking("read", path, kind=JobError):
+            return self._again(lambda: bytes(obstore.get(self.client, path).bytes()))
+        return None
 
     def names(self, directory: str) -> list[str]:
         """The common prefixes below a prefix."""
         import obstore
 
-        found = obstore.list_with_delimiter(self.client, directory)["common_prefixes"]
-        return [prefix.rstrip("/").rpartition("/")[2] for prefix in found]
+        with self._asking("listed", directory, kind=JobError):
+            found = self._again(lambda: obstore.list_with_delimiter(self.client, directory))
+        return [prefix.rstrip("/").rpartition("/")[2] for prefix in found["common_prefixes"]]
 
     def put(self, path: str, content: bytes) -> None:
         """A plain put."""
-        import obstore
-
-        obstore.put(self.client, path, content)
+        self._put(path, content)
 
     def delete(self, path: str) -> None:
         """A plain delete."""
         import obstore
 
-        with suppress(FileNotFoundError):
-            obstore.delete(self.client, path)
+        with suppress(FileNotFoundError), self._asking("removed", path):
+            self._again(lambda: obstore.delete(self._once, path), tries=MANY)
 
     def scratch(self) -> Path:
         """In the machine's temporary directory, one per output."""
@@ -125,6 +229,54 @@ class RemoteStore(Store):
         name = hashlib.sha256(self.root.encode()).hexdigest()[:12]
         return Path(tempfile.gettempdir()) / f"shardscribe-{os.getuid()}" / name
 
+    def _put(
+        self,
+        path: str,
+        content: bytes | Path,
+        *,
+        new: bool = False,
+        kind: type[ShardscribeError] = SplitError,
+    ) -> str:
+        """Puts an object in one piece.
+
+        Returns:
+            ``new``; or, of a conditional put, ``there`` for another's object, and ``unsure`` if
+            it may be what an earlier try of this call put there.
+        """
+        import obstore
+
+        tried = 0
+
+        def once() -> str:
+            nonlocal tried
+            tried += 1
+            try:
+                mode: Any = "create" if new else "overwrite"
+                obstore.put(self._once, path, content, mode=mode, use_multipart=False)
+            except obstore.exceptions.AlreadyExistsError:
+                return "unsure" if tried > 1 else "there"
+            except FileNotFoundError as error:
+                raise OSError(f"there is no such bucket: {_reason(error)}") from error
+            return "new"
+
+        with self._asking("written", path, kind=kind):
+            return self._again(once, tries=MANY)
+
+    def _again(self, call: Callable[[], T], *, tries: int = FEW) -> T:
+        """Calls again what obstore does not: answers cut short, and puts and removals at all."""
+        from obstore.exceptions import GenericError
+
+        until = time.monotonic() + (PATIENCE if self._asked else FIRST_PATIENCE)
+        for number in range(tries):
+            pause = min(FIRST_PAUSE * 2**number, LONGEST_PAUSE)
+            try:
+                return call()
+            except GenericError:
+                if number + 1 == tries or time.monotonic() + pause > until:
+                    raise
+            time.sleep(pause)
+        raise AssertionError("there is at least one try")
+
 
 def _remote_entry(item: Any) -> Entry:
     version = (item["e_tag"] or "").strip('"') or item["last_modified"].isoformat()
@@ -132,4 +284,9 @@ def _remote_entry(item: Any) -> Entry:
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    """What a store said, without what it repeats of the request."""
+    text, _, body = str(error).partition("Debug source:")[0].partition("<")
+    said = [re.search(rf"<{tag}>([^<]*)</{tag}>", f"<{body}") for tag in ("Code", "Message")]
+    text += ": ".join(found[1] for found in said if found)
+    text = re.sub(r"://[^/\s@]*@", "://", re.sub(r"\?\S*", "", text))
+    return " ".join(text.split())[:400]

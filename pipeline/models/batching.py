@@ -1,7 +1,7 @@
 """Batches of about the same work: texts sorted by length, cut by padded tokens, not by rows.
 
 A batch is padded to its longest text, so what it costs is rows x longest. Sorting puts texts of
-one length together; the budget bounds the product.
+one length together; the budget bounds the product, the slack what of it is padding.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def batches(lengths: Sequence[int], *, budget: int) -> list[list[int]]:
+def batches(lengths: Sequence[int], *, budget: int, slack: int | None = None) -> list[list[int]]:
     """Cuts sequences into batches, longest first.
 
     Longest first, so that a batch that does not fit the device's memory shows at once.
@@ -17,6 +17,8 @@ def batches(lengths: Sequence[int], *, budget: int) -> list[list[int]]:
     Args:
         lengths: Tokens of each sequence, special tokens included.
         budget: The most padded tokens in a batch. A sequence longer than that stands alone.
+        slack: The most padding in a batch, in tokens: about what starting another batch costs.
+            Without it, padding alone never ends a batch.
 
     Returns:
         Indices into `lengths`: each exactly once, within a batch by falling length.
@@ -28,7 +30,14 @@ def batches(lengths: Sequence[int], *, budget: int) -> list[list[int]]:
     start = 0
     while start < len(order):
         longest = max(1, lengths[order[start]])
-        stop = start + max(1, budget // longest)
+        stop = min(len(order), start + max(1, budget // longest))
+        if slack is not None and longest - lengths[order[stop - 1]] > 0:
+            padding = longest - lengths[order[start]]
+            for at in range(start + 1, stop):
+                padding += longest - lengths[order[at]]
+                if padding > slack:
+                    stop = at
+                    break
         out.append(order[start:stop])
         start = stop
     return out

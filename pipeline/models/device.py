@@ -12,6 +12,9 @@ from pipeline.errors import JobError
 
 CPU_BUDGET = 2048  # padded tokens: 2 cores, MiniLM; 1,024 and 4,096 were both slower
 GPU_BUDGET = 65_536
+# What starting another batch costs, in tokens of computing.
+CPU_SLACK = 64
+GPU_SLACK = 4096
 
 
 class Device:
@@ -41,7 +44,9 @@ class Device:
         self.name = name
         self.dtype_name = dtype
         self.dtype: Any = getattr(torch, dtype)
-        self.default_budget = GPU_BUDGET if name.startswith("cuda") else CPU_BUDGET
+        on_gpu = name.startswith("cuda")
+        self.default_budget = GPU_BUDGET if on_gpu else CPU_BUDGET
+        self.slack = GPU_SLACK if on_gpu else CPU_SLACK
         self.busy_seconds = 0.0
         self.tokens = 0
         self.padded_tokens = 0

@@ -157,7 +157,11 @@ class Model:
         return out
 
     def _cut(self, indices: Sequence[int], lengths: Sequence[int], factor: int) -> deque[list[int]]:
-        cut = batches([lengths[i] for i in indices], budget=self.budget * factor)
+        cut = batches(
+            [lengths[i] for i in indices],
+            budget=self.budget * factor,
+            slack=self.device.slack * factor,
+        )
         return deque([indices[at] for at in batch] for batch in cut)
 
     def _run(

@@ -85,7 +85,9 @@ class Abstractive:
     def _chat_frame(self, instruction: str) -> tuple[list[int], list[int]]:
         """The tokens that the chat template puts before and after the text."""
         laid_out = self.model.tokenizer.apply_chat_template(
-            [{"role": "user", "content": f"{instruction}\n\n{MARK}"}],
+            # Small models lose sight of an instruction that stands before a long text: with
+            # SmolLM2, 2 of 5 reviews were answered instead of summarized, after it none.
+            [{"role": "user", "content": f"{MARK}\n\n{instruction}"}],
             tokenize=False,
             add_generation_prompt=True,
         )

@@ -14,7 +14,7 @@ from pipeline.tasks.task import Annotate, Task, TaskOptions
 if TYPE_CHECKING:
     import pyarrow as pa
 
-INSTRUCTION = "Summarize the following text in one or two sentences."
+INSTRUCTION = "Summarize the text above in one or two sentences."
 SENTENCES = 3
 MAX_NEW_TOKENS = 96
 
@@ -50,7 +50,7 @@ class SummarizeOptions(TaskOptions):
     instruction: str | None = Field(
         None,
         title="Instruction",
-        description="abstractive: what a chat model is asked to do with the text, or the prefix "
+        description="abstractive: what a chat model is asked to do, after the text; or the prefix "
         "that a sequence-to-sequence model was trained with (T5: `summarize: `).",
     )
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 import pytest
 from chaos_jobs import SLOW, Cluster, Job, kill_all, take, wait_for, write_lake
 
-
 pytestmark = pytest.mark.chaos
 
 KILLS = 31
@@ -51,8 +50,8 @@ class Killer:
 
     def wait(self, process, what: str) -> None:
         """Until a random moment of the start, or some way into the annotating."""
-        if self.chance.random() < 0.35 and what != "actor":
-            time.sleep(self.chance.uniform(0, 5))
+        if self.chance.random() < 0.5 and what != "actor":
+            time.sleep(self.chance.uniform(0, 4))
             return
         before = len(self.job.outputs())
         more = self.chance.randint(1, 6)
@@ -117,9 +116,8 @@ def test_an_actor_that_is_killed_costs_the_run_nothing_but_time(
     job.assert_right(undisturbed)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_lets_the_splits_in_flight_end_and_the_same_command_finishes(
-    lake, tiny_model, undisturbed, tmp_path, number
+def test_ctrl_c_lets_the_splits_in_flight_end_and_the_same_command_finishes(
+    lake, tiny_model, undisturbed, tmp_path
 ):
     """Ray is started by the run; Ctrl-C on a terminal goes to every process of the group."""
     few = take(lake, tmp_path / "lake", 60)
@@ -128,10 +126,7 @@ def test_a_signal_lets_the_splits_in_flight_end_and_the_same_command_finishes(
         wait_for(lambda: len(job.outputs()) >= 3, seconds=60, what=job.said)
         before = set(job.outputs())
         asked = time.monotonic()
-        if number == signal.SIGINT:
-            os.killpg(process.pid, number)
-        else:
-            process.send_signal(number)
+        os.killpg(process.pid, signal.SIGINT)
         code = process.wait(60)
         took = time.monotonic() - asked
     assert code == 3, job.said()
@@ -152,11 +147,11 @@ def test_a_signal_lets_the_splits_in_flight_end_and_the_same_command_finishes(
 def test_long_splits_are_waited_for_only_so_long_and_a_second_signal_stops_at_once(
     cluster, tiny_model, tmp_path
 ):
-    slow = write_lake(tmp_path / "lake", files=2, rows=40_000, words=60, seed=2)
+    slow = write_lake(tmp_path / "lake", files=2, rows=20_000, words=60, seed=2)
     job = Job(tmp_path, lake=slow, model=tiny_model, compute=SLOW)
     for signals, soonest, latest in ((2, 0, 8), (1, 10, 25)):
+        job.log.unlink(missing_ok=True)
         with job.process("--address", cluster.address) as process:
-            job.log.unlink(missing_ok=True)
             wait_for(lambda: "annotating" in job.said(), seconds=60, what=job.said)
             process.send_signal(signal.SIGTERM)
             asked = time.monotonic()
@@ -167,9 +162,10 @@ def test_long_splits_are_waited_for_only_so_long_and_a_second_signal_stops_at_on
             took = time.monotonic() - asked
         assert code == 3, job.said()
         assert soonest <= took < latest, f"{signals} signals: {took:.1f} s"
+        assert f"what is committed stays; to go on: shardscribe run {job.file}" in job.said()
         assert job.outputs() == []
         wait_for(lambda: not cluster.actors(), seconds=10, what="the actor is killed")
     # How large a batch may be is no part of what a job gives: the rest goes fast.
     assert job.finish("--address", cluster.address, "--set", "compute.batch_tokens=auto") == 0
-    assert job.summaries()[-1]["rows"]["annotated"] == 80_000
+    assert job.summaries()[-1]["rows"]["annotated"] == 40_000
     assert job.scratch() == []

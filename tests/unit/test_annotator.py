@@ -75,7 +75,17 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Annot
             "tasks": {name: {"kind": "ner", "model": "none"} for name in tasks},
             **job,
         }
-        plan = WorkPlan(Job.model_validate(data), {}, {"none": "r1"}, {}, "f", "0", "cpu", 1)
+        plan = WorkPlan(
+            Job.model_validate(data),
+            {},
+            {"none": "r1"},
+            {},
+            "f",
+            "0",
+            "cpu",
+            1,
+            data["input"]["path"],
+        )
         return Annotator(plan, name="w1")
 
     return made
@@ -189,7 +199,7 @@ def test_rows_are_annotated_bad_or_skipped(texts: list[str | None]) -> None:
                 "tasks": {name: {"kind": "ner", "model": "none"} for name in ("one", "two")},
             }
         )
-        annotator = Annotator(WorkPlan(job, {}, {}, {}, "f", "0", "cpu", 1))
+        annotator = Annotator(WorkPlan(job, {}, {}, {}, "f", "0", "cpu", 1, job.input.path))
     rows, window = rows_of(annotator, texts)
     for found in (window.rows, *window.tasks.values()):
         assert found.rows == found.annotated + found.bad + found.skipped == len(texts)

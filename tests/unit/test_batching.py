@@ -93,3 +93,21 @@ def test_padded_tokens_count_rows_times_the_longest() -> None:
 def test_a_budget_below_one_token_is_refused(budget: int) -> None:
     with pytest.raises(ValueError, match="at least 1 token"):
         batches([1], budget=budget)
+
+
+@given(lengths=LENGTHS, budget=BUDGETS, slack=st.integers(0, 300))
+def test_no_batch_holds_more_padding_than_the_slack(
+    lengths: list[int], budget: int, slack: int
+) -> None:
+    plan = batches(lengths, budget=budget, slack=slack)
+    assert sorted(index for batch in plan for index in batch) == list(range(len(lengths)))
+    for batch in plan:
+        width = max(1, *(lengths[index] for index in batch))
+        padding = len(batch) * width - sum(lengths[index] for index in batch)
+        assert padding <= slack or len(batch) == 1
+        assert len(batch) == 1 or len(batch) * width <= budget
+
+
+def test_a_batch_ends_where_padding_would_cost_more_than_another_batch() -> None:
+    assert batches([10, 10, 9, 2, 2], budget=1000, slack=5) == [[0, 1, 2], [3, 4]]
+    assert batches([10, 10, 9, 2, 2], budget=1000) == [[0, 1, 2, 3, 4]]

@@ -1,6 +1,7 @@
 """A dataset's files, its splits, and what is left to do."""
 
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -261,15 +262,16 @@ def split_of(path: str, version: str = "v1") -> Split:
 def plan(splits: list[Split], outputs: dict[str, dict[str, Any]], **options: Any) -> Any:
     read: list[str] = []
 
-    def read_footer(path: str) -> dict[str, Any]:
-        read.append(path)
-        return outputs[path]
+    def footers(paths: Sequence[str]) -> Iterator[dict[str, Any]]:
+        for path in paths:
+            read.append(path)
+            yield outputs[path]
 
     made = make_plan(
         splits,
         [Entry(path, 5, "o") for path in outputs],
         files=len(splits),
-        read_footer=read_footer,
+        footers=footers,
         fingerprint=FINGERPRINT,
         **options,
     )

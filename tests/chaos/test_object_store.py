@@ -1,0 +1,226 @@
+"""Jobs from S3 to S3: faults of the store, kills of the driver, two runs at once."""
+
+import json
+import os
+import random
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import chaos_jobs
+import pytest
+from chaos_jobs import SLOW, Cluster, Job, take, wait_for
+from s3_server import SECRET, Faults, S3Server, s3_server
+
+from pipeline.lake.store import open_store
+
+pytestmark = pytest.mark.chaos
+
+KILLS = 12
+FILES = 100
+SEED = 20_261_122
+LEASE = "_shardscribe/lease.json"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[S3Server]:
+    """Found by the processes that are started here, those of the Ray cluster too."""
+    before = dict(chaos_jobs.ENVIRONMENT)
+    with s3_server() as running:
+        chaos_jobs.ENVIRONMENT.update(running.environ)
+        yield running
+    chaos_jobs.ENVIRONMENT.clear()
+    chaos_jobs.ENVIRONMENT.update(before)
+
+
+@pytest.fixture(scope="module")
+def s3_cluster(server) -> Iterator[Cluster]:
+    cluster = Cluster()
+    cluster.start()
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+def s3(server) -> Iterator[S3Server]:
+    """The server, without faults at the start and the end of each test."""
+    server.faults = None
+    server.log.clear()
+    yield server
+    server.faults = None
+
+
+class S3Job(Job):
+    """A job whose input and output are in the bucket.
+
+    Its `output` is a local copy, made by `fetch`.
+    """
+
+    def __init__(self, folder: Path, *, lake: Path, model: Path) -> None:
+        self.away = f"s3://lake/{folder.name}"
+        self.store = open_store(f"{self.away}/annotated")
+        super().__init__(
+            folder,
+            lake=lake,
+            model=model,
+            input={"path": f"{self.away}/reviews"},
+            output={"path": self.store.root},
+            compute={**SLOW, "cpus_per_worker": 1},
+        )
+        reviews = open_store(f"{self.away}/reviews")
+        for path in lake.glob("*.parquet"):
+            reviews.put(path.name, path.read_bytes())
+
+    def fetch(self) -> None:
+        shutil.rmtree(self.output, ignore_errors=True)
+        runs = [f"_shardscribe/runs/{run}/summary.json"
+                for run in self.store.names("_shardscribe/runs")]  # fmt: skip
+        for name in [*self.outputs(), *runs]:
+            content = self.store.read(name)
+            if content is not None:
+                (self.output / name).parent.mkdir(parents=True, exist_ok=True)
+                (self.output / name).write_bytes(content)
+
+    def outputs(self) -> list[str]:
+        return sorted(entry.path for entry in self.store.entries())
+
+    def scratch(self) -> list[str]:
+        return sorted(path.name for path in self.store.scratch().glob("*"))
+
+    def status(self) -> dict:
+        """What ``status --json`` says."""
+        before = len(self.said())
+        assert self.finish("--json", verb="status") == 0, self.said()[before:]
+        return json.loads(self.said()[before:].strip().splitlines()[-1])
+
+    def assert_right(self, expected: dict[int, dict], *, note: str = "") -> None:
+        self.fetch()
+        super().assert_right(expected, note=note)
+        assert self.store.read(LEASE) is None, note
+        assert SECRET not in self.said()
+
+
+@pytest.fixture
+def job(s3, lake, tiny_model, tmp_path) -> S3Job:
+    return S3Job(tmp_path, lake=take(lake, tmp_path / "lake", 30), model=tiny_model)
+
+
+def test_from_s3_to_s3_a_job_gives_what_it_gives_locally(s3_cluster, job, undisturbed):
+    assert job.finish("--address", s3_cluster.address) == 0, job.said()
+    job.assert_right(undisturbed)
+    [summary] = job.summaries()
+    assert summary["splits"] == {
+        "total": 30, "done_before": 0, "done": 30, "failed": 0, "left": 0,
+    }  # fmt: skip
+    found = job.status()
+    assert (found["total"], found["left"], found["files"]) == (30, 0, 30)
+    assert found["rows"] == {"rows": 900, "annotated": 900, "bad": 0, "skipped": 0}
+    assert found["bytes"] == summary["bytes_out"]
+    assert job.finish("--address", s3_cluster.address) == 0
+    assert "nothing to do" in job.said()
+
+
+def test_a_faulty_store_costs_time_alone(s3_cluster, s3, job, undisturbed):
+    s3.faults = Faults(error=0.05, slow=0.05, reset=0.05, lost=0.15, cut=0.15, seed=SEED)
+    code = job.finish("--address", s3_cluster.address)
+    seen, s3.faults = s3.faults.seen, None
+    assert code == 0, f"{seen}\n{job.said()}"
+    print(f"seed {SEED}: {dict(seen)}")
+    assert all(seen[kind] >= 2 for kind in ("error", "slow", "reset", "lost", "cut")), seen
+    job.assert_right(undisturbed, note=str(seen))
+    [summary] = job.summaries()
+    assert (summary["splits"]["done"], summary["workers_lost"]) == (30, 0)
+    # Puts whose answer was lost were made again, and what was there was adopted.
+    puts = [path for method, path, _ in s3.log if method == "PUT" and "/annotated/part" in path]
+    assert len(puts) > len(set(puts)) == 30
+
+
+def test_a_store_that_is_away_for_some_seconds_is_waited_for(s3_cluster, s3, job, undisturbed):
+    with job.process("--address", s3_cluster.address) as process:
+        wait_for(lambda: len(job.outputs()) >= 5, seconds=60, what=job.said)
+        s3.faults = Faults(reset=1.0)
+        time.sleep(4)
+        s3.faults = None
+        assert process.wait(90) == 0, job.said()
+    job.assert_right(undisturbed)
+    [summary] = job.summaries()
+    assert (summary["splits"]["done"], summary["splits"]["failed"]) == (30, 0)
+
+
+def test_after_many_kills_of_the_driver_the_same_command_finishes(
+    s3_cluster, s3, lake, tiny_model, undisturbed, tmp_path
+):
+    job = S3Job(tmp_path, lake=take(lake, tmp_path / "lake", FILES), model=tiny_model)
+    chance = random.Random(SEED)
+    committed = []
+    for number in range(KILLS):
+        with job.process("--address", s3_cluster.address) as process:
+            if number % 3 == 2:  # some hit the start
+                time.sleep(chance.uniform(0, 3))
+            else:
+                wanted = len(job.outputs()) + chance.randint(1, 8)
+                wait_for(lambda n=wanted: len(job.outputs()) >= n, seconds=60, what=job.said)
+                time.sleep(chance.uniform(0, 0.15))
+            assert process.poll() is None, f"{committed}\n{job.said()[-3000:]}"
+            os.kill(process.pid, 9)
+            process.wait(10)
+        committed.append(len(job.outputs()))
+    note = f"seed {SEED}: killed at {committed} of {FILES} files"
+    print(note)
+    assert committed == sorted(committed), note
+    assert 20 < committed[-1] < FILES, note
+    wait_for(lambda: not s3_cluster.actors(), seconds=20, what="the actors of killed drivers end")
+    assert job.finish("--address", s3_cluster.address) == 0, f"{note}\n{job.said()[-3000:]}"
+    job.assert_right(undisturbed, note=note)
+    last = job.summaries()[-1]["splits"]
+    assert last["done_before"] >= committed[-1], note
+    assert last["done_before"] + last["done"] == FILES, note
+
+
+def run_both(job: S3Job, cluster: Cluster, meanwhile=lambda: time.sleep(0.1)) -> list[int]:
+    """The exit codes of two runs that are started together."""
+    with ExitStack() as stack:
+        both = [stack.enter_context(job.process("--address", cluster.address)) for _ in range(2)]
+        deadline = time.monotonic() + 90
+        while any(process.poll() is None for process in both):
+            assert time.monotonic() < deadline, job.said()
+            meanwhile()
+        return [process.returncode for process in both]
+
+
+def test_of_two_runs_at_once_one_works(s3_cluster, job, undisturbed):
+    assert sorted(run_both(job, s3_cluster)) == [0, 4], job.said()
+    assert "holds the output" in job.said()
+    job.assert_right(undisturbed)
+    assert len(job.summaries()) == 1
+
+
+def test_without_the_lease_two_runs_at_once_give_what_one_gives(s3_cluster, job, undisturbed):
+    def lose_the_lease() -> None:
+        job.store.delete(LEASE)
+        time.sleep(0.01)
+
+    assert run_both(job, s3_cluster, lose_the_lease) == [0, 0], job.said()
+    job.assert_right(undisturbed)
+    runs = job.summaries()
+    assert [run["workers"] for run in runs] == [1, 1], "they did not work at the same time"
+    assert sum(run["splits"]["done"] for run in runs) >= 30
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"AWS_ACCESS_KEY_ID": "AKIDUNKNOWN"}, "InvalidAccessKeyId"),
+        ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "AWS_ENDPOINT_URL"),
+        ({"AWS_ALLOW_HTTP": "false"}, "AWS_ALLOW_HTTP=true"),
+    ],
+)
+def test_a_store_that_can_not_be_used_ends_the_run_in_a_line(job, environment, said):
+    began = time.monotonic()
+    assert job.finish(**environment) == 2, job.said()
+    assert time.monotonic() - began < 20
+    assert said in job.said()
+    assert len(job.said().strip().splitlines()) == 1, job.said()
+    assert SECRET not in job.said()
