@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import socket
 import threading
 import time
@@ -225,7 +226,7 @@ def _annotate(
     from pipeline.engine.scheduler import Scheduler
 
     compute = pinned.checked.job.compute
-    with ray_cluster(address, stop=stop) as nodes:
+    with ray_cluster(address) as nodes:
         shape = shape_of(compute, nodes())
         if address is None and not places(shape, nodes()):
             raise JobError(
@@ -249,9 +250,7 @@ def _annotate(
 
 
 @contextmanager
-def ray_cluster(
-    address: str | None, *, stop: Callable[[], int] = lambda: 0
-) -> Iterator[Callable[[], list[dict[str, float]]]]:
+def ray_cluster(address: str | None) -> Iterator[Callable[[], list[dict[str, float]]]]:
     """Connects to Ray, or starts it on this machine for as long as the block runs.
 
     Yields:
@@ -283,7 +282,7 @@ def ray_cluster(
     try:
         if address is not None:
             _knock(address)
-        _init(options, stop)
+        _init(options)
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise RunError(
@@ -296,27 +295,18 @@ def ray_cluster(
         ray.shutdown()
 
 
-def _init(options: Mapping[str, Any], stop: Callable[[], int]) -> None:
-    """Connects in a thread: in the main one, Ray puts its own handler in the place of ours for
-    SIGTERM, and nobody would hear Ctrl-C for seconds."""
+def _init(options: Mapping[str, Any]) -> None:
+    """Ray puts its own handler for SIGTERM in the place of ours, which knows how to drain.
+
+    Connecting in another thread would spare it, but the processes that Ray starts end with the
+    thread that started them.
+    """
     import ray
 
-    failed: list[Exception] = []
-
-    def connect() -> None:
-        try:
-            ray.init(**options)
-        except Exception as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=connect, name="ray.init", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(0.1)
-        if stop():
-            raise Interrupted("interrupted while Ray was starting")
-    if failed:
-        raise failed[0]
+    ours = signal.getsignal(signal.SIGTERM)
+    ray.init(**options)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, ours)
 
 
 def _knock(address: str) -> None:
