@@ -247,7 +247,7 @@ def test_a_chat_model_writes_greedily_what_it_writes_for_each_text_alone() -> No
     tokenizer, module = annotate.model.tokenizer, annotate.model.module
     for text, row in zip(texts, answer.column.to_pylist(), strict=True):
         prompt = tokenizer.apply_chat_template(
-            [{"role": "user", "content": f"{_instruction()}\n\n{text}"}],
+            [{"role": "user", "content": f"{text}\n\n{_instruction()}"}],
             tokenize=False,
             add_generation_prompt=True,
         )
