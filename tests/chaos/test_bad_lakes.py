@@ -384,15 +384,22 @@ def test_an_output_that_turns_read_only_in_the_middle_loses_nothing_that_is_comm
     with this.process("--address", cluster.address) as process:
         wait_for(lambda: len(this.outputs()) >= 2, seconds=60, what=this.said)
         if disk.mounts:
-            # Over itself: what is open for writing stays so, and what comes now is refused.
-            over = ["mount", "--bind", str(this.output), str(this.output)]
-            subprocess.run(over, check=True)
-            subprocess.run(["mount", "-o", "remount,bind,ro", str(this.output)], check=True)
+            # Over itself: what is open for writing stays so, and what comes now is refused. Made
+            # read-only elsewhere first, where nobody writes: a mount in use can't be.
+            aside = disk.where.parent / "aside"
+            aside.mkdir()
+            for command in (
+                ["mount", "--bind", str(this.output), str(aside)],
+                ["mount", "-o", "remount,bind,ro", str(aside)],
+                ["mount", "--bind", str(aside), str(this.output)],
+            ):
+                subprocess.run(command, check=True)
         else:
             process.terminate()
         code = process.wait(90)
     if disk.mounts:
-        subprocess.run(["umount", str(this.output)], check=True)
+        for mounted in (this.output, aside):
+            subprocess.run(["umount", str(mounted)], check=True)
     assert code == (1 if disk.mounts else 3), this.said()
     done = len(this.outputs())
     assert 2 <= done < 12
