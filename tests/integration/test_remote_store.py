@@ -14,7 +14,7 @@ from s3_server import KEY, SECRET, Faults, s3_server
 
 from pipeline.engine.lease import Lease
 from pipeline.errors import JobError, OutputBusy, ShardscribeError, SplitError
-from pipeline.lake import remote
+from pipeline.lake import ranges, remote
 from pipeline.lake.dataset import Dataset, splits_of
 from pipeline.lake.publish import OutputFile, read_footer
 from pipeline.lake.reader import open_split
@@ -170,12 +170,16 @@ def test_a_small_file_is_one_look_and_one_get(store, s3):
     assert [method for method, *_ in s3.log] == ["HEAD", "GET"]
 
 
+def as_file(store, path, size):
+    return ranges.Ranges(lambda start, end: store.range(path, start, end), size)
+
+
 def test_reading_is_like_reading_a_file(store):
-    raw = os.urandom(3 * remote.BLOCK + 17)
+    raw = os.urandom(3 * ranges.BLOCK + 17)
     store.put("raw", raw)
-    file, same = remote._Ranges(store, "raw", len(raw)), io.BytesIO(raw)
-    steps = [(0, 10), (5, remote.BLOCK), (remote.BLOCK - 3, 6), (len(raw) - 5, 100),
-             (len(raw) + 5, 1), (0, -1), (2 * remote.BLOCK, remote.BLOCK)]  # fmt: skip
+    file, same = as_file(store, "raw", len(raw)), io.BytesIO(raw)
+    steps = [(0, 10), (5, ranges.BLOCK), (ranges.BLOCK - 3, 6), (len(raw) - 5, 100),
+             (len(raw) + 5, 1), (0, -1), (2 * ranges.BLOCK, ranges.BLOCK)]  # fmt: skip
     for at, size in steps:
         assert file.seek(at) == same.seek(at)
         assert file.read(size) == same.read(size)
@@ -184,12 +188,12 @@ def test_reading_is_like_reading_a_file(store):
 
 
 def test_few_blocks_of_a_file_are_kept(store, monkeypatch):
-    monkeypatch.setattr(remote, "BLOCK", 1000)
+    monkeypatch.setattr(ranges, "BLOCK", 1000)
     raw = os.urandom(100_000)
     store.put("raw", raw)
-    file = remote._Ranges(store, "raw", len(raw))
+    file = as_file(store, "raw", len(raw))
     assert b"".join(iter(lambda: file.read(700), b"")) == raw
-    assert len(file._blocks) == remote.BLOCKS_KEPT
+    assert len(file._blocks) == ranges.BLOCKS_KEPT
 
 
 @pytest.mark.parametrize("address", ["{0}", "{0}/", "{0}/x/*.parquet", "{0}/x/a.parquet"])

@@ -62,5 +62,6 @@ def test_the_time_for_a_split_does_not_grow_when_one_worker_fails_all_it_gets(
         million.work(Plan(todo=splits), Scheduler(splits), NoTally(), broken="worker-0")
         return time.process_time() - started
 
-    small, large = min(seconds(2_500) for _ in range(2)), seconds(25_000)
+    # The least of three: what another program does to the caches is not the scheduler's.
+    small, large = (min(seconds(count) for _ in range(3)) for count in (2_500, 25_000))
     assert large < 25 * small, f"ten times the splits took {large / small:.0f} times as long"
