@@ -26,7 +26,8 @@ from pipeline.lake.reader import (
 )
 from pipeline.lake.store import Entry, open_store
 from pipeline.models.device import Device
-from pipeline.models.model import Models, raise_if_fatal, row_error
+from pipeline.models.load import Models
+from pipeline.models.model import raise_if_fatal, row_error
 from pipeline.models.resolve import here
 from pipeline.tasks import Annotate, Annotated
 

@@ -7,9 +7,88 @@ one length together; the budget bounds the product, the slack what of it is padd
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 
-def batches(lengths: Sequence[int], *, budget: int, slack: int | None = None) -> list[list[int]]:
+@dataclass(frozen=True)
+class Sequences:
+    """What a model is given: runs of one array of tokens, special tokens around each.
+
+    Attributes:
+        ids: Integers of shape [tokens].
+        starts: First token of each sequence, of shape [sequences].
+        stops: One past its last token.
+        prefix: Special tokens before each sequence.
+        suffix: Special tokens after each sequence.
+    """
+
+    ids: np.ndarray
+    starts: np.ndarray
+    stops: np.ndarray
+    prefix: Sequence[int] = ()
+    suffix: Sequence[int] = ()
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int]]) -> Sequences:
+        """Sequences that are whole already, special tokens included."""
+        lengths = np.array([len(row) for row in rows], dtype=np.int64)
+        ends = np.cumsum(lengths)
+        flat = [np.zeros(0, dtype=np.int64), *(np.asarray(row, dtype=np.int64) for row in rows)]
+        return cls(np.concatenate(flat), ends - lengths, ends)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each sequence, special tokens included."""
+        return np.asarray(self.stops - self.starts + (len(self.prefix) + len(self.suffix)))
+
+    def take(self, rows: np.ndarray) -> Sequences:
+        """Some of the sequences."""
+        return Sequences(self.ids, self.starts[rows], self.stops[rows], self.prefix, self.suffix)
+
+    def padded(
+        self, rows: Sequence[int], *, pad_id: int, left: bool = False
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Some of the sequences as one array.
+
+        Args:
+            rows: Which.
+            pad_id: Fills the rest.
+            left: Whether the rest is on the left.
+
+        Returns:
+            Int64 ids of shape [rows, longest], and the mask of the same shape, 0 on padding;
+            None where nothing is padded.
+        """
+        at = np.asarray(rows, dtype=np.int64)
+        before, after = len(self.prefix), len(self.suffix)
+        content = (self.stops - self.starts)[at]
+        lengths = content + before + after
+        longest = int(lengths.max())
+        steps = np.arange(longest)
+        first = (longest - lengths if left else np.zeros_like(lengths))[:, None]
+        where = steps - first - before
+        inside = (where >= 0) & (where < content[:, None])
+        source = np.where(inside, self.starts[at][:, None] + where, 0)
+        out = np.where(inside, self.ids[source] if len(self.ids) else 0, pad_id).astype(np.int64)
+        if before:
+            np.put_along_axis(out, first + np.arange(before), np.array([self.prefix]), axis=1)
+        if after:
+            ends = first + before + content[:, None] + np.arange(after)
+            np.put_along_axis(out, ends, np.array([self.suffix]), axis=1)
+        if int(lengths.sum()) == out.size:
+            return out, None
+        mask = (steps >= first) & (steps < first + lengths[:, None])
+        return out, mask.astype(np.int64)
+
+
+def batches(
+    lengths: Sequence[int] | np.ndarray, *, budget: int, slack: int | None = None
+) -> list[list[int]]:
     """Cuts sequences into batches, longest first.
 
     Longest first, so that a batch that does not fit the device's memory shows at once.
@@ -25,20 +104,20 @@ def batches(lengths: Sequence[int], *, budget: int, slack: int | None = None) ->
     """
     if budget < 1:
         raise ValueError(f"the budget must be at least 1 token, not {budget}")
-    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
+    sizes = np.asarray(lengths, dtype=np.int64)
+    order = np.argsort(-sizes, kind="stable")
+    falling = sizes[order]
+    total = np.concatenate([[0], np.cumsum(falling)])
     out: list[list[int]] = []
     start = 0
     while start < len(order):
-        longest = max(1, lengths[order[start]])
+        longest = max(1, int(falling[start]))
         stop = min(len(order), start + max(1, budget // longest))
-        if slack is not None and longest - lengths[order[stop - 1]] > 0:
-            padding = longest - lengths[order[start]]
-            for at in range(start + 1, stop):
-                padding += longest - lengths[order[at]]
-                if padding > slack:
-                    stop = at
-                    break
-        out.append(order[start:stop])
+        if slack is not None and falling[stop - 1] < longest:
+            ends = np.arange(start + 1, stop + 1)
+            padding = (ends - start) * longest - (total[start + 1 : stop + 1] - total[start])
+            stop = start + max(1, int(np.searchsorted(padding, slack, side="right")))
+        out.append(order[start:stop].tolist())
         start = stop
     return out
 

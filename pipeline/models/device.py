@@ -41,6 +41,12 @@ class Device:
             )
         if dtype == "auto":
             dtype = "bfloat16" if name.startswith("cuda") else "float32"
+        if name == "cpu" and not _is_native(dtype):
+            raise JobError(
+                f"compute.dtype is {dtype}, which the processor of this machine has no arithmetic "
+                "for: it would be slower than float32, not faster",
+                mend="Set compute.dtype to float32 or auto",
+            )
         self.name = name
         self.dtype_name = dtype
         self.dtype: Any = getattr(torch, dtype)
@@ -79,3 +85,13 @@ class Device:
                 self.busy_seconds += time.perf_counter() - started
                 self.tokens += tokens
                 self.padded_tokens += padded
+
+
+def _is_native(dtype: str) -> bool:
+    """Whether the processor computes in a dtype, rather than converting to float32 and back."""
+    import torch
+
+    if dtype == "float32":
+        return True
+    name = {"bfloat16": "_is_mkldnn_bf16_supported", "float16": "_is_mkldnn_fp16_supported"}[dtype]
+    return bool(getattr(torch.ops.mkldnn, name)())

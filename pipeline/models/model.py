@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.errors import JobError, OutOfMemory, RowError, ShardscribeError, WorkerLost
-from pipeline.models.batching import batches
+from pipeline.errors import OutOfMemory, RowError, ShardscribeError, WorkerLost
+from pipeline.models.batching import Sequences, batches
 from pipeline.models.device import Device
-from pipeline.models.resolve import ModelInfo, fetch
-
-# How a head is called in this project -> the transformers class that loads it.
-HEADS = {
-    "sequence-classification": "AutoModelForSequenceClassification",
-    "token-classification": "AutoModelForTokenClassification",
-    "encoder": "AutoModel",
-    "seq2seq": "AutoModelForSeq2SeqLM",
-    "causal": "AutoModelForCausalLM",
-}
+from pipeline.models.texts import Encoded, Texts, Tokens
+from pipeline.models.windows import Cuts, cut_all
 
 # A model that does not say how much it takes (T5's positions are relative) gets this much.
 FALLBACK_MAX_TOKENS = 512
@@ -68,13 +59,8 @@ class Model:
         self.device = device
         self.budget = budget
         self.folder = folder
-        # A copy: truncation and padding are switched off on ours and stay as they are on theirs.
-        self._backend = type(tokenizer.backend_tokenizer).from_str(
-            tokenizer.backend_tokenizer.to_str()
-        )
-        self._backend.no_truncation()
-        self._backend.no_padding()
-        self.prefix, self.suffix = _special_tokens(self._backend)
+        self.tokens = Tokens(tokenizer)
+        self.prefix, self.suffix = self.tokens.prefix, self.tokens.suffix
         self.max_tokens = _max_tokens(module, tokenizer)
 
     @property
@@ -87,22 +73,32 @@ class Model:
         """The head's labels, by class index."""
         return [str(self.config.id2label[i]) for i in range(self.config.num_labels)]
 
-    def encode(self, texts: Sequence[str]) -> list[Any]:
-        """Tokenizes texts whole, without special tokens, on all cores.
-
-        Returns:
-            One `tokenizers.Encoding` per text, with `ids` and character `offsets`.
-        """
-        encodings: list[Any] = self._backend.encode_batch(list(texts), add_special_tokens=False)
-        return encodings
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        """Tokenizes texts whole, without special tokens; `Texts` are tokenized once for all."""
+        if isinstance(texts, Texts):
+            return texts.encoded(self.tokens)
+        return self.tokens.encode(texts)
 
     def wrap(self, ids: Sequence[int]) -> list[int]:
         """Content tokens -> the sequence the model was trained on, special tokens around it."""
         return [*self.prefix, *ids, *self.suffix]
 
+    def windows(
+        self, encoded: Encoded, *, overlap: int = 0, first: bool = False
+    ) -> tuple[Sequences, Cuts]:
+        """Texts -> sequences that the model takes.
+
+        Args:
+            encoded: The texts' tokens.
+            overlap: Tokens shared by neighbouring windows of a text.
+            first: Only the first window of each text.
+        """
+        cuts = cut_all(encoded.starts, size=self.room, overlap=overlap, first=first)
+        return Sequences(encoded.ids, cuts.start, cuts.stop, self.prefix, self.suffix), cuts
+
     def infer(
         self,
-        sequences: Sequence[Sequence[int]],
+        sequences: Sequences | Sequence[Sequence[int]],
         forward: Forward,
         *,
         left_padded: bool = False,
@@ -125,14 +121,15 @@ class Model:
         Returns:
             Results in the order of `sequences`.
         """
-        lengths = [len(sequence) + extra_tokens for sequence in sequences]
+        if not isinstance(sequences, Sequences):
+            sequences = Sequences.of(sequences)
         out = Inference([None] * len(sequences))
-        for index, sequence in enumerate(sequences):
-            if not sequence:
-                out.failures[index] = RowError("the model sees no token in it", code="no_tokens")
-        good = [index for index in range(len(sequences)) if index not in out.failures]
+        for index in np.flatnonzero(sequences.lengths == 0).tolist():
+            out.failures[index] = RowError("the model sees no token in it", code="no_tokens")
+        good = np.flatnonzero(sequences.lengths > 0)
+        lengths = sequences.lengths + extra_tokens
         queue = self._cut(good, lengths, budget_factor)
-        total, ended = max(1, sum(lengths)), 0
+        total, ended = max(1, int(lengths.sum())), 0
         while queue:
             batch = queue.popleft()
             try:
@@ -143,58 +140,52 @@ class Model:
                 if not half:
                     out.failures[batch[0]] = row_error(error)
                 elif _is_out_of_memory(error):
-                    fits = half * lengths[batch[0]] // budget_factor
+                    fits = half * int(lengths[batch[0]]) // budget_factor
                     self.budget = max(1, min(self.budget, fits))
                     rest = [index for other in queue for index in other]
-                    queue = self._cut([*batch, *rest], lengths, budget_factor)
+                    queue = self._cut(np.array([*batch, *rest]), lengths, budget_factor)
                 else:
                     queue.extendleft([batch[half:], batch[:half]])
                 continue
             for index, row in zip(batch, rows, strict=True):
                 out.results[index] = row
-            ended += sum(lengths[index] for index in batch)
+            ended += int(lengths[batch].sum())
             self.device.report(ended / total)
         return out
 
-    def _cut(self, indices: Sequence[int], lengths: Sequence[int], factor: int) -> deque[list[int]]:
+    def _cut(self, rows: np.ndarray, lengths: np.ndarray, factor: int) -> deque[list[int]]:
         cut = batches(
-            [lengths[i] for i in indices],
+            lengths[rows],
             budget=self.budget * factor,
             slack=self.device.slack * factor,
         )
-        return deque([indices[at] for at in batch] for batch in cut)
+        return deque(rows[batch].tolist() for batch in cut)
 
     def _run(
         self,
         batch: Sequence[int],
-        sequences: Sequence[Sequence[int]],
+        sequences: Sequences,
         forward: Forward,
         left_padded: bool,
         out: Inference,
     ) -> Sequence[Any]:
         import torch
 
-        lengths = [len(sequences[i]) for i in batch]
-        longest, useful = max(lengths), sum(lengths)
-        ids = np.full((len(batch), longest), self.pad_id, dtype=np.int64)
-        for row, (index, length) in enumerate(zip(batch, lengths, strict=True)):
-            at = longest - length if left_padded else 0
-            ids[row, at : at + length] = sequences[index]
-        mask = None
-        if useful < ids.size:
-            steps = np.arange(longest)
-            ends = np.asarray(lengths)[:, None]
-            mask = (steps >= longest - ends) if left_padded else (steps < ends)
+        ids, mask = sequences.padded(batch, pad_id=self.pad_id, left=left_padded)
+        useful = ids.size if mask is None else int(mask.sum())
         with self.device.hold(tokens=useful, padded=ids.size), torch.inference_mode():
-            rows = forward(
-                torch.from_numpy(ids).to(self.device.name),
-                None
-                if mask is None
-                else torch.from_numpy(mask.astype(np.int64)).to(self.device.name),
-            )
+            rows = forward(self._place(ids), None if mask is None else self._place(mask))
         out.tokens += useful
         out.padded_tokens += ids.size
         return rows
+
+    def _place(self, array: np.ndarray) -> Any:
+        import torch
+
+        tensor = torch.from_numpy(array)
+        if self.device.name == "cpu":
+            return tensor
+        return tensor.pin_memory().to(self.device.name, non_blocking=True)
 
     @property
     def pad_id(self) -> int:
@@ -204,88 +195,6 @@ class Model:
             if token is not None:
                 return int(token)
         return 0
-
-
-class Models:
-    """The models of one worker, each loaded once per head.
-
-    Args:
-        infos: By reference, every model that the job names.
-        device: Where they go.
-        budget: Padded tokens per batch; None for the device's default.
-    """
-
-    def __init__(
-        self, infos: Mapping[str, ModelInfo], *, device: Device, budget: int | None = None
-    ) -> None:
-        self.infos = dict(infos)
-        self.device = device
-        self.budget = budget or device.default_budget
-        self._loaded: dict[tuple[str, str], Model] = {}
-        self._lock = threading.Lock()
-
-    def get(self, reference: str, *, head: str) -> Model:
-        """The model with that head, loaded at the first call.
-
-        Raises:
-            JobError: transformers can't load it.
-        """
-        with self._lock:
-            key = (reference, head)
-            if key not in self._loaded:
-                self._loaded[key] = self._load(self.infos[reference], head)
-            return self._loaded[key]
-
-    def _load(self, info: ModelInfo, head: str) -> Model:
-        import transformers
-
-        transformers.logging.set_verbosity_error()
-        transformers.utils.logging.disable_progress_bar()
-        folder = fetch(info)
-        auto = getattr(transformers, HEADS[head])
-        try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-            module, report = auto.from_pretrained(
-                folder,
-                dtype=self.device.dtype,
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-        except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-            raise_if_fatal(error)
-            reason = " ".join(str(error).split())[:300]
-            raise JobError(
-                f"model {info.reference} can't be loaded for {head}: {reason}",
-                mend="Check that the folder is complete and the architecture fits the task",
-            ) from error
-        if not getattr(tokenizer, "is_fast", False):
-            raise JobError(
-                f"model {info.reference} has no fast tokenizer (tokenizer.json), "
-                "which exact offsets need",
-                mend="Convert it once with AutoTokenizer.from_pretrained(...).save_pretrained(...)",
-            )
-        missing = sorted(key for key in report["missing_keys"] if "position_ids" not in key)
-        if missing and head != "encoder":
-            raise JobError(
-                f"model {info.reference} lacks weights for {head} ({missing[0]} and "
-                f"{len(missing) - 1} more), which would be random",
-                mend="Fine-tune it for the task, or name a model that was",
-            )
-        module = module.to(self.device.name).eval()
-        return Model(module, tokenizer, device=self.device, budget=self.budget, folder=folder)
-
-
-def _special_tokens(backend: Any) -> tuple[list[int], list[int]]:
-    """The ids that a tokenizer puts before and after a single text, such as [CLS] and [SEP]."""
-    probe = "a"
-    bare = backend.encode(probe, add_special_tokens=False).ids
-    full = backend.encode(probe, add_special_tokens=True).ids
-    for at in range(len(full) - len(bare) + 1):
-        if full[at : at + len(bare)] == bare:
-            return full[:at], full[at + len(bare) :]
-    return [], []
 
 
 def _max_tokens(module: Any, tokenizer: Any) -> int:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -55,3 +58,56 @@ def cut(tokens: int, *, size: int, overlap: int = 0) -> list[Window]:
         windows.append(Window(start, stop, keep, keep_stop))
         keep = keep_stop
     return windows
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """The windows of many texts, in text order.
+
+    Attributes:
+        owner: The text of each window.
+        start: First token, counted over all texts.
+        stop: One past the last token.
+        keep_start: First token whose result is taken from this window.
+        keep_stop: One past the last such token.
+    """
+
+    owner: np.ndarray
+    start: np.ndarray
+    stop: np.ndarray
+    keep_start: np.ndarray
+    keep_stop: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.owner)
+
+    @property
+    def weights(self) -> np.ndarray:
+        """Content tokens of each window, at least 1, as float32: what a mean is weighted by."""
+        return np.asarray(np.maximum(self.stop - self.start, 1), dtype=np.float32)
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Windows of each text that has any."""
+        return np.bincount(self.owner)
+
+
+def cut_all(starts: np.ndarray, *, size: int, overlap: int = 0, first: bool = False) -> Cuts:
+    """Cuts every text that is longer than `size`; each of the others is one window.
+
+    Args:
+        starts: First token of each text and the end of the last, of shape [texts + 1].
+        size: The most content tokens the model takes at once.
+        overlap: Tokens shared by neighbouring windows of a text.
+        first: Keep the first `size` tokens of each text and drop the rest.
+    """
+    if first or int(np.diff(starts).max(initial=0)) <= size:
+        begin = starts[:-1].astype(np.int64)
+        end = np.minimum(starts[1:], begin + size) if first else starts[1:].astype(np.int64)
+        return Cuts(np.arange(len(begin)), begin, end, begin, end)
+    rows: list[tuple[int, int, int, int, int]] = []
+    for text, (at, end) in enumerate(pairwise(starts.tolist())):
+        for w in cut(end - at, size=size, overlap=overlap):
+            rows.append((text, at + w.start, at + w.stop, at + w.keep_start, at + w.keep_stop))
+    table = np.array(rows, dtype=np.int64).reshape(-1, 5)
+    return Cuts(*table.T)

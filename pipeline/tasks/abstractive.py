@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pipeline.errors import JobError
+from pipeline.models.batching import Sequences
 from pipeline.models.model import Model
 from pipeline.tasks.task import Annotated
 
@@ -36,7 +39,7 @@ class Abstractive:
         if self.decodes_alone:
             self.before, self.after = self._chat_frame(instruction)
         else:
-            head = model.encode([instruction])[0].ids if instruction else []
+            head = model.tokens.ids(instruction) if instruction else []
             self.before, self.after = [*model.prefix, *head], model.suffix
         grown = max_new_tokens if self.decodes_alone else 0
         self.room = model.max_tokens - len(self.before) - len(self.after) - grown
@@ -51,8 +54,12 @@ class Abstractive:
         """One summary struct per text."""
         import pyarrow as pa
 
-        ids = [encoding.ids for encoding in self.model.encode(texts)]
-        sequences = [[*self.before, *row[: self.room], *self.after] for row in ids]
+        encoded = self.model.encode(texts)
+        lengths = encoded.lengths.tolist()
+        starts, ends = encoded.starts[:-1], encoded.starts[1:]
+        sequences = Sequences(
+            encoded.ids, starts, np.minimum(ends, starts + self.room), self.before, self.after
+        )
         inference = self.model.infer(
             sequences,
             self._forward,
@@ -69,10 +76,10 @@ class Abstractive:
             rows.append(
                 {
                     "text": text,
-                    "input_tokens": len(ids[row]),
+                    "input_tokens": lengths[row],
                     "output_tokens": len(written),
                     "windows": 1,
-                    "truncated": len(ids[row]) > self.room,
+                    "truncated": lengths[row] > self.room,
                 }
             )
         return Annotated(
@@ -94,8 +101,7 @@ class Abstractive:
         before, mark, after = laid_out.partition(MARK)
         if not mark:
             raise JobError("the model's chat template drops the user's text")
-        head, tail = self.model.encode([before, after])
-        return head.ids, tail.ids
+        return self.model.tokens.ids(before), self.model.tokens.ids(after)
 
     def _forward(self, ids: Any, mask: Any) -> list[list[int]]:
         import torch

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from pipeline.models.model import Model, Models
-from pipeline.models.windows import cut
+from pipeline.models.load import Models
+from pipeline.models.model import Model
 from pipeline.tasks.task import Annotated, Task, TaskOptions
 
 if TYPE_CHECKING:
@@ -77,17 +77,11 @@ class ClassifyAnnotate:
 
     def annotate(self, texts: Sequence[str]) -> Annotated:
         """One label struct per text; windows of a long text are merged as the job says."""
-        sequences, owners, weights = [], [], []
-        for row, encoding in enumerate(self.model.encode(texts)):
-            ids = encoding.ids
-            if self.options.merge == "first":
-                ids = ids[: self.model.room]
-            for window in cut(len(ids), size=self.model.room):
-                sequences.append(self.model.wrap(ids[window.start : window.stop]))
-                owners.append(row)
-                weights.append(max(1, window.stop - window.start))
+        sequences, cuts = self.model.windows(
+            self.model.encode(texts), first=self.options.merge == "first"
+        )
         inference = self.model.infer(sequences, self._forward)
-        failures = {owners[index]: error for index, error in inference.failures.items()}
+        failures = {int(cuts.owner[index]): e for index, e in inference.failures.items()}
         width = len(self.model.labels)
         logits = np.zeros((len(sequences), width), dtype=np.float32)
         for index, row_logits in enumerate(inference.results):
@@ -95,8 +89,8 @@ class ClassifyAnnotate:
                 logits[index] = row_logits
         scores = merge_windows(
             activate(logits, self.activation),
-            np.asarray(owners),
-            np.asarray(weights, dtype=np.float32),
+            cuts.owner,
+            cuts.weights,
             rows=len(texts),
             how=self.options.merge,
         )

@@ -9,7 +9,6 @@ import numpy as np
 
 from pipeline.models.model import Model
 from pipeline.models.pooling import pool, pooling_of
-from pipeline.models.windows import cut
 from pipeline.tasks.task import Annotated
 
 if TYPE_CHECKING:
@@ -77,29 +76,22 @@ class Extractive:
         """One summary struct per text; a text of few enough sentences is its own summary."""
         split = [split_sentences(text, language=self.language) for text in texts]
         flat = [sentence for sentences in split for sentence in sentences]
-        encodings = self.model.encode(flat)
-        lengths = [len(encoding.ids) for encoding in encodings]
-        sequences, owners, weights = [], [], []
-        at = 0
-        firsts = []
-        for sentences in split:
-            firsts.append(at)
-            if len(sentences) > self.sentences:
-                for index in range(at, at + len(sentences)):
-                    for window in cut(lengths[index], size=self.model.room):
-                        ids = encodings[index].ids[window.start : window.stop]
-                        sequences.append(self.model.wrap(ids))
-                        owners.append(index)
-                        weights.append(max(1, window.stop - window.start))
-            at += len(sentences)
+        counts = np.array([len(sentences) for sentences in split], dtype=np.int64)
+        firsts = np.cumsum(counts) - counts
+        encoded = self.model.encode(flat)
+        lengths = encoded.lengths
+        sequences, cuts = self.model.windows(encoded)
+        # A text of few enough sentences is its own summary: its sentences need no vectors.
+        wanted = np.flatnonzero(np.repeat(counts > self.sentences, counts)[cuts.owner])
+        sequences, owners = sequences.take(wanted), cuts.owner[wanted]
         inference = self.model.infer(sequences, self._forward)
-        vectors = self._sentence_vectors(inference.results, owners, weights)
-        windows = np.bincount(np.asarray(owners, dtype=np.int64), minlength=len(flat))
-        broken = {owners[index]: error for index, error in inference.failures.items()}
+        vectors = self._sentence_vectors(inference.results, owners, cuts.weights[wanted], len(flat))
+        windows = np.bincount(owners, minlength=len(flat))
+        broken = {int(owners[index]): error for index, error in inference.failures.items()}
         rows: list[dict[str, Any] | None] = []
         failures = {}
         for row, sentences in enumerate(split):
-            first, stop = firsts[row], firsts[row] + len(sentences)
+            first, stop = int(firsts[row]), int(firsts[row]) + len(sentences)
             reason = next((broken[i] for i in range(first, stop) if i in broken), None)
             if reason is not None:
                 failures[row] = reason
@@ -107,14 +99,12 @@ class Extractive:
                 continue
             chosen = list(range(len(sentences)))
             if len(sentences) > self.sentences:
-                chosen = choose(
-                    np.stack([vectors[i] for i in range(first, stop)]), count=self.sentences
-                )
+                chosen = choose(vectors[first:stop], count=self.sentences)
             rows.append(
                 {
                     "text": " ".join(sentences[i] for i in chosen),
-                    "input_tokens": sum(lengths[first:stop]),
-                    "output_tokens": sum(lengths[first + i] for i in chosen),
+                    "input_tokens": int(lengths[first:stop].sum()),
+                    "output_tokens": int(sum(lengths[first + i] for i in chosen)),
                     "windows": int(windows[first:stop].sum()),
                     "truncated": False,
                 }
@@ -133,15 +123,17 @@ class Extractive:
         return pool(hidden, mask, how=self.pooling).cpu().numpy()
 
     def _sentence_vectors(
-        self, results: Sequence[Any], owners: Sequence[int], weights: Sequence[int]
-    ) -> dict[int, np.ndarray]:
-        """Unit vectors by sentence; a sentence of several windows is their mean by length."""
-        total: dict[int, np.ndarray] = {}
-        for result, owner, weight in zip(results, owners, weights, strict=True):
-            if result is not None:
-                part = np.asarray(result, dtype=np.float64) * weight
-                total[owner] = total[owner] + part if owner in total else part
-        return {
-            owner: vector / max(float(np.linalg.norm(vector)), 1e-12)
-            for owner, vector in total.items()
-        }
+        self, results: Sequence[Any], owners: np.ndarray, weights: np.ndarray, sentences: int
+    ) -> np.ndarray:
+        """Unit vectors of shape [sentences, dim]; one of several windows is their mean by length.
+
+        Sentences without a result stay zero.
+        """
+        good = [at for at, result in enumerate(results) if result is not None]
+        if not good:
+            return np.zeros((sentences, 1))
+        parts = np.stack([results[at] for at in good]).astype(np.float64) * weights[good, None]
+        total = np.zeros((sentences, parts.shape[1]))
+        np.add.at(total, owners[good], parts)
+        norms = np.linalg.norm(total, axis=1, keepdims=True)
+        return np.asarray(total / np.maximum(norms, 1e-12))

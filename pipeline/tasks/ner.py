@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from pipeline.models.model import Model, Models
-from pipeline.models.windows import cut
+from pipeline.models.load import Models
+from pipeline.models.model import Model
+from pipeline.models.texts import Encoded
 from pipeline.tasks.spans import Spans, Tags, aggregate
 from pipeline.tasks.task import Annotated, Task, TaskOptions
 
@@ -75,29 +76,25 @@ class NerAnnotate:
         self.output_type = output_type
         self.tags = Tags.of(model.labels)
         self.words = _WordRule(model.tokenizer)
+        model.tokens.with_offsets = True
 
     def annotate(self, texts: Sequence[str]) -> Annotated:
         """One list of entities per text, empty where the model finds none."""
-        encodings = self.model.encode(texts)
-        ids = [encoding.ids for encoding in encodings]
-        sequences, owners, windows = [], [], []
-        for row, row_ids in enumerate(ids):
-            for window in cut(len(row_ids), size=self.model.room, overlap=self._overlap()):
-                sequences.append(self.model.wrap(row_ids[window.start : window.stop]))
-                owners.append(row)
-                windows.append(window)
+        encoded = self.model.encode(texts)
+        sequences, cuts = self.model.windows(encoded, overlap=self._overlap())
         inference = self.model.infer(sequences, self._forward)
-        failures = {owners[index]: error for index, error in inference.failures.items()}
+        failures = {int(cuts.owner[index]): e for index, e in inference.failures.items()}
         skip = len(self.model.prefix)
-        parts = [
-            inference.results[index][
-                skip + window.keep_start - window.start : skip + window.keep_stop - window.start
-            ]
-            for index, (row, window) in enumerate(zip(owners, windows, strict=True))
-            if row not in failures
-        ]
+        kept = zip(
+            inference.results,
+            cuts.owner.tolist(),
+            (skip + cuts.keep_start - cuts.start).tolist(),
+            (skip + cuts.keep_stop - cuts.start).tolist(),
+            strict=True,
+        )
+        parts = [result[start:stop] for result, row, start, stop in kept if row not in failures]
         good = [row for row in range(len(texts)) if row not in failures]
-        spans = self._spans(texts, good, ids, encodings, parts)
+        spans = self._spans(texts, good, encoded, parts)
         return Annotated(
             self._column(texts, spans, failures),
             failures,
@@ -116,16 +113,14 @@ class NerAnnotate:
         self,
         texts: Sequence[str],
         good: Sequence[int],
-        ids: Sequence[Sequence[int]],
-        encodings: Sequence[Any],
+        encoded: Encoded,
         parts: Sequence[np.ndarray],
     ) -> Spans:
-        counts = [len(ids[row]) for row in good]
-        offsets = np.array(
-            [pair for row in good for pair in encodings[row].offsets], dtype=np.int64
-        ).reshape(-1, 2)
-        owner = np.repeat(np.asarray(good, dtype=np.int64), counts)
-        flat = np.array([token for row in good for token in ids[row]], dtype=np.int64)
+        assert encoded.offsets is not None
+        owner = np.repeat(np.arange(len(texts)), encoded.lengths)
+        inside = np.isin(owner, good) if len(good) < len(texts) else slice(None)
+        owner, flat = owner[inside], encoded.ids[inside].astype(np.int64)
+        offsets = encoded.offsets[inside].astype(np.int64)
         width = len(self.tags.labels)
         scores = np.concatenate(parts) if parts else np.zeros((0, width), dtype=np.float32)
         return aggregate(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from pipeline.errors import JobError
-from pipeline.models.model import Models
+from pipeline.models.load import Models
 from pipeline.models.resolve import ModelInfo
 from pipeline.tasks.task import Annotate, Task, TaskOptions
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.errors import JobError, RowError
-from pipeline.models.model import Models
+from pipeline.models.load import Models
 from pipeline.models.resolve import ModelInfo
 
 if TYPE_CHECKING:
@@ -33,6 +33,28 @@ class TaskOptions(BaseModel):
     model: str = Field(
         title="Model",
         description="A hub id (`org/name@revision`), a local folder, or `starter/...`.",
+        min_length=1,
+    )
+    input: str | tuple[str, ...] | None = Field(
+        None,
+        title="Text to annotate",
+        description="A column of the input, or another task whose text is annotated (a summary, a "
+        "translation); several columns are joined by blank lines. The job's text column by "
+        "default.",
+        strict=False,
+    )
+    template: str | None = Field(
+        None,
+        title="Template",
+        description="Makes the text from columns: `Title: {title}\\n{body}`. `{{` and `}}` are "
+        "braces.",
+        min_length=1,
+    )
+    when: str | None = Field(
+        None,
+        title="Condition",
+        description="A SQL condition over the row's columns and other tasks' fields, such as "
+        "`sentiment.score < 0.7`. Other rows are null and counted as skipped.",
         min_length=1,
     )
 
@@ -58,7 +80,12 @@ class Annotate(Protocol):
     """A task with its models loaded."""
 
     def annotate(self, texts: Sequence[str]) -> Annotated:
-        """Annotates non-empty texts: one entry out per text in, in the same order."""
+        """Annotates non-blank texts: one entry out per text in, in the same order.
+
+        Args:
+            texts: From the engine `pipeline.models.texts.Texts`, which tokenizes once for all
+                tasks and carries the columns that `Task.extra_columns` names.
+        """
         ...
 
 
@@ -86,6 +113,10 @@ class Task(ABC, Generic[OptionsT]):
     @abstractmethod
     def load(self, models: Models) -> Annotate:
         """Loads what the task needs from the worker's shared models."""
+
+    def extra_columns(self) -> tuple[str, ...]:
+        """Input columns that the task wants beside the text, as ``texts.columns[name]``."""
+        return ()
 
     def check_model(self, model: ModelInfo) -> None:
         """Refuses a model whose head does not serve this task.

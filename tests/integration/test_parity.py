@@ -12,7 +12,7 @@ import transformers
 from tokenizers import ByteLevelBPETokenizer, processors
 
 from pipeline.models.device import Device
-from pipeline.models.model import Models
+from pipeline.models.load import Models
 from pipeline.models.resolve import look_up
 from pipeline.models.windows import cut
 from pipeline.starter import catalog
@@ -363,7 +363,7 @@ def test_an_entity_on_the_border_of_two_windows_is_found_once_and_whole(
     # The name moves word by word over the border, and through the overlap around it.
     for at in [*range(270, 320, 12), *range(291, 302)]:
         texts.append(" ".join([*words[:at], *NAME, *words[at:]]))
-    counts = {len(cut(len(e.ids), size=510, overlap=64)) for e in ner.model.encode(texts)}
+    counts = {len(cut(n, size=510, overlap=64)) for n in ner.model.encode(texts).lengths.tolist()}
     assert counts == {2}
     for entities in ner.annotate(texts).column.to_pylist():
         assert [e["text"] for e in entities if e["label"] == "GIVEN_NAME"] == ["Anna"]

@@ -10,7 +10,7 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from pipeline.models.device import Device
-from pipeline.models.model import Models
+from pipeline.models.load import Models
 from pipeline.models.resolve import look_up
 from pipeline.tasks import TASKS
 

@@ -296,7 +296,7 @@ def test_the_special_tokens_around_a_text_are_found(
     model = model_of(shared().module, made)
     assert (model.prefix, model.suffix) == (prefix, suffix)
     for text in ("w1 w2 w3", "w1", "strange", "w1 [SEP] w2"):
-        ids = model.encode([text])[0].ids
+        ids = model.encode([text]).row(0).tolist()
         assert model.wrap(ids) == made(text)["input_ids"]
     assert model.room == model.max_tokens - len(prefix) - len(suffix)
 
@@ -305,10 +305,12 @@ def test_texts_are_encoded_whole_whatever_the_tokenizer_was_saved_with() -> None
     made = tokenizer(model_max_length=8)
     made("w1 w2", truncation=True, padding="max_length")
     model = model_of(shared().module, made)
-    long, short = model.encode([" ".join(["w1"] * 100), "w2"])
-    assert len(long.ids) == 100
-    assert short.ids == [6]
-    assert short.offsets == [(0, 2)]
+    model.tokens.with_offsets = True
+    encoded = model.encode([" ".join(["w1"] * 100), "w2"])
+    assert encoded.lengths.tolist() == [100, 1]
+    assert encoded.row(1).tolist() == [6]
+    assert encoded.offsets is not None
+    assert encoded.offsets[-1].tolist() == [0, 2]
     assert model.max_tokens == 8
     assert len(made("w1 " * 20, truncation=True)["input_ids"]) == 8, "theirs is as it was"
 

@@ -1,0 +1,145 @@
+"""The models of a worker: loaded once each, laid out and timed for their device."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Mapping
+
+from pipeline.errors import JobError
+from pipeline.models.calibrate import CPU_BUDGETS, GPU_BUDGETS, Budgets, find_budget
+from pipeline.models.device import Device
+from pipeline.models.linear import lay_out
+from pipeline.models.model import Model, raise_if_fatal
+from pipeline.models.resolve import ModelInfo, fetch
+from pipeline.models.texts import Tokens
+
+# How a head is called in this project -> the transformers class that loads it.
+HEADS = {
+    "sequence-classification": "AutoModelForSequenceClassification",
+    "token-classification": "AutoModelForTokenClassification",
+    "encoder": "AutoModel",
+    "seq2seq": "AutoModelForSeq2SeqLM",
+    "causal": "AutoModelForCausalLM",
+}
+
+GENERATING = ("seq2seq", "causal")
+# Texts of about this length are what budgets are timed with: the mean of real paragraphs.
+PROBE_TOKENS = 64
+
+
+class Models:
+    """The models of one worker, each loaded once per head.
+
+    Args:
+        infos: By reference, every model that the job names.
+        device: Where they go.
+        budget: Padded tokens per batch; None for the device's default.
+    """
+
+    def __init__(
+        self, infos: Mapping[str, ModelInfo], *, device: Device, budget: int | None = None
+    ) -> None:
+        self.infos = dict(infos)
+        self.device = device
+        self.budget = budget
+        self._loaded: dict[tuple[str, str], Model] = {}
+        self._tokens: dict[str, Tokens] = {}
+        self._lock = threading.Lock()
+
+    def get(self, reference: str, *, head: str) -> Model:
+        """The model with that head, loaded at the first call.
+
+        Raises:
+            JobError: transformers can't load it.
+        """
+        with self._lock:
+            key = (reference, head)
+            if key not in self._loaded:
+                self._loaded[key] = self._load(self.infos[reference], head)
+            return self._loaded[key]
+
+    def _load(self, info: ModelInfo, head: str) -> Model:
+        import transformers
+
+        transformers.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
+        folder = fetch(info)
+        auto = getattr(transformers, HEADS[head])
+        try:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            module, report = auto.from_pretrained(
+                folder,
+                dtype=self.device.dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+            raise_if_fatal(error)
+            reason = " ".join(str(error).split())[:300]
+            raise JobError(
+                f"model {info.reference} can't be loaded for {head}: {reason}",
+                mend="Check that the folder is complete and the architecture fits the task",
+            ) from error
+        if not getattr(tokenizer, "is_fast", False):
+            raise JobError(
+                f"model {info.reference} has no fast tokenizer (tokenizer.json), "
+                "which exact offsets need",
+                mend="Convert it once with AutoTokenizer.from_pretrained(...).save_pretrained(...)",
+            )
+        missing = sorted(key for key in report["missing_keys"] if "position_ids" not in key)
+        if missing and head != "encoder":
+            raise JobError(
+                f"model {info.reference} lacks weights for {head} ({missing[0]} and "
+                f"{len(missing) - 1} more), which would be random",
+                mend="Fine-tune it for the task, or name a model that was",
+            )
+        module = module.to(self.device.name).eval()
+        if self.device.name == "cpu" and self.device.dtype_name == "float32":
+            lay_out(module)
+        model = Model(
+            module,
+            tokenizer,
+            device=self.device,
+            budget=self.budget or self.device.default_budget,
+            folder=folder,
+        )
+        model.tokens = self._tokens.setdefault(model.tokens.key, model.tokens)
+        if self.budget is None and head not in GENERATING:
+            model.budget = self._calibrated(model, info, head)
+        return model
+
+    def _calibrated(self, model: Model, info: ModelInfo, head: str) -> int:
+        """The batch size that this model likes on this device, timed once per machine."""
+        import torch
+
+        on_gpu = self.device.name != "cpu"
+        what = {
+            "config": info.config,
+            "head": head,
+            "device": torch.cuda.get_device_name(self.device.name) if on_gpu else "cpu",
+            "dtype": self.device.dtype_name,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+        key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+        remembered = Budgets().get(key)
+        if remembered is not None:
+            return remembered
+        length = min(PROBE_TOKENS, model.max_tokens)
+
+        def run(budget: int) -> None:
+            ids = torch.full((max(1, budget // length), length), model.pad_id)
+            with self.device.hold(), torch.inference_mode():
+                model.module(input_ids=ids.to(self.device.name))
+                if on_gpu:
+                    torch.cuda.synchronize(self.device.name)
+
+        found = find_budget(run, GPU_BUDGETS if on_gpu else CPU_BUDGETS)
+        if found is None:
+            return self.device.default_budget
+        Budgets().put(key, found)
+        return found

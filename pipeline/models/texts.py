@@ -1,0 +1,150 @@
+"""Texts and their tokens: each text is tokenized once, whatever tasks want of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+import numpy as np
+
+# What the tokenizer makes of a text is some 150 bytes a token; it is thrown away by the chunk.
+CHUNK_TEXTS = 1024
+CHUNK_CHARACTERS = 1 << 20
+
+
+class Texts(Sequence[str]):
+    """The texts that a task is given, with what goes with them.
+
+    Args:
+        strings: The texts.
+        columns: Further columns that the task asked for, by name, one value per text.
+    """
+
+    def __init__(
+        self, strings: Sequence[str], columns: Mapping[str, Sequence[Any]] | None = None
+    ) -> None:
+        self.strings = list(strings)
+        self.columns = dict(columns or {})
+        self._encoded: dict[str, Encoded] = {}
+
+    def __len__(self) -> int:
+        return len(self.strings)
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Texts: ...
+
+    def __getitem__(self, at: int | slice) -> str | Texts:
+        if isinstance(at, slice):
+            return Texts(self.strings[at], {k: v[at] for k, v in self.columns.items()})
+        return self.strings[at]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.strings)
+
+    def encoded(self, tokens: Tokens) -> Encoded:
+        """The texts' tokens, made at the first call for that tokenizer."""
+        found = self._encoded.get(tokens.key)
+        if found is None or (found.offsets is None and tokens.with_offsets):
+            found = self._encoded[tokens.key] = tokens.encode(self.strings)
+        return found
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The tokens of some texts, without special tokens, one after the other.
+
+    Attributes:
+        ids: Int32 of shape [tokens].
+        starts: Int64 of shape [texts + 1]: text i has the tokens ``starts[i]:starts[i + 1]``.
+        offsets: Int32 of shape [tokens, 2]: first character and one past the last, in the
+            token's own text; None if nobody asked.
+    """
+
+    ids: np.ndarray
+    starts: np.ndarray
+    offsets: np.ndarray | None
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each text, of shape [texts]."""
+        return np.diff(self.starts)
+
+    def row(self, text: int) -> np.ndarray:
+        """The ids of one text."""
+        return self.ids[self.starts[text] : self.starts[text + 1]]
+
+
+class Tokens:
+    """A fast tokenizer without truncation and padding, shared by all models that have the same.
+
+    Args:
+        tokenizer: A transformers tokenizer; it is copied and stays as it is.
+
+    Attributes:
+        key: Hash of all that the tokenizer does.
+        with_offsets: Whether characters of tokens are wanted. Tasks set it when they are loaded.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        source = tokenizer.backend_tokenizer
+        self._backend = type(source).from_str(source.to_str())
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        self.key = hashlib.sha256(self._backend.to_str().encode()).hexdigest()
+        self.prefix, self.suffix = self._special_tokens()
+        self.with_offsets = False
+
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        """Tokenizes texts whole, without special tokens, on all cores."""
+        with_offsets = self.with_offsets
+        encode = self._backend.encode_batch if with_offsets else self._backend.encode_batch_fast
+        ids, offsets = [np.zeros(0, dtype=np.int32)], [np.zeros((0, 2), dtype=np.int32)]
+        counts = [0]
+        for chunk in _chunks(texts):
+            for encoding in encode(chunk, add_special_tokens=False):
+                row = np.array(encoding.ids, dtype=np.int32)
+                ids.append(row)
+                counts.append(len(row))
+                if with_offsets:
+                    offsets.append(np.array(encoding.offsets, dtype=np.int32).reshape(-1, 2))
+        return Encoded(
+            np.concatenate(ids),
+            np.cumsum(counts, dtype=np.int64),
+            np.concatenate(offsets) if with_offsets else None,
+        )
+
+    def ids(self, text: str) -> list[int]:
+        """The tokens of one text, such as a prompt's, without special tokens."""
+        found: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        return found
+
+    def _special_tokens(self) -> tuple[list[int], list[int]]:
+        """What the tokenizer puts before and after a single text, such as [CLS] and [SEP]."""
+        probe = "a"
+        bare = self._backend.encode(probe, add_special_tokens=False).ids
+        full = self._backend.encode(probe, add_special_tokens=True).ids
+        for at in range(len(full) - len(bare) + 1):
+            if full[at : at + len(bare)] == bare:
+                return full[:at], full[at + len(bare) :]
+        return [], []
+
+
+def _chunks(texts: Sequence[str]) -> Iterator[list[str]]:
+    chunk: list[str] = []
+    characters = 0
+    for text in texts:
+        if chunk and (len(chunk) == CHUNK_TEXTS or characters + len(text) > CHUNK_CHARACTERS):
+            yield chunk
+            chunk, characters = [], 0
+        chunk.append(text)
+        characters += len(text)
+    if chunk:
+        yield chunk
