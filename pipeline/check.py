@@ -130,7 +130,8 @@ def check_columns(job: Job, dataset: Dataset, files: list[Entry]) -> pa.Schema:
             with closing(open_split(dataset.store, entry.path)) as file:
                 schema = input_schema(
                     file.schema_arrow,
-                    text=job.input.text,
+                    reads=job.reads,
+                    texts=job.texts_read,
                     columns=job.input.columns,
                     where=dataset.store.address(entry.path),
                 )

@@ -24,6 +24,7 @@ from pydantic_core import PydanticCustomError
 
 from pipeline import RESULTS_VERSION
 from pipeline.tasks import TASKS, Task, TaskOptions
+from pipeline.tasks.reads import columns_read, sources
 
 ERRORS_COLUMN = "errors"
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -207,6 +208,18 @@ class Job(Part):
     def build_tasks(self) -> dict[str, Task[Any]]:
         """The configured tasks by column name; nothing is loaded."""
         return {name: TASKS[options.kind](options) for name, options in self.options.items()}
+
+    @cached_property
+    def reads(self) -> list[str]:
+        """The input's columns that tasks read."""
+        return columns_read(self.build_tasks(), text=self.input.text)
+
+    @cached_property
+    def texts_read(self) -> list[str]:
+        """Those of `reads` that must hold text: what is annotated as it is."""
+        plain = [task for task in self.build_tasks().values() if task.options.template is None]
+        names = {name for task in plain for name in sources(task, text=self.input.text)}
+        return [name for name in self.reads if name in names]
 
     def fingerprint_parts(self, revisions: Mapping[str, str]) -> dict[str, Any]:
         """Everything that changes results, for comparison between runs.

@@ -47,16 +47,17 @@ def preview_rows(job: Job, *, rows: int) -> pa.Table:
         with closing(open_split(store, entry.path)) as file:
             carried = input_schema(
                 file.schema_arrow,
-                text=job.input.text,
+                reads=job.reads,
+                texts=job.texts_read,
                 columns=job.input.columns,
                 where=store.address(entry.path),
             )
-            columns = list(dict.fromkeys([*carried.names, job.input.text]))
+            columns = list(dict.fromkeys([*carried.names, *job.reads]))
             split = Split.of(entry, fingerprint=pinned.fingerprint)
             for table, _ in windows(file, split, columns=columns):
                 few = table.slice(0, missing)
                 part = annotator.annotate_table(few, annotator.schema(carried))
-                parts.append(part.table)
+                parts.append(part)
                 break
     return pa.concat_tables(parts, promote_options="permissive")
 

@@ -147,7 +147,11 @@ def _compare(store: Store, output: Store, split: Split, job: Job, verdict: Verdi
             )
             return
         columns = input_schema(
-            given.schema_arrow, text=job.input.text, columns=job.input.columns, where=split.path
+            given.schema_arrow,
+            reads=job.reads,
+            texts=job.texts_read,
+            columns=job.input.columns,
+            where=split.path,
         ).names
         lost = [name for name in columns if name not in made.schema_arrow.names]
         if lost:

@@ -1,68 +1,91 @@
-"""One worker's work: holds models, turns a split into a committed file. Knows nothing of Ray."""
+"""One worker's work: holds models, turns splits into committed files. Knows nothing of Ray."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from pipeline.engine.prefetch import prefetch
+from pipeline.engine.rows import ERRORS_TYPE, RowAnnotator, Window
 from pipeline.engine.work import Counts, Pulse, Receipt, WorkPlan
-from pipeline.errors import JobError, RowError, SplitError
+from pipeline.errors import ShardscribeError, SplitError
 from pipeline.job import ERRORS_COLUMN
+from pipeline.lake import reader
 from pipeline.lake.dataset import Split
 from pipeline.lake.publish import OutputFile, clean_scratch
-from pipeline.lake.reader import (
-    first_row,
-    input_schema,
-    open_split,
-    split_rows,
-    texts_of,
-    windows,
-)
+from pipeline.lake.reader import first_row, input_schema, open_split, split_rows, windows
 from pipeline.lake.store import Entry, open_store
 from pipeline.models.device import Device
 from pipeline.models.load import Models
-from pipeline.models.model import raise_if_fatal, row_error
 from pipeline.models.resolve import here
-from pipeline.tasks import Annotate, Annotated
 
-ERRORS_TYPE = pa.list_(
-    pa.struct([("task", pa.string()), ("code", pa.string()), ("message", pa.string())])
-)
 BAD_ROWS_KEPT = 10
+# Small files are committed side by side: most of the time is waiting for the disk or the store.
+PUBLISHERS = 8
 
 
 @dataclass
-class Window:
-    """A window of rows with their annotations.
+class _Part:
+    """One split on its way through an annotator.
 
     Attributes:
-        table: Carried columns, task columns, errors.
-        rows: How the rows ended.
-        tasks: The same by task.
-        bad_rows: Some of the bad ones, as (row in the window, task, message).
-        tokens: Tokens given to models.
-        padded_tokens: The same with padding.
+        split: What it is.
+        where: Its file, for messages.
+        receipt: What is known so far.
+        total: Rows of the split.
+        error: Why it failed; it takes no more rows then.
     """
 
-    table: pa.Table
-    rows: Counts
-    tasks: dict[str, Counts]
-    bad_rows: list[tuple[int, str, str]] = field(default_factory=list)
-    tokens: int = 0
-    padded_tokens: int = 0
+    split: Split
+    where: str
+    receipt: Receipt
+    schema: pa.Schema | None = None
+    total: int = 0
+    first_row: int = 0
+    out: OutputFile | None = None
+    error: SplitError | None = None
+    published: Future[None] | None = None
+
+
+@dataclass
+class _Piece:
+    """Some rows of a split; no rows for its end."""
+
+    part: _Part
+    table: pa.Table | None
+    share: float = 0.0
+
+
+@dataclass
+class _Batch:
+    """Pieces that are annotated together, with what is prepared for it."""
+
+    pieces: list[_Piece]
+    rows: pa.Table | None = None
+    known: dict[Any, Any] = field(default_factory=dict)
+
+
+@dataclass
+class _Call:
+    """One call of `annotate_all`, for `pulse`."""
+
+    splits: Sequence[Split]
+    share: float = 0.0
+    rows: int = 0
 
 
 class Annotator:
     """Turns splits into committed files.
 
-    Several threads may call `annotate` at once: one split is read and tokenized while another
-    holds the device.
+    Several threads may call `annotate_all` at once: the splits of one call are read and tokenized
+    while those of another hold the device.
 
     Args:
         plan: The job and its models.
@@ -87,30 +110,26 @@ class Annotator:
             budget=None if budget == "auto" else budget,
         )
         tasks = self.job.build_tasks()
-        self.types = {task_name: task.output_type() for task_name, task in tasks.items()}
-        self.tasks: dict[str, Annotate] = {}
-        for task_name, task in tasks.items():
-            try:
-                self.tasks[task_name] = task.load(models)
-            except JobError as error:
-                raise JobError(f"tasks.{task_name}: {error.message}", mend=error.mend) from error
+        self.rows = RowAnnotator(tasks, models, text=self.job.input.text)
         self.input = open_store(plan.input_root)
         self.output = open_store(self.job.output.path)
         clean_scratch(self.output.scratch(), now=time.time())
         self.started = time.monotonic()
-        self._fractions: dict[str, float] = {}
-        self._rows: dict[str, int] = {}
+        self._calls: list[_Call] = []
+        self._publishers = ThreadPoolExecutor(PUBLISHERS, thread_name_prefix="publish")
+        # Loading and calibrating held the device for no row of the job.
+        self.device.reset()
 
     def pulse(self) -> Pulse:
         """How far this worker is."""
-        flying = dict(self._fractions)
+        calls = list(self._calls)
         return Pulse(
             self.device.tokens,
             self.device.padded_tokens,
             self.device.busy_seconds,
             time.monotonic() - self.started,
-            flying,
-            {split: round(share * self._rows.get(split, 0)) for split, share in flying.items()},
+            {split.id: call.share for call in calls for split in call.splits},
+            {call.splits[0].id: call.rows for call in calls},
         )
 
     def annotate(self, split: Split) -> Receipt:
@@ -120,160 +139,212 @@ class Annotator:
             SplitError: The file can't be read or written, changed meanwhile, or has more bad
                 rows than the job allows.
         """
-        self._fractions[split.id], self._rows[split.id] = 0.0, 0
-        try:
-            return self._annotate(split)
-        except (pa.ArrowException, OSError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise SplitError(
-                f"{self.input.address(split.path)}: {type(error).__name__}: {reason}",
-                mend="If the file is damaged, write it again or take it out of the dataset",
-            ) from error
-        finally:
-            del self._fractions[split.id], self._rows[split.id]
+        (answer,) = self.annotate_all([split])
+        if isinstance(answer, SplitError):
+            raise answer
+        return answer
 
-    def _annotate(self, split: Split) -> Receipt:
+    def annotate_all(self, splits: Sequence[Split]) -> list[Receipt | SplitError]:
+        """Reads, annotates and commits splits; small ones go through the models together.
+
+        Returns:
+            For each split its receipt, or why it failed.
+
+        Raises:
+            RunError: Something else writes to the output.
+            WorkerLost: The device is broken.
+        """
         started = time.monotonic()
-        receipt = Receipt(split.id, split.output_path, worker=self.name)
-        receipt.tasks = {name: Counts() for name in self.tasks}
-        where = self.input.address(split.path)
-        self._refuse_change(split, where)
-        with closing(open_split(self.input, split.path)) as file:
-            text = self.job.input.text
-            carried = input_schema(
-                file.schema_arrow, text=text, columns=self.job.input.columns, where=where
-            )
-            self._refuse_overwrite(carried, where)
-            schema = self.schema(carried)
-            columns = list(dict.fromkeys([*carried.names, text]))
-            rows = split_rows(file, split)
-            self._rows[split.id] = rows
-            out = OutputFile(
-                self.output,
-                split.output_path,
-                schema,
-                compression=self.job.output.compression,
-            )
-            try:
-                for table, share in windows(file, split, columns=columns):
-                    window = self.annotate_table(
-                        table, schema, split_id=split.id, share=share, where=where
-                    )
-                    self._take(receipt, window, where, first_row=first_row(file, split))
-                    out.write(window.table)
-                self._refuse_change(split, where)
-                receipt.published = out.publish(
-                    self._footer(split, receipt), rows=rows, replace=split.replace
-                )
-            finally:
-                out.discard()
-        there = self.output.entry(split.output_path)
-        receipt.bytes_out = there.size if there is not None else 0
-        receipt.seconds = time.monotonic() - started
-        return receipt
+        call = _Call(splits)
+        parts = [self._part(split) for split in splits]
+        self._calls.append(call)
+        try:
+            with closing(prefetch(self._batches(parts))) as batches:
+                for batch in batches:
+                    self._annotate(batch, call)
+            answers: list[Receipt | SplitError] = []
+            for part in parts:
+                if part.published is not None:
+                    with _errors_of(part):
+                        part.published.result()
+                part.receipt.seconds = time.monotonic() - started
+                answers.append(part.error or part.receipt)
+            return answers
+        finally:
+            self._calls.remove(call)
+            for part in parts:
+                if part.published is not None:
+                    part.published.cancel()
+                if part.out is not None and (part.published is None or part.published.done()):
+                    part.out.discard()
 
     def schema(self, carried: pa.Schema) -> pa.Schema:
         """The output schema of a file: carried columns, one per task, errors."""
-        added = [pa.field(name, kind) for name, kind in self.types.items()]
+        added = [pa.field(name, kind) for name, kind in self.rows.types.items()]
         fields = [*carried, *added, pa.field(ERRORS_COLUMN, ERRORS_TYPE)]
         return pa.schema(fields, metadata=carried.metadata)
 
-    def annotate_table(
-        self,
-        table: pa.Table,
-        schema: pa.Schema,
-        *,
-        split_id: str = "",
-        share: float = 1.0,
-        where: str = "",
-    ) -> Window:
-        """Annotates one window of rows with every task.
+    def annotate_table(self, table: pa.Table, schema: pa.Schema) -> pa.Table:
+        """Annotates some rows without any file.
 
         Args:
-            table: With at least the carried columns and the text column.
+            table: With at least the carried columns and those that tasks read.
             schema: Of the result.
-            split_id: The split that the window is of, for `pulse`.
-            share: The share of the split that the window is.
-            where: The file, for messages.
-
-        Returns:
-            The rows in the same order with their annotations.
         """
-        rows = table.num_rows
-        column = table.column(self.job.input.text).combine_chunks()
-        texts, unreadable = texts_of(column)
-        good = [i for i, text in enumerate(texts) if text and not text.isspace()]
-        given = [str(texts[i]) for i in good]
-        # Maps each row to its place in the task's answer; null where it was not asked.
-        places = np.full(rows, -1, dtype=np.int64)
-        places[good] = np.arange(len(good))
-        index = pa.array(places, mask=places < 0)
-        window = Window(table, Counts(), {})
-        done = self._fractions.get(split_id, 0.0)
-        columns, row_errors = [], [dict[str, RowError]() for _ in range(rows)]
-        for name, task in self.tasks.items():
-            report = self._reporter(split_id, at=done, task_share=share / len(self.tasks))
-            with self.device.reporting(report):
-                answer = annotate_safely(task, given, self.types[name])
-            report(1.0)
-            done += share / len(self.tasks)
-            columns.append(answer.column.take(index))
-            window.tokens += answer.tokens
-            window.padded_tokens += answer.padded_tokens
-            for at, error in answer.failures.items():
-                row_errors[good[at]][name] = error
-            for row, error in unreadable.items():
-                row_errors[row][name] = error
-            bad = len(answer.failures) + len(unreadable)
-            window.tasks[name] = Counts(
-                rows, len(good) - len(answer.failures), bad, rows - len(good) - len(unreadable)
-            )
-        bad_rows = [row for row, found in enumerate(row_errors) if found]
-        annotated = len(good) - sum(1 for row in bad_rows if row not in unreadable)
-        window.rows = Counts(rows, annotated, len(bad_rows), rows - annotated - len(bad_rows))
-        for row in bad_rows[:BAD_ROWS_KEPT]:
-            task_name, error = next(iter(row_errors[row].items()))
-            window.bad_rows.append((row, task_name, error.message))
-        carried = table.select([f.name for f in schema if f.name in table.column_names])
-        window.table = pa.Table.from_arrays(
-            [*carried.columns, *columns, _errors_column(row_errors)], schema=schema
+        return _table(table, schema, self.rows.annotate(table), slice(0, table.num_rows))
+
+    def _part(self, split: Split) -> _Part:
+        receipt = Receipt(split.id, split.output_path, worker=self.name)
+        receipt.tasks = {name: Counts() for name in self.job.tasks}
+        return _Part(split, self.input.address(split.path), receipt)
+
+    def _batches(self, parts: Sequence[_Part]) -> Iterator[_Batch]:
+        """Reads ahead, in another thread: what is annotated together, tokenized already."""
+        pieces: list[_Piece] = []
+        rows = held = 0
+        types: list[Any] = []
+        for part in parts:
+            for piece in self._pieces(part):
+                if piece.table is not None:
+                    count, size = piece.table.num_rows, piece.table.nbytes
+                    theirs = piece.table.select(self.job.reads).schema.types
+                    full = rows + count > reader.WINDOW_ROWS or held + size > reader.WINDOW_BYTES
+                    if rows and (full or theirs != types):
+                        yield self._prepared(pieces)
+                        pieces, rows, held = [], 0, 0
+                    rows, held, types = rows + count, held + size, theirs
+                pieces.append(piece)
+        if pieces:
+            yield self._prepared(pieces)
+
+    def _prepared(self, pieces: list[_Piece]) -> _Batch:
+        batch = _Batch(pieces)
+        tables = [p.table.select(self.job.reads) for p in pieces if p.table is not None]
+        if tables:
+            batch.rows = pa.concat_tables([t.replace_schema_metadata() for t in tables])
+            batch.known = self.rows.prepare(batch.rows)
+        return batch
+
+    def _pieces(self, part: _Part) -> Iterator[_Piece]:
+        split = part.split
+        with _errors_of(part):
+            self._refuse_change(split, part.where)
+            with closing(open_split(self.input, split.path)) as file:
+                columns = self._open(part, file)
+                for table, share in windows(file, split, columns=columns):
+                    if part.error is not None:
+                        return
+                    yield _Piece(part, table, share)
+            yield _Piece(part, None)
+
+    def _open(self, part: _Part, file: pq.ParquetFile) -> list[str]:
+        carried = input_schema(
+            file.schema_arrow,
+            reads=self.job.reads,
+            texts=self.job.texts_read,
+            columns=self.job.input.columns,
+            where=part.where,
         )
-        return window
+        self._refuse_overwrite(carried, part.where)
+        part.schema = self.schema(carried)
+        part.total = split_rows(file, part.split)
+        part.first_row = first_row(file, part.split)
+        part.out = OutputFile(
+            self.output,
+            part.split.output_path,
+            part.schema,
+            compression=self.job.output.compression,
+        )
+        return list(dict.fromkeys([*carried.names, *self.job.reads]))
 
-    def _reporter(self, split_id: str, *, at: float, task_share: float) -> Callable[[float], None]:
-        """Moves a split's share while a task works on a window of it."""
+    def _annotate(self, batch: _Batch, call: _Call) -> None:
+        size = max(1, sum(split.size for split in call.splits))
+        weight = sum(p.share * max(1, p.part.split.size) for p in batch.pieces) / size
+        share, rows = call.share, call.rows
+        window = Window()
+        if batch.rows is not None:
+            count = batch.rows.num_rows
 
-        def report(share: float) -> None:
-            if split_id:
-                self._fractions[split_id] = at + share * task_share
+            def report(done: float) -> None:
+                call.share = share + done * weight
+                call.rows = rows + round(done * count)
 
-        return report
+            try:
+                window = self.rows.annotate(batch.rows, known=batch.known, report=report)
+            except SplitError as error:
+                self._annotate_apart(batch, call, error)
+                return
+            _share_tokens(batch, window)
+        at = 0
+        for piece in batch.pieces:
+            part = piece.part
+            if piece.table is None:
+                if part.error is None:
+                    part.published = self._publishers.submit(self._publish, part)
+                continue
+            here_rows = slice(at, at + piece.table.num_rows)
+            at += piece.table.num_rows
+            if part.error is None:
+                with _errors_of(part):
+                    self._take(part, piece.table, window, here_rows)
 
-    def _take(self, receipt: Receipt, window: Window, where: str, *, first_row: int) -> None:
-        before = first_row + receipt.rows.rows
-        receipt.rows.add(window.rows)
-        for name, counts in window.tasks.items():
-            receipt.tasks[name].add(counts)
-        receipt.tokens += window.tokens
-        receipt.padded_tokens += window.padded_tokens
-        room = BAD_ROWS_KEPT - len(receipt.bad_rows)
-        receipt.bad_rows += [(before + r, t, m) for r, t, m in window.bad_rows[: max(0, room)]]
+    def _annotate_apart(self, batch: _Batch, call: _Call, error: SplitError) -> None:
+        """Finds out which of the splits in a batch it was that failed."""
+        parts = {piece.part.split.id: piece.part for piece in batch.pieces}
+        if len(parts) == 1:
+            (part,) = parts.values()
+            part.error = error
+            return
+        for part in parts.values():
+            self._annotate(self._prepared([p for p in batch.pieces if p.part is part]), call)
+
+    def _take(self, part: _Part, table: pa.Table, window: Window, rows: slice) -> None:
+        """Writes some annotated rows and counts them."""
+        assert part.schema is not None
+        assert part.out is not None
+        receipt = part.receipt
+        before = part.first_row + receipt.rows.rows
+        counts, tasks = window.counts(rows)
+        receipt.rows.add(counts)
+        for name, found in tasks.items():
+            receipt.tasks[name].add(found)
+        for row, errors in enumerate(window.errors[rows]):
+            if errors and len(receipt.bad_rows) < BAD_ROWS_KEPT:
+                task, error = next(iter(errors.items()))
+                receipt.bad_rows.append((before + row, task, error.message))
         limits = self.job.limits
         if limits.bad_rows >= 1 and limits.too_many(receipt.rows.bad, rows=receipt.rows.rows):
-            raise self._too_many(receipt, where)
+            raise self._too_many(part)
+        part.out.write(_table(table, part.schema, window, rows))
 
-    def _too_many(self, receipt: Receipt, where: str) -> SplitError:
+    def _publish(self, part: _Part) -> None:
+        """Commits a split whose rows are all written."""
+        assert part.out is not None
+        receipt = part.receipt
+        try:
+            if self.job.limits.too_many(receipt.rows.bad, rows=receipt.rows.rows):
+                raise self._too_many(part)
+            self._refuse_change(part.split, part.where)
+            receipt.published = part.out.publish(
+                self._footer(part), rows=part.total, replace=part.split.replace
+            )
+        finally:
+            part.out.discard()
+        there = self.output.entry(part.split.output_path)
+        receipt.bytes_out = there.size if there is not None else 0
+
+    def _too_many(self, part: _Part) -> SplitError:
+        receipt = part.receipt
         row, task, message = receipt.bad_rows[0]
         return SplitError(
-            f"{where}: {receipt.rows.bad} of {receipt.rows.rows} rows can't be annotated, more "
-            f"than limits.bad_rows ({self.job.limits.bad_rows:g}) allows; the first is row "
+            f"{part.where}: {receipt.rows.bad} of {receipt.rows.rows} rows can't be annotated, "
+            f"more than limits.bad_rows ({self.job.limits.bad_rows:g}) allows; the first is row "
             f"{row}, task {task}: {message}",
             mend="Mend the rows, or raise limits.bad_rows",
         )
 
-    def _footer(self, split: Split, receipt: Receipt) -> dict[str, Any]:
-        if self.job.limits.too_many(receipt.rows.bad, rows=receipt.rows.rows):
-            raise self._too_many(receipt, self.input.address(split.path))
+    def _footer(self, part: _Part) -> dict[str, Any]:
+        split, receipt = part.split, part.receipt
         return {
             "split": split.id,
             "input": split.path,
@@ -307,7 +378,7 @@ class Annotator:
             )
 
     def _refuse_overwrite(self, carried: pa.Schema, where: str) -> None:
-        for name in [*self.tasks, ERRORS_COLUMN]:
+        for name in [*self.job.tasks, ERRORS_COLUMN]:
             if name in carried.names:
                 raise SplitError(
                     f"{where} has a column `{name}` already, which the job would overwrite",
@@ -315,45 +386,47 @@ class Annotator:
                 )
 
 
-def annotate_safely(task: Annotate, texts: Sequence[str], kind: pa.DataType) -> Annotated:
-    """Annotates texts; where the task raises, halves them until the bad one stands alone.
+@contextmanager
+def _errors_of(part: _Part) -> Iterator[None]:
+    """What fails a split, and not its worker or the run, is kept with it.
 
-    Models isolate a bad row inside a batch; this is for whatever else a text can break.
+    Raises:
+        RunError: Something else writes to the output.
+        WorkerLost: The device is broken.
     """
-    if not texts:
-        return Annotated(pa.nulls(0, kind))
     try:
-        answer = task.annotate(texts)
-        if len(answer.column) != len(texts):
-            raise SplitError(
-                f"the {type(task).__name__} task gave {len(answer.column)} answers for "
-                f"{len(texts)} texts"
-            )
-        return answer
-    except Exception as error:
-        raise_if_fatal(error)
-        if len(texts) == 1:
-            return Annotated(pa.nulls(1, kind), {0: row_error(error, code="task_error")})
-    half = len(texts) // 2
-    left = annotate_safely(task, texts[:half], kind)
-    right = annotate_safely(task, texts[half:], kind)
-    return Annotated(
-        pa.concat_arrays([left.column, right.column]),
-        {**left.failures, **{half + row: e for row, e in right.failures.items()}},
-        left.tokens + right.tokens,
-        left.padded_tokens + right.padded_tokens,
-    )
+        yield
+    except SplitError as error:
+        part.error = error
+    except ShardscribeError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())[:300]
+        part.error = SplitError(
+            f"{part.where}: {type(error).__name__}: {reason}",
+            mend="If the file is damaged, write it again or take it out of the dataset",
+        )
 
 
-def _errors_column(row_errors: Sequence[dict[str, RowError]]) -> pa.Array:
-    if not any(row_errors):
-        return pa.nulls(len(row_errors), ERRORS_TYPE)
-    return pa.array(
-        [
-            [{"task": task, "code": e.code, "message": e.message} for task, e in found.items()]
-            if found
-            else None
-            for found in row_errors
-        ],
-        ERRORS_TYPE,
+def _share_tokens(batch: _Batch, window: Window) -> None:
+    """Counts a window's tokens for its splits, by their rows."""
+    rows = max(1, len(window.errors))
+    tokens = padded = at = 0
+    for piece in batch.pieces:
+        if piece.table is not None:
+            at += piece.table.num_rows
+            # The difference of rounded sums, so that the parts add up.
+            so_far, so_far_padded = window.tokens * at // rows, window.padded_tokens * at // rows
+            piece.part.receipt.tokens += so_far - tokens
+            piece.part.receipt.padded_tokens += so_far_padded - padded
+            tokens, padded = so_far, so_far_padded
+
+
+def _table(table: pa.Table, schema: pa.Schema, window: Window, rows: slice) -> pa.Table:
+    """Carried columns, task columns, errors."""
+    count = rows.stop - rows.start
+    carried = table.select([f.name for f in schema if f.name in table.column_names])
+    added = [column.slice(rows.start, count) for column in window.columns.values()]
+    return pa.Table.from_arrays(
+        [*carried.columns, *added, window.errors_column(rows)], schema=schema
     )

@@ -22,7 +22,11 @@ from pipeline.engine.work import Failure, Pulse, Receipt, WorkPlan
 from pipeline.errors import Interrupted, JobError, RunError, ShardscribeError, WorkerLost
 from pipeline.lake.dataset import Split
 
-IN_FLIGHT = 2  # while one split holds the device, the other is read and tokenized
+IN_FLIGHT = 2  # calls: while one holds the device, the other is read and tokenized
+# Small files go through a model together, so that batches are full and a call is worth its
+# millisecond. Few enough that a call lasts seconds: what is in flight is what a kill loses.
+SHARED_SPLITS = 64
+SHARED_BYTES = 4 * 1024 * 1024
 STARTS = 4  # workers in a row that may die before they are ready
 PAUSE = 2.0  # seconds before the next start, doubled each time
 TICK = 0.5
@@ -60,22 +64,22 @@ class Worker:
         return None
 
     @ray.method(concurrency_group="work")
-    def annotate(self, split: Split) -> Receipt | Failure:
-        """Turns a split into a committed file."""
+    def annotate(self, splits: list[Split]) -> list[Receipt | Failure]:
+        """Turns splits into committed files."""
         try:
-            receipt: Receipt = self.annotator.annotate(split)
+            answers = self.annotator.annotate_all(splits)
         except RunError as error:
-            return Failure(str(error), job_is_wrong=True)
+            return [Failure(str(error), job_is_wrong=True) for _ in splits]
         except WorkerLost as error:
             # The process can't be trusted any more; its end gives the splits back.
             print(error, file=sys.stderr, flush=True)
             os._exit(1)
-        except ShardscribeError as error:
-            return Failure(str(error))
         except Exception as error:
-            where = self.annotator.input.address(split.path)
-            return Failure(f"{where}: {type(error).__name__}: {error}")
-        return receipt
+            # No split's own: whichever it was, each is tried again.
+            told = str(error) if isinstance(error, ShardscribeError) else repr(error)
+            where = self.annotator.input.address
+            return [Failure(f"{where(split.path)}: {told}") for split in splits]
+        return [Failure(str(a)) if isinstance(a, ShardscribeError) else a for a in answers]
 
     @ray.method(concurrency_group="watch")
     def pulse(self) -> Pulse | None:
@@ -107,7 +111,7 @@ class _Member:
     host: str = ""
     placed: float = 0.0
     ready: bool = False
-    attempts: dict[Any, Attempt] = field(default_factory=dict)
+    attempts: dict[Any, list[Attempt]] = field(default_factory=dict)
     pulse: Pulse | None = None
     pulse_ref: Any = None
     asked: float = 0.0
@@ -119,7 +123,7 @@ class _Member:
 
     def stands_still(self, now: float, stall: float) -> bool:
         """Whether one of its splits has not moved for so long, whatever the other one does."""
-        flying = (attempt.split.id for attempt in self.attempts.values())
+        flying = (a.split.id for attempts in self.attempts.values() for a in attempts)
         return any(now - self.moved[split][1] > stall for split in flying)
 
 
@@ -239,13 +243,28 @@ class Pool:
     def _feed(self, scheduler: Scheduler) -> None:
         for member in self.members.values():
             while member.ready and len(member.attempts) < IN_FLIGHT:
-                attempt = scheduler.next(member.name)
-                if attempt is None:
+                attempts = self._share(scheduler, member)
+                if not attempts:
                     break
-                member.moved[attempt.split.id] = (0.0, self._clock())
-                ref = member.handle.annotate.remote(attempt.split)
-                member.attempts[ref] = attempt
+                for attempt in attempts:
+                    member.moved[attempt.split.id] = (0.0, self._clock())
+                ref = member.handle.annotate.remote([attempt.split for attempt in attempts])
+                member.attempts[ref] = attempts
                 self._refs[ref] = (member, "annotate")
+
+    def _share(self, scheduler: Scheduler, member: _Member) -> list[Attempt]:
+        """What a worker gets in one call: a split, or several small ones."""
+        # Towards the end shares get smaller, so that all workers end together.
+        most = min(SHARED_SPLITS, scheduler.waiting // (2 * IN_FLIGHT * max(1, self.ready)))
+        attempts: list[Attempt] = []
+        size = 0
+        while len(attempts) < max(1, most) and size < SHARED_BYTES:
+            attempt = scheduler.next(member.name, at_most=SHARED_BYTES - size if attempts else None)
+            if attempt is None:
+                break
+            attempts.append(attempt)
+            size += attempt.split.size
+        return attempts
 
     def _collect(self, scheduler: Scheduler) -> None:
         if not self._refs:
@@ -283,18 +302,18 @@ class Pool:
         self.most_ready = max(self.most_ready, self.ready)
         scheduler.join(member.name)
 
-    def _on_annotate(self, member: _Member, ref: Any, answer: Any, scheduler: Scheduler) -> None:
-        attempt = member.attempts.pop(ref)
-        member.moved.pop(attempt.split.id, None)
-        if isinstance(answer, Receipt):
-            if scheduler.succeed(attempt):
-                self.listener.done(attempt.split, answer)
-            return
-        if answer.job_is_wrong:
-            raise RunError(answer.message)
-        if scheduler.fail(attempt, answer.message):
-            final = attempt.split.id in scheduler.failed
-            self.listener.failed(attempt.split, answer.message, final=final)
+    def _on_annotate(self, member: _Member, ref: Any, answers: Any, scheduler: Scheduler) -> None:
+        attempts = member.attempts.pop(ref)
+        for attempt, answer in zip(attempts, answers, strict=True):
+            member.moved.pop(attempt.split.id, None)
+            if isinstance(answer, Receipt):
+                if scheduler.succeed(attempt):
+                    self.listener.done(attempt.split, answer)
+            elif answer.job_is_wrong:
+                raise RunError(answer.message)
+            elif scheduler.fail(attempt, answer.message):
+                final = attempt.split.id in scheduler.failed
+                self.listener.failed(attempt.split, answer.message, final=final)
 
     def _on_pulse(self, member: _Member, ref: Any, answer: Any, scheduler: Scheduler) -> None:
         member.pulse_ref = None

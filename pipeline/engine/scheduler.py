@@ -79,13 +79,22 @@ class Scheduler:
         """A worker is ready."""
         self._by_worker.setdefault(worker, set())
 
-    def next(self, worker: str) -> Attempt | None:
-        """A split for a worker that has room for one more; None if there is none for it now."""
+    def next(self, worker: str, *, at_most: int | None = None) -> Attempt | None:
+        """A split for a worker that has room for one more; None if there is none for it now.
+
+        Args:
+            worker: Who asks.
+            at_most: Only a split that no worker has tried, of at most so many bytes.
+        """
         mine = self._by_worker[worker]
         if any(self._is_suspect(split) for split in mine):
             return None
         if self._fresh:
+            if at_most is not None and self._fresh[0].size > at_most:
+                return None
             return self._start(self._fresh.popleft(), worker)
+        if at_most is not None:
+            return None
         for _ in range(min(len(self._again), LOOK_AHEAD)):
             split = self._again.popleft()
             trouble = self._trouble[split.id]

@@ -15,7 +15,7 @@ from pipeline.lake.store import Store
 # A window is what is sorted by length at once: large enough to leave little padding, small
 # enough that memory does not depend on the file.
 WINDOW_ROWS = 16_384
-WINDOW_BYTES = 64 * 1024 * 1024
+WINDOW_BYTES = 8 * 1024 * 1024
 STEP_ROWS = 256
 # Kept out of the output: they describe the input's columns alone, and readers believe them.
 FOREIGN_METADATA = (b"huggingface", b"pandas", b"ARROW:schema")
@@ -44,43 +44,51 @@ def open_split(store: Store, path: str) -> pq.ParquetFile:
 
 
 def input_schema(
-    schema: pa.Schema, *, text: str, columns: Sequence[str] | None, where: str
+    schema: pa.Schema,
+    *,
+    texts: Sequence[str],
+    columns: Sequence[str] | None,
+    where: str,
+    reads: Sequence[str] = (),
 ) -> pa.Schema:
     """The carried columns of a file, after checking that it has what the job names.
 
     Args:
         schema: The file's.
-        text: The text column.
+        texts: Columns that must hold text.
         columns: Carried columns; None for all.
         where: The file, for messages.
+        reads: Further columns that tasks look at, of any type.
 
     Raises:
-        SplitError: A column is missing or the text column holds no text.
+        SplitError: A column is missing or a text column holds no text.
     """
     have = ", ".join(schema.names)
-    for name in (text, *(columns or ())):
+    mends = dict.fromkeys(texts, "Set input.text to the column with the text")
+    for name in reads:
+        mends.setdefault(name, "Take it out of the task's template, condition or options")
+    for name in (*mends, *(columns or ())):
         if schema.get_field_index(name) < 0:
             again = " (or more than once)" if schema.names.count(name) > 1 else ""
             raise SplitError(
                 f"{where} has no column `{name}`{again}; it has {have}",
-                mend="Set input.text to the column with the text"
-                if name == text
-                else "Take it out of input.columns",
+                mend=mends.get(name, "Take it out of input.columns"),
             )
-    kind = schema.field(text).type
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    if not (
-        pa.types.is_string(kind)
-        or pa.types.is_large_string(kind)
-        or pa.types.is_string_view(kind)
-        or pa.types.is_null(kind)  # what pandas writes when all texts of a file are missing
-    ):
-        raise SplitError(
-            f"{where}: column `{text}` is {schema.field(text).type}, not text; "
-            f"the columns are {', '.join(f'{f.name}: {f.type}' for f in schema)}",
-            mend="Set input.text to a string column, or cast that one",
-        )
+    for name in texts:
+        kind = schema.field(name).type
+        if pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        if not (
+            pa.types.is_string(kind)
+            or pa.types.is_large_string(kind)
+            or pa.types.is_string_view(kind)
+            or pa.types.is_null(kind)  # what pandas writes when all texts of a file are missing
+        ):
+            raise SplitError(
+                f"{where}: column `{name}` is {schema.field(name).type}, not text; "
+                f"the columns are {', '.join(f'{f.name}: {f.type}' for f in schema)}",
+                mend="Set input.text to a string column, or cast that one",
+            )
     kept = schema if columns is None else pa.schema([schema.field(name) for name in columns])
     return kept.with_metadata(
         {k: v for k, v in (schema.metadata or {}).items() if k not in FOREIGN_METADATA}

@@ -59,6 +59,10 @@ class Device:
         self._lock = threading.Lock()
         self._thread = threading.local()
 
+    def reset(self) -> None:
+        """Counts from here on."""
+        self.busy_seconds, self.tokens, self.padded_tokens = 0.0, 0, 0
+
     @contextmanager
     def reporting(self, report: Callable[[float], None]) -> Iterator[None]:
         """While the block runs, `report` hears how far this thread's inference is, 0 to 1."""

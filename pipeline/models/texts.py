@@ -20,6 +20,9 @@ class Texts(Sequence[str]):
     Args:
         strings: The texts.
         columns: Further columns that the task asked for, by name, one value per text.
+
+    Attributes:
+        tokenizers: Those that the texts went through.
     """
 
     def __init__(
@@ -27,6 +30,7 @@ class Texts(Sequence[str]):
     ) -> None:
         self.strings = list(strings)
         self.columns = dict(columns or {})
+        self.tokenizers: dict[str, Tokens] = {}
         self._encoded: dict[str, Encoded] = {}
 
     def __len__(self) -> int:
@@ -48,6 +52,7 @@ class Texts(Sequence[str]):
 
     def encoded(self, tokens: Tokens) -> Encoded:
         """The texts' tokens, made at the first call for that tokenizer."""
+        self.tokenizers[tokens.key] = tokens
         found = self._encoded.get(tokens.key)
         if found is None or (found.offsets is None and tokens.with_offsets):
             found = self._encoded[tokens.key] = tokens.encode(self.strings)

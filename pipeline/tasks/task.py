@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Annotated as ConstrainedType
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,6 +23,10 @@ from pipeline.models.resolve import ModelInfo
 
 if TYPE_CHECKING:
     import pyarrow as pa  # for annotations alone: it is heavy, and loading a job is not
+
+
+# A YAML list is no tuple to a strict model.
+Names = ConstrainedType[tuple[str, ...], Field(strict=False, min_length=1)]
 
 
 class TaskOptions(BaseModel):
@@ -35,13 +40,12 @@ class TaskOptions(BaseModel):
         description="A hub id (`org/name@revision`), a local folder, or `starter/...`.",
         min_length=1,
     )
-    input: str | tuple[str, ...] | None = Field(
+    input: str | Names | None = Field(
         None,
         title="Text to annotate",
         description="A column of the input, or another task whose text is annotated (a summary, a "
         "translation); several columns are joined by blank lines. The job's text column by "
         "default.",
-        strict=False,
     )
     template: str | None = Field(
         None,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -12,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.engine import annotator as annotator_module
-from pipeline.engine.annotator import ERRORS_TYPE, Annotator, annotate_safely
+from pipeline.engine.annotator import Annotator
+from pipeline.engine.rows import ERRORS_TYPE, annotate_safely
 from pipeline.engine.work import Receipt, WorkPlan
 from pipeline.errors import Interrupted, JobError, RowError, RunError, SplitError
 from pipeline.job import Job
@@ -96,10 +98,24 @@ Make = Callable[..., Annotator]
 
 def rows_of(annotator: Annotator, texts: Sequence[str | None]) -> tuple[list[dict], Any]:
     table = pa.table({"id": range(len(texts)), "text": pa.array(texts, pa.string())})
-    schema = annotator.schema(table.schema)
-    window = annotator.annotate_table(table, schema)
-    assert window.table.schema.equals(schema)
+    window = annotated(annotator, table)
     return window.table.to_pylist(), window
+
+
+def annotated(annotator: Annotator, table: pa.Table) -> SimpleNamespace:
+    """What becomes of a window of rows."""
+    schema = annotator.schema(table.schema)
+    made = annotator.annotate_table(table, schema)
+    assert made.schema.equals(schema)
+    window = annotator.rows.annotate(table)
+    rows, tasks = window.counts(slice(0, table.num_rows))
+    return SimpleNamespace(
+        table=made,
+        rows=rows,
+        tasks=tasks,
+        tokens=window.tokens,
+        padded_tokens=window.padded_tokens,
+    )
 
 
 def counts(found: Any) -> tuple[int, int, int, int]:
@@ -144,7 +160,6 @@ def test_a_text_that_makes_the_task_raise_is_one_bad_row_among_good_ones(make: M
     ]
     assert all(row["errors"] is None for row in others)
     assert counts(window.rows) == (33, 32, 1, 0)
-    assert window.bad_rows == [(7, "shout", "ValueError: no such luck")]
 
 
 def test_a_row_that_a_task_gives_up_keeps_the_tasks_own_code(make: Make) -> None:
@@ -160,7 +175,7 @@ def test_bytes_that_are_not_utf8_are_an_error_of_every_task(make: Make) -> None:
     raw = pa.array([b"fine", b"\xff", None], pa.binary())
     texts = pa.Array.from_buffers(pa.string(), 3, raw.buffers())
     table = pa.Table.from_arrays([texts], names=["text"])
-    window = annotator.annotate_table(table, annotator.schema(table.schema))
+    window = annotated(annotator, table)
     errors = window.table.column("errors").to_pylist()
     assert [e and [(x["task"], x["code"]) for x in e] for e in errors] == [
         None,
@@ -173,7 +188,7 @@ def test_bytes_that_are_not_utf8_are_an_error_of_every_task(make: Make) -> None:
 
 def test_a_row_that_one_task_fails_on_keeps_the_other_tasks_annotation(make: Make) -> None:
     annotator = make(tasks=("one", "two"))
-    annotator.tasks["two"] = Raises(ValueError("never"))
+    annotator.rows.annotates["two"] = Raises(ValueError("never"))
     rows, window = rows_of(annotator, ["a", None])
     assert rows[0]["one"]["loud"] == "A"
     assert rows[0]["two"] is None
@@ -418,14 +433,14 @@ def test_an_input_that_changed_since_the_plan_is_refused(make: Make, tmp_path: P
 def test_an_input_that_changes_while_it_is_annotated_is_refused(make: Make, tmp_path: Path) -> None:
     annotator = make()
     write(annotator, ["a"])
-    shout = annotator.tasks["shout"]
+    shout = annotator.rows.annotates["shout"]
 
     class Meanwhile:
         def annotate(self, texts: Sequence[str]) -> Annotated:
             write(annotator, ["other", "text"])
             return shout.annotate(texts)
 
-    annotator.tasks["shout"] = Meanwhile()
+    annotator.rows.annotates["shout"] = Meanwhile()
     with pytest.raises(SplitError, match="has changed since the run was planned"):
         commit(annotator)
     assert list((tmp_path / "out").glob("*.parquet")) == []
@@ -462,7 +477,7 @@ def test_a_task_that_answers_for_another_number_of_rows_fails_the_split(make: Ma
         def annotate(self, texts: Sequence[str]) -> Annotated:
             return Annotated(pa.nulls(len(texts) + 1, KIND))
 
-    annotator.tasks["shout"] = TooMany()
+    annotator.rows.annotates["shout"] = TooMany()
     with pytest.raises((SplitError, RunError)):
         commit(annotator)
 
@@ -472,14 +487,14 @@ def test_a_pulse_shows_the_split_in_flight_and_nothing_afterwards(make: Make) ->
     write(annotator, ["a", "b", "c", "d"])
     split = split_of(annotator)
     seen = []
-    task = annotator.tasks["two"]
+    task = annotator.rows.annotates["two"]
 
     class Watched:
         def annotate(self, texts: Sequence[str]) -> Annotated:
             seen.append(annotator.pulse())
             return task.annotate(texts)
 
-    annotator.tasks["two"] = Watched()
+    annotator.rows.annotates["two"] = Watched()
     annotator.annotate(split)
     assert seen[0].fractions == {split.id: pytest.approx(0.5)}
     after = annotator.pulse()

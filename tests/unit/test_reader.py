@@ -132,7 +132,7 @@ def test_only_the_columns_asked_for_are_read(tmp_path: Path) -> None:
 
 def refusal(schema: pa.Schema, *, text: str = "text", columns: list[str] | None = None) -> str:
     with pytest.raises(SplitError) as caught:
-        input_schema(schema, text=text, columns=columns, where="lake/a.parquet")
+        input_schema(schema, texts=[text], columns=columns, where="lake/a.parquet")
     return str(caught.value)
 
 
@@ -173,17 +173,17 @@ def test_a_text_column_of_another_type_is_told_with_all_types(kind: pa.DataType)
 
 
 def test_carried_columns_come_in_the_order_of_the_job() -> None:
-    kept = input_schema(SCHEMA, text="body", columns=["when", "id"], where="w")
+    kept = input_schema(SCHEMA, texts=["body"], columns=["when", "id"], where="w")
     assert kept.names == ["when", "id"]
-    assert input_schema(SCHEMA, text="body", columns=None, where="w").names == SCHEMA.names
-    assert input_schema(SCHEMA, text="body", columns=[], where="w").names == []
+    assert input_schema(SCHEMA, texts=["body"], columns=None, where="w").names == SCHEMA.names
+    assert input_schema(SCHEMA, texts=["body"], columns=[], where="w").names == []
 
 
 def test_metadata_of_other_tools_is_dropped_and_the_rest_is_kept() -> None:
     table = pa.table({"text": ["a"]}).replace_schema_metadata(
         {"huggingface": "{}", "pandas": "{}", "ARROW:schema": "x", "owner": "me"}
     )
-    kept = input_schema(table.schema, text="text", columns=None, where="w")
+    kept = input_schema(table.schema, texts=["text"], columns=None, where="w")
     assert kept.metadata == {b"owner": b"me"}
 
 
@@ -208,7 +208,7 @@ def test_every_kind_of_string_column_is_text(tmp_path: Path, kind: pa.DataType) 
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": array.cast(kind)}), path, row_group_size=2)
     schema = pq.ParquetFile(path).schema_arrow
-    assert input_schema(schema, text="text", columns=None, where="w").names == ["text"]
+    assert input_schema(schema, texts=["text"], columns=None, where="w").names == ["text"]
     ((table, _),) = read(path, columns=("text",))
     assert texts_of(table.column("text").combine_chunks()) == (WORDS, {})
 
