@@ -24,8 +24,9 @@ from pipeline.lake.dataset import Split
 
 IN_FLIGHT = 2  # calls: while one holds the device, the other is read and tokenized
 # Small files go through a model together, so that batches are full and a call is worth its
-# millisecond. Few enough that a call lasts seconds: what is in flight is what a kill loses.
-SHARED_SPLITS = 64
+# millisecond: as many as a worker does in about this time, as a kill loses what is in flight.
+CALL_SECONDS = 1.0
+SHARED_SPLITS = 256
 SHARED_BYTES = 4 * 1024 * 1024
 STARTS = 4  # workers in a row that may die before they are ready
 PAUSE = 2.0  # seconds before the next start, doubled each time
@@ -116,6 +117,14 @@ class _Member:
     pulse_ref: Any = None
     asked: float = 0.0
     moved: dict[str, tuple[float, float]] = field(default_factory=dict)
+    share: int = 1
+
+    def learn(self, splits: int, seconds: float) -> None:
+        """Takes more splits in a call, or fewer, by how long the last one took."""
+        if seconds < CALL_SECONDS and splits == self.share:
+            self.share = min(2 * self.share, SHARED_SPLITS)
+        elif seconds > 2 * CALL_SECONDS:
+            self.share = max(1, splits // 2)
 
     def loads_for_ever(self, now: float) -> bool:
         """Whether it was placed long ago and is not ready."""
@@ -255,7 +264,7 @@ class Pool:
     def _share(self, scheduler: Scheduler, member: _Member) -> list[Attempt]:
         """What a worker gets in one call: a split, or several small ones."""
         # Towards the end shares get smaller, so that all workers end together.
-        most = min(SHARED_SPLITS, scheduler.waiting // (2 * IN_FLIGHT * max(1, self.ready)))
+        most = min(member.share, scheduler.waiting // (2 * IN_FLIGHT * max(1, self.ready)))
         attempts: list[Attempt] = []
         size = 0
         while len(attempts) < max(1, most) and size < SHARED_BYTES:
@@ -304,6 +313,9 @@ class Pool:
 
     def _on_annotate(self, member: _Member, ref: Any, answers: Any, scheduler: Scheduler) -> None:
         attempts = member.attempts.pop(ref)
+        receipts = [answer.seconds for answer in answers if isinstance(answer, Receipt)]
+        if receipts:
+            member.learn(len(attempts), max(receipts))
         for attempt, answer in zip(attempts, answers, strict=True):
             member.moved.pop(attempt.split.id, None)
             if isinstance(answer, Receipt):

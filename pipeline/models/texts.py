@@ -54,7 +54,11 @@ class Texts(Sequence[str]):
         """The texts' tokens, made at the first call for that tokenizer."""
         self.tokenizers[tokens.key] = tokens
         found = self._encoded.get(tokens.key)
-        if found is None or (found.offsets is None and tokens.with_offsets):
+        if (
+            found is None
+            or (found.offsets is None and tokens.with_offsets)
+            or (found.words is None and tokens.with_words)
+        ):
             found = self._encoded[tokens.key] = tokens.encode(self.strings)
         return found
 
@@ -68,11 +72,14 @@ class Encoded:
         starts: Int64 of shape [texts + 1]: text i has the tokens ``starts[i]:starts[i + 1]``.
         offsets: Int32 of shape [tokens, 2]: first character and one past the last, in the
             token's own text; None if nobody asked.
+        words: Int32 of shape [tokens]: the word of the token, counted in its text by the
+            tokenizer's own rule, -1 where it has none; None if nobody asked.
     """
 
     ids: np.ndarray
     starts: np.ndarray
     offsets: np.ndarray | None
+    words: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -96,6 +103,7 @@ class Tokens:
     Attributes:
         key: Hash of all that the tokenizer does.
         with_offsets: Whether characters of tokens are wanted. Tasks set it when they are loaded.
+        with_words: The same for words of tokens.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -106,12 +114,15 @@ class Tokens:
         self.key = hashlib.sha256(self._backend.to_str().encode()).hexdigest()
         self.prefix, self.suffix = self._special_tokens()
         self.with_offsets = False
+        self.with_words = False
 
     def encode(self, texts: Sequence[str]) -> Encoded:
         """Tokenizes texts whole, without special tokens, on all cores."""
-        with_offsets = self.with_offsets
-        encode = self._backend.encode_batch if with_offsets else self._backend.encode_batch_fast
+        with_offsets, with_words = self.with_offsets, self.with_words
+        full = with_offsets or with_words
+        encode = self._backend.encode_batch if full else self._backend.encode_batch_fast
         ids, offsets = [np.zeros(0, dtype=np.int32)], [np.zeros((0, 2), dtype=np.int32)]
+        words = [np.zeros(0, dtype=np.int32)]
         counts = [0]
         for chunk in _chunks(texts):
             for encoding in encode(chunk, add_special_tokens=False):
@@ -120,10 +131,14 @@ class Tokens:
                 counts.append(len(row))
                 if with_offsets:
                     offsets.append(np.array(encoding.offsets, dtype=np.int32).reshape(-1, 2))
+                if with_words:
+                    found = [-1 if word is None else word for word in encoding.word_ids]
+                    words.append(np.array(found, dtype=np.int32))
         return Encoded(
             np.concatenate(ids),
             np.cumsum(counts, dtype=np.int64),
             np.concatenate(offsets) if with_offsets else None,
+            np.concatenate(words) if with_words else None,
         )
 
     def ids(self, text: str) -> list[int]:

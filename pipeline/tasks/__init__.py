@@ -3,14 +3,18 @@
 from typing import Any
 
 from pipeline.tasks.classify import Classify
+from pipeline.tasks.embed import Embed
 from pipeline.tasks.ner import Ner
 from pipeline.tasks.summarize import Summarize
 from pipeline.tasks.task import Annotate, Annotated, Task, TaskOptions
+from pipeline.tasks.zero_shot import ZeroShot
 
 TASKS: dict[str, type[Task[Any]]] = {
     "classify": Classify,
+    "embed": Embed,
     "ner": Ner,
     "summarize": Summarize,
+    "zero_shot": ZeroShot,
 }
 
 __all__ = ["TASKS", "Annotate", "Annotated", "Task", "TaskOptions"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -51,12 +51,7 @@ class Classify(Task[ClassifyOptions]):
 
     def output_type(self) -> pa.DataType:
         """``struct<label, score, scores: list<struct<label, score>>>``, best label first."""
-        import pyarrow as pa
-
-        score = pa.struct([("label", pa.string()), ("score", pa.float32())])
-        return pa.struct(
-            [("label", pa.string()), ("score", pa.float32()), ("scores", pa.list_(score))]
-        )
+        return ranking_type()
 
     def load(self, models: Models) -> ClassifyAnnotate:
         """Loads the model with its classification head."""
@@ -95,7 +90,13 @@ class ClassifyAnnotate:
             how=self.options.merge,
         )
         return Annotated(
-            self._column(scores, failures),
+            ranking(
+                scores,
+                self.model.labels,
+                top_k=self.options.top_k,
+                failures=failures,
+                kind=self.output_type,
+            ),
             failures,
             tokens=inference.tokens,
             padded_tokens=inference.padded_tokens,
@@ -105,30 +106,6 @@ class ClassifyAnnotate:
         logits = self.model.module(input_ids=ids, attention_mask=mask).logits
         return logits.float().cpu().numpy()
 
-    def _column(self, scores: np.ndarray, failures: dict[int, Any]) -> pa.Array:
-        """Builds the column from arrays, without an object per row."""
-        import pyarrow as pa
-
-        rows, width = scores.shape
-        kept = min(width, self.options.top_k or width)
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :kept]
-        ranked = np.take_along_axis(scores, order, axis=1)
-        names = pa.array(self.model.labels, pa.string())
-        bad = np.zeros(rows, dtype=bool)
-        bad[list(failures)] = True
-        pairs = pa.StructArray.from_arrays(
-            [names.take(pa.array(order.ravel())), pa.array(ranked.ravel(), pa.float32())],
-            fields=list(self.output_type.field("scores").type.value_type),
-        )
-        lists = pa.ListArray.from_arrays(
-            pa.array(np.arange(rows + 1, dtype=np.int32) * kept), pairs
-        )
-        return pa.StructArray.from_arrays(
-            [names.take(pa.array(order[:, 0])), pa.array(ranked[:, 0], pa.float32()), lists],
-            fields=list(self.output_type),
-            mask=pa.array(bad),
-        )
-
 
 def _activation(config: Any) -> Literal["softmax", "sigmoid", "none"]:
     """What transformers' text-classification pipeline would apply to this model's logits."""
@@ -137,6 +114,51 @@ def _activation(config: Any) -> Literal["softmax", "sigmoid", "none"]:
     if config.problem_type == "multi_label_classification" or config.num_labels == 1:
         return "sigmoid"
     return "softmax"
+
+
+def ranking_type() -> pa.DataType:
+    """The type of a `ranking`."""
+    import pyarrow as pa
+
+    score = pa.struct([("label", pa.string()), ("score", pa.float32())])
+    return pa.struct([("label", pa.string()), ("score", pa.float32()), ("scores", pa.list_(score))])
+
+
+def ranking(
+    scores: np.ndarray,
+    labels: Sequence[str],
+    *,
+    top_k: int | None,
+    failures: Container[int],
+    kind: pa.DataType,
+) -> pa.Array:
+    """Scores of shape [rows, labels] -> a column, without an object per row.
+
+    Args:
+        scores: Of each label.
+        labels: Their names.
+        top_k: How many of the best are kept; all if None.
+        failures: Rows that become null.
+        kind: The column's type: `ranking_type`.
+    """
+    import pyarrow as pa
+
+    rows, width = scores.shape
+    kept = min(width, top_k or width)
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :kept]
+    ranked = np.take_along_axis(scores, order, axis=1)
+    names = pa.array(labels, pa.string())
+    bad = np.array([row in failures for row in range(rows)], dtype=bool)
+    pairs = pa.StructArray.from_arrays(
+        [names.take(pa.array(order.ravel())), pa.array(ranked.ravel(), pa.float32())],
+        fields=list(kind.field("scores").type.value_type),
+    )
+    lists = pa.ListArray.from_arrays(pa.array(np.arange(rows + 1, dtype=np.int32) * kept), pairs)
+    return pa.StructArray.from_arrays(
+        [names.take(pa.array(order[:, 0])), pa.array(ranked[:, 0], pa.float32()), lists],
+        fields=list(kind),
+        mask=pa.array(bad),
+    )
 
 
 def activate(logits: np.ndarray, how: str) -> np.ndarray:

@@ -109,10 +109,18 @@ class Task(ABC, Generic[OptionsT]):
 
     def __init__(self, options: OptionsT) -> None:
         self.options = options
+        self.info: ModelInfo | None = None
+
+    def bind(self, model: ModelInfo) -> None:
+        """Tells what is known of the model before weights are loaded, such as its width."""
+        self.info = model
 
     @abstractmethod
     def output_type(self) -> pa.DataType:
-        """The Arrow type of the task's column, known before any row is seen."""
+        """The Arrow type of the task's column, known before any row is seen.
+
+        A type that the model decides about is known once the task is bound to one.
+        """
 
     @abstractmethod
     def load(self, models: Models) -> Annotate:

@@ -1,0 +1,82 @@
+"""Long texts cut where a reader would cut them: between sentences, else at white space."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from pipeline.models.texts import Tokens
+
+SPACE = re.compile(r"\s+")
+
+
+def passages(text: str, tokens: Tokens, *, room: int, language: str) -> list[str]:
+    """Cuts a text into pieces of at most `room` tokens each, which join to the text.
+
+    Borders are those of sentences. A sentence that is too long by itself is cut at white space,
+    and a word that is too long between any two characters. Pieces are of about the same length,
+    so that a text of a little more than `room` does not end in a scrap.
+
+    Args:
+        text: Any text.
+        tokens: By which pieces are measured.
+        room: The most tokens of a piece, at least 1.
+        language: ISO 639 code of the text; sentences of a language that is not known are cut as
+            those of a related one, or as English.
+
+    Returns:
+        The pieces in text order. One is longer than `room` only if it is a single character.
+    """
+    from sentencex import segment
+
+    parts = [part for part in segment(language, text) if part]
+    counts = tokens.encode(parts).lengths.tolist()
+    while any(c > room and len(p) > 1 for p, c in zip(parts, counts, strict=True)):
+        shorter: list[str] = []
+        for part, count in zip(parts, counts, strict=True):
+            shorter += _slices(part, -(-count // room)) if count > room else [part]
+        parts = shorter
+        counts = tokens.encode(parts).lengths.tolist()
+    return ["".join(parts[start:stop]) for start, stop in pack(counts, room=room)]
+
+
+def pack(counts: Sequence[int], *, room: int) -> list[tuple[int, int]]:
+    """Puts neighbours together, up to `room`, into groups of about the same size.
+
+    Args:
+        counts: Tokens of each part.
+        room: The most tokens of a group; a part that is longer stands alone.
+
+    Returns:
+        First part and one past the last of each group.
+    """
+    groups: list[tuple[int, int]] = []
+    left, start = sum(counts), 0
+    while start < len(counts):
+        target = -(-left // max(1, -(-left // room)))
+        stop, held = start, 0
+        while stop < len(counts) and (stop == start or held + counts[stop] <= room):
+            # The part that crosses the target belongs to the group that it is nearer to.
+            if stop > start and held + counts[stop] - target > target - held:
+                break
+            held += counts[stop]
+            stop += 1
+        groups.append((start, stop))
+        left -= held
+        start = stop
+    return groups
+
+
+def _slices(part: str, count: int) -> list[str]:
+    """Cuts a part into about `count` slices (2 at least), behind white space where some is near."""
+    step = max(1, -(-len(part) // max(2, count)))
+    out: list[str] = []
+    start = 0
+    while start < len(part):
+        stop = min(len(part), start + step)
+        if stop < len(part):
+            spaces = list(SPACE.finditer(part, start + step // 2 + 1, stop))
+            stop = spaces[-1].end() if spaces else stop
+        out.append(part[start:stop])
+        start = stop
+    return out

@@ -1,0 +1,52 @@
+"""Stop strings: a row is finished when one of them is in what it wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+# A token may hold a single byte, and half a character shows only when the rest of it is there.
+SLACK_TOKENS = 8
+
+
+def cut_at(text: str, stops: Sequence[str]) -> str:
+    """The text before the first stop string."""
+    found = [at for at in (text.find(stop) for stop in stops) if at >= 0]
+    return text[: min(found)] if found else text
+
+
+class StopStrings:
+    """Tells transformers' `generate` which rows are finished.
+
+    Args:
+        stops: Any of them ends a row.
+        tokenizer: Of the model.
+        start: Tokens that stand before the first one written.
+
+    Attributes:
+        ended: By row, how many tokens it had written when it was finished.
+    """
+
+    def __init__(self, stops: Sequence[str], tokenizer: Any, *, start: int) -> None:
+        self.stops = stops
+        self.tokenizer = tokenizer
+        self.start = start
+        self.tail = max(len(stop.encode()) for stop in stops) + SLACK_TOKENS
+        self.ended: dict[int, int] = {}
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        """Of shape [rows], true where a row is finished."""
+        import torch
+
+        written = input_ids[:, self.start :]
+        # Only the end is looked at, or a text of n tokens would be read n times.
+        for row, tail in enumerate(written[:, -self.tail :].tolist()):
+            if row not in self.ended and self._has(tail) and self._has(written[row].tolist()):
+                self.ended[row] = written.shape[1]
+        done = torch.zeros(len(input_ids), dtype=torch.bool)
+        done[list(self.ended)] = True
+        return done.to(input_ids.device)
+
+    def _has(self, tokens: list[int]) -> bool:
+        text = self.tokenizer.decode(tokens, skip_special_tokens=True)
+        return any(stop in text for stop in self.stops)
