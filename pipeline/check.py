@@ -14,6 +14,7 @@ from pipeline.job import ERRORS_COLUMN, Job, fingerprint
 from pipeline.lake.dataset import SPLIT_BYTES, Dataset, Split, splits_of
 from pipeline.lake.store import Entry, LocalStore, Store, open_store
 from pipeline.models.resolve import ModelInfo, look_up
+from pipeline.tasks.reads import check_chain
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,7 +54,7 @@ def check(job: Job) -> Checked:
     output = open_store(job.output.path)
     check_places(dataset, output)
     files = dataset.files()
-    schema = check_columns(job, dataset, files)
+    schema = check_columns(job, dataset, files, infos)
     absolute = job.model_copy(
         update={
             "input": job.input.model_copy(update={"path": _absolute(job.input.path)}),
@@ -110,7 +111,9 @@ def check_places(dataset: Dataset, output: Store) -> None:
         )
 
 
-def check_columns(job: Job, dataset: Dataset, files: list[Entry]) -> pa.Schema:
+def check_columns(
+    job: Job, dataset: Dataset, files: list[Entry], infos: Mapping[str, ModelInfo]
+) -> pa.Schema:
     """Reads footers until one has the columns that the job names.
 
     Returns:
@@ -128,6 +131,7 @@ def check_columns(job: Job, dataset: Dataset, files: list[Entry]) -> pa.Schema:
     for entry in files[::step][:SAMPLED_FILES]:
         try:
             with closing(open_split(dataset.store, entry.path)) as file:
+                check_chain(job.build_tasks(infos), file.schema_arrow, text=job.input.text)
                 schema = input_schema(
                     file.schema_arrow,
                     reads=job.reads,

@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from pipeline import RESULTS_VERSION
+from pipeline.models.resolve import ModelInfo
 from pipeline.tasks import TASKS, Task, TaskOptions
 from pipeline.tasks.reads import columns_read, sources
 
@@ -205,9 +206,17 @@ class Job(Part):
         """The tasks' options by column name."""
         return dict(self.tasks)
 
-    def build_tasks(self) -> dict[str, Task[Any]]:
-        """The configured tasks by column name; nothing is loaded."""
-        return {name: TASKS[options.kind](options) for name, options in self.options.items()}
+    def build_tasks(self, infos: Mapping[str, ModelInfo] | None = None) -> dict[str, Task[Any]]:
+        """The configured tasks by column name; nothing is loaded.
+
+        Args:
+            infos: What is known of the models, by reference; some output types depend on it.
+        """
+        tasks = {name: TASKS[options.kind](options) for name, options in self.options.items()}
+        for task in tasks.values():
+            if infos is not None and task.options.model in infos:
+                task.bind(infos[task.options.model])
+        return tasks
 
     @cached_property
     def reads(self) -> list[str]:

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline.engine.annotator import ERRORS_TYPE
 from pipeline.engine.record import Summary
+from pipeline.engine.rows import ERRORS_TYPE
 from pipeline.job import ERRORS_COLUMN, Job
 from pipeline.tasks import TASKS
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -109,7 +109,7 @@ class Annotator:
             device=self.device,
             budget=None if budget == "auto" else budget,
         )
-        tasks = self.job.build_tasks()
+        tasks = self.job.build_tasks(plan.infos)
         self.rows = RowAnnotator(tasks, models, text=self.job.input.text)
         self.input = open_store(plan.input_root)
         self.output = open_store(self.job.output.path)
@@ -172,10 +172,12 @@ class Annotator:
             return answers
         finally:
             self._calls.remove(call)
+            commits = [part.published for part in parts if part.published is not None]
+            for commit in commits:
+                commit.cancel()
+            wait(commits)
             for part in parts:
-                if part.published is not None:
-                    part.published.cancel()
-                if part.out is not None and (part.published is None or part.published.done()):
+                if part.out is not None:
                     part.out.discard()
 
     def schema(self, carried: pa.Schema) -> pa.Schema:

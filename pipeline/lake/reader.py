@@ -66,7 +66,7 @@ def input_schema(
     have = ", ".join(schema.names)
     mends = dict.fromkeys(texts, "Set input.text to the column with the text")
     for name in reads:
-        mends.setdefault(name, "Take it out of the task's template, condition or options")
+        mends.setdefault(name, "A task reads it: name a column that is there, or another task")
     for name in (*mends, *(columns or ())):
         if schema.get_field_index(name) < 0:
             again = " (or more than once)" if schema.names.count(name) > 1 else ""

@@ -50,6 +50,30 @@ class Sequences:
         """Some of the sequences."""
         return Sequences(self.ids, self.starts[rows], self.stops[rows], self.prefix, self.suffix)
 
+    def flat(self, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Some of the sequences one after the other, without padding.
+
+        Returns:
+            Int64 ids of shape [tokens], and the tokens of each sequence of shape [rows].
+        """
+        at = np.asarray(rows, dtype=np.int64)
+        before, after = len(self.prefix), len(self.suffix)
+        content = (self.stops - self.starts)[at]
+        lengths = content + before + after
+        ends = np.cumsum(lengths)
+        firsts = ends - lengths
+        where = np.arange(ends[-1]) - np.repeat(firsts, lengths) - before
+        inside = (where >= 0) & (where < np.repeat(content, lengths))
+        source = np.where(inside, np.repeat(self.starts[at], lengths) + where, 0)
+        out = np.zeros(len(where), dtype=np.int64)
+        if len(self.ids):
+            out = self.ids[source].astype(np.int64)
+        if before:
+            out[firsts[:, None] + np.arange(before)] = self.prefix
+        if after:
+            out[(ends - after)[:, None] + np.arange(after)] = self.suffix
+        return out, lengths
+
     def padded(
         self, rows: Sequence[int], *, pad_id: int, left: bool = False
     ) -> tuple[np.ndarray, np.ndarray | None]:
@@ -117,6 +141,27 @@ def batches(
             ends = np.arange(start + 1, stop + 1)
             padding = (ends - start) * longest - (total[start + 1 : stop + 1] - total[start])
             stop = start + max(1, int(np.searchsorted(padding, slack, side="right")))
+        out.append(order[start:stop].tolist())
+        start = stop
+    return out
+
+
+def packed_batches(lengths: np.ndarray, *, budget: int) -> list[list[int]]:
+    """Cuts sequences into batches without padding, longest first.
+
+    Sorted all the same: memory trouble shows at once, and attention works on like lengths.
+
+    Args:
+        lengths: Tokens of each sequence, special tokens included.
+        budget: The most tokens in a batch. A sequence longer than that stands alone.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    ends = np.cumsum(lengths[order])
+    out: list[list[int]] = []
+    start = 0
+    while start < len(order):
+        before = int(ends[start - 1]) if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, before + budget, side="right")))
         out.append(order[start:stop].tolist())
         start = stop
     return out

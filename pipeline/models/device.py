@@ -13,7 +13,7 @@ from pipeline.errors import JobError
 CPU_BUDGET = 2048  # padded tokens: 2 cores, MiniLM; 1,024 and 4,096 were both slower
 GPU_BUDGET = 65_536
 # What starting another batch costs, in tokens of computing.
-CPU_SLACK = 64
+CPU_SLACK = 48
 GPU_SLACK = 4096
 
 

@@ -35,13 +35,18 @@ class Text:
 
     Attributes:
         text: White space around it is stripped, as is all from the first stop string on.
-        tokens: How many tokens it wrote, the end token not counted.
+        ids: The tokens that it wrote, without the end token and a forced first one.
         complete: Whether it ended by itself, rather than at the limit of tokens.
     """
 
     text: str
-    tokens: int
+    ids: tuple[int, ...]
     complete: bool
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens it wrote."""
+        return len(self.ids)
 
 
 @dataclass
@@ -117,14 +122,14 @@ class Writer:
         self._ends = end_tokens(model)
         self._grammar = None if schema is None else Grammar(model, schema, ends=sorted(self._ends))
 
-    def write(self, prompts: Sequence[Sequence[int] | np.ndarray]) -> Writing:
+    def write(self, prompts: Sequence[np.ndarray]) -> Writing:
         """Writes one text per prompt.
 
         Args:
             prompts: Token ids, special tokens included, each of at most ``prompts.limit``.
         """
         inference = self.model.infer(
-            Sequences.of([np.asarray(prompt) for prompt in prompts]),
+            _sequences(prompts),
             self._forward,
             left_padded=self.decodes_alone,
             extra_tokens=self.max_new_tokens,
@@ -150,7 +155,9 @@ class Writer:
             steps.append(self._grammar.mask(len(ids), start=start))
         if self.sampling is not None:
             steps += self.sampling.processors(ids, mask, start=start)
-        stopping = StopStrings(self.stops, self.model.tokenizer, start=start)
+        stops: list[Any] = []
+        if self.stops:
+            stops.append(StopStrings(self.stops, self.model.tokenizer, start=start))
         out = self.model.module.generate(
             input_ids=ids,
             attention_mask=mask,
@@ -159,13 +166,12 @@ class Writer:
             num_beams=1,
             pad_token_id=self.model.pad_id,
             logits_processor=LogitsProcessorList(steps),
-            stopping_criteria=StoppingCriteriaList([stopping] if self.stops else []),
+            stopping_criteria=StoppingCriteriaList(stops),
             **self._own_stops(),
             **self.forced,
         )
-        return [
-            self._text(row, stopping.ended.get(at)) for at, row in enumerate(out[:, start:].tolist())
-        ]
+        stopped = stops[0].ended if stops else {}
+        return [self._text(row, stopped.get(at)) for at, row in enumerate(out[:, start:].tolist())]
 
     def _own_stops(self) -> dict[str, Any]:
         """The model's generation config may name stop strings, which need the tokenizer."""
@@ -179,9 +185,16 @@ class Writer:
         if config.forced_eos_token_id is not None and len(written) >= self.max_new_tokens - 1:
             complete = False  # the end token was put there for want of room
         first = self.forced.get("forced_bos_token_id", config.forced_bos_token_id)
-        count = len(written) - (first is not None and written[:1] == [first])
+        if first is not None and written[:1] == [first]:
+            written = written[1:]
         text = self.model.tokenizer.decode(written, skip_special_tokens=True)
-        return Text(cut_at(text, self.stops).strip(), count, complete)
+        return Text(cut_at(text, self.stops).strip(), tuple(written), complete)
+
+
+def _sequences(prompts: Sequence[np.ndarray]) -> Sequences:
+    ends = np.cumsum([len(prompt) for prompt in prompts], dtype=np.int64)
+    ids = np.concatenate([np.zeros(0, dtype=np.int64), *prompts])
+    return Sequences(ids, np.concatenate([[0], ends])[:-1], ends)
 
 
 def decodes_alone(model: Model) -> bool:

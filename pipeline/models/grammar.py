@@ -17,11 +17,7 @@ from pipeline.errors import JobError
 from pipeline.models.model import Model
 
 # As json.dumps writes, which models have seen most; free white space lets small ones run away.
-LAYOUT: dict[str, Any] = {
-    "whitespace_flexible": False,
-    "item_separator": ", ",
-    "key_separator": ": ",
-}
+ITEM_SEPARATOR, KEY_SEPARATOR = ", ", ": "
 
 
 class Grammar:
@@ -53,9 +49,16 @@ class Grammar:
         except ValueError as error:
             raise JobError(
                 f"the model's tokenizer can't be used to write JSON: {_line(error)}",
-                mend="Name a model with a byte-level or a SentencePiece tokenizer",
+                mend="Name a model whose tokenizer can write any byte, as those of chat models can",
             ) from error
-        self._grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema), defaults=LAYOUT)
+        self._grammar = LLMatcher.grammar_from_json_schema(
+            json.dumps(schema),
+            overrides={
+                "whitespace_flexible": False,
+                "item_separator": ITEM_SEPARATOR,
+                "key_separator": KEY_SEPARATOR,
+            },
+        )
         trouble = LLMatcher.validate_grammar(self._grammar, self._tokenizer)
         if trouble:
             raise JobError(
@@ -104,7 +107,7 @@ class GrammarMask:
                 allowed[row] = True
                 continue
             bits = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
-            found = np.unpackbits(bits, bitorder="little", count=None)[: scores.shape[1]]
+            found = np.unpackbits(bits, bitorder="little")[: scores.shape[1]]
             allowed[row, : len(found)] = found.astype(bool)
         return scores.masked_fill(~torch.from_numpy(allowed).to(scores.device), -torch.inf)
 

@@ -58,6 +58,8 @@ def _layer(linear: Any) -> Any:
             weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
             self.register_buffer("laid_out", weight, persistent=False)
             self.bias = bias
+            # Some models (T5) look at the dtype of a layer's weight before they call it.
+            self.weight = weight.new_empty(0)
 
         def forward(self, x: Any) -> Any:
             return torch.ops.mkldnn._linear_pointwise(x, self.laid_out, self.bias, "none", [], "")

@@ -6,12 +6,17 @@ import hashlib
 import json
 import threading
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from pipeline.errors import JobError
 from pipeline.models.calibrate import CPU_BUDGETS, GPU_BUDGETS, Budgets, find_budget
 from pipeline.models.device import Device
 from pipeline.models.linear import lay_out
 from pipeline.models.model import Model, raise_if_fatal
+from pipeline.models.packed import Packed, packed
 from pipeline.models.resolve import ModelInfo, fetch
 from pipeline.models.texts import Tokens
 
@@ -69,7 +74,7 @@ class Models:
         folder = fetch(info)
         auto = getattr(transformers, HEADS[head])
         try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            tokenizer = _tokenizer(folder)
             module, report = auto.from_pretrained(
                 folder,
                 dtype=self.device.dtype,
@@ -89,7 +94,9 @@ class Models:
             raise JobError(
                 f"model {info.reference} has no fast tokenizer (tokenizer.json), "
                 "which exact offsets need",
-                mend="Convert it once with AutoTokenizer.from_pretrained(...).save_pretrained(...)",
+                mend="Convert it once with AutoTokenizer.from_pretrained(...).save_pretrained(...);"
+                " for Marian and M2M-100, which transformers can't convert, copy the file from a "
+                "conversion for transformers.js",
             )
         missing = sorted(key for key in report["missing_keys"] if "position_ids" not in key)
         if missing and head != "encoder":
@@ -108,6 +115,8 @@ class Models:
             budget=self.budget or self.device.default_budget,
             folder=folder,
         )
+        if self.device.name != "cpu":
+            model.packed = packed(module)
         model.tokens = self._tokens.setdefault(model.tokens.key, model.tokens)
         if self.budget is None and head not in GENERATING:
             model.budget = self._calibrated(model, info, head)
@@ -133,9 +142,15 @@ class Models:
         length = min(PROBE_TOKENS, model.max_tokens)
 
         def run(budget: int) -> None:
-            ids = torch.full((max(1, budget // length), length), model.pad_id)
+            rows = max(1, budget // length)
+            ids = torch.full((rows, length), model.pad_id)
             with self.device.hold(), torch.inference_mode():
-                model.module(input_ids=ids.to(self.device.name))
+                if model.packed is not None:
+                    counts = np.full(rows, length)
+                    batch = Packed.place(ids.numpy().ravel(), counts, device=self.device.name)
+                    model.packed.forward(batch)
+                else:
+                    model.module(input_ids=ids.to(self.device.name))
                 if on_gpu:
                     torch.cuda.synchronize(self.device.name)
 
@@ -144,3 +159,24 @@ class Models:
             return self.device.default_budget
         Budgets().put(key, found)
         return found
+
+
+def _tokenizer(folder: Path) -> Any:
+    """The model's tokenizer; None for one that transformers knows in Python alone.
+
+    For some families (Marian, M2M-100) transformers has such a class only, and wants another
+    package for it, even if tokenizer.json is there.
+    """
+    import transformers
+
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (ImportError, ValueError):
+        if (folder / "tokenizer.json").exists():
+            return transformers.PreTrainedTokenizerFast.from_pretrained(folder)
+        if any(folder.glob("*.spm")) or any(folder.glob("*.model")):
+            return None
+        raise
+    if not tokenizer.is_fast and (folder / "tokenizer.json").exists():
+        return transformers.PreTrainedTokenizerFast.from_pretrained(folder)
+    return tokenizer

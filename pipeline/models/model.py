@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import OutOfMemory, RowError, ShardscribeError, WorkerLost
-from pipeline.models.batching import Sequences, batches
+from pipeline.models.batching import Sequences, batches, packed_batches
 from pipeline.models.device import Device
+from pipeline.models.packed import Packed, PackedEncoder
 from pipeline.models.texts import Encoded, Texts, Tokens
 from pipeline.models.windows import Cuts, cut_all
 
@@ -20,6 +21,7 @@ from pipeline.models.windows import Cuts, cut_all
 FALLBACK_MAX_TOKENS = 512
 
 Forward = Callable[[Any, Any], Sequence[Any]]
+PackedForward = Callable[[PackedEncoder, Packed], Sequence[Any]]
 
 
 @dataclass
@@ -59,6 +61,8 @@ class Model:
         self.device = device
         self.budget = budget
         self.folder = folder
+        # Set where the device gains from batches without padding.
+        self.packed: PackedEncoder | None = None
         self.tokens = Tokens(tokenizer)
         self.prefix, self.suffix = self.tokens.prefix, self.tokens.suffix
         self.max_tokens = _max_tokens(module, tokenizer)
@@ -104,6 +108,7 @@ class Model:
         left_padded: bool = False,
         extra_tokens: int = 0,
         budget_factor: int = 1,
+        packed: PackedForward | None = None,
     ) -> Inference:
         """Runs sequences through the device in token-budgeted batches.
 
@@ -117,6 +122,8 @@ class Model:
             left_padded: Pad on the left, as generation needs.
             extra_tokens: Tokens that each row will grow by, counted into the budget.
             budget_factor: How many times the model's own budget a batch may hold.
+            packed: The same as `forward` for a batch without padding; taken where the model has a
+                packed encoder.
 
         Returns:
             Results in the order of `sequences`.
@@ -128,22 +135,28 @@ class Model:
             out.failures[index] = RowError("the model sees no token in it", code="no_tokens")
         good = np.flatnonzero(sequences.lengths > 0)
         lengths = sequences.lengths + extra_tokens
-        queue = self._cut(good, lengths, budget_factor)
+        encoder = self.packed if packed is not None else None
+        pack = encoder is not None
+        queue = self._cut(good, lengths, budget_factor, pack=pack)
         total, ended = max(1, int(lengths.sum())), 0
         while queue:
             batch = queue.popleft()
             try:
-                rows = self._run(batch, sequences, forward, left_padded, out)
+                if packed is not None and encoder is not None:
+                    rows = self._run_packed(batch, sequences, packed, encoder, out)
+                else:
+                    rows = self._run(batch, sequences, forward, left_padded, out)
             except Exception as error:  # a model may raise anything for a row
                 raise_if_fatal(error)
                 half = len(batch) // 2
                 if not half:
                     out.failures[batch[0]] = row_error(error)
                 elif _is_out_of_memory(error):
-                    fits = half * int(lengths[batch[0]]) // budget_factor
+                    whole = lengths[batch].sum() if pack else len(batch) * lengths[batch[0]]
+                    fits = int(whole) // 2 // budget_factor
                     self.budget = max(1, min(self.budget, fits))
                     rest = [index for other in queue for index in other]
-                    queue = self._cut(np.array([*batch, *rest]), lengths, budget_factor)
+                    queue = self._cut(np.array([*batch, *rest]), lengths, budget_factor, pack=pack)
                 else:
                     queue.extendleft([batch[half:], batch[:half]])
                 continue
@@ -153,12 +166,14 @@ class Model:
             self.device.report(ended / total)
         return out
 
-    def _cut(self, rows: np.ndarray, lengths: np.ndarray, factor: int) -> deque[list[int]]:
-        cut = batches(
-            lengths[rows],
-            budget=self.budget * factor,
-            slack=self.device.slack * factor,
-        )
+    def _cut(
+        self, rows: np.ndarray, lengths: np.ndarray, factor: int, *, pack: bool
+    ) -> deque[list[int]]:
+        budget = self.budget * factor
+        if pack:
+            cut = packed_batches(lengths[rows], budget=budget)
+        else:
+            cut = batches(lengths[rows], budget=budget, slack=self.device.slack * factor)
         return deque(rows[batch].tolist() for batch in cut)
 
     def _run(
@@ -177,6 +192,23 @@ class Model:
             rows = forward(self._place(ids), None if mask is None else self._place(mask))
         out.tokens += useful
         out.padded_tokens += ids.size
+        return rows
+
+    def _run_packed(
+        self,
+        batch: Sequence[int],
+        sequences: Sequences,
+        forward: PackedForward,
+        encoder: PackedEncoder,
+        out: Inference,
+    ) -> Sequence[Any]:
+        import torch
+
+        ids, lengths = sequences.flat(batch)
+        with self.device.hold(tokens=len(ids), padded=len(ids)), torch.inference_mode():
+            rows = forward(encoder, Packed.place(ids, lengths, device=self.device.name))
+        out.tokens += len(ids)
+        out.padded_tokens += len(ids)
         return rows
 
     def _place(self, array: np.ndarray) -> Any:

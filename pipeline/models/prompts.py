@@ -129,16 +129,24 @@ class Prompts:
         self._after = [*self.tokens.ids(frame.after), *frame.suffix]
         self.room = self.limit - len(self._before) - len(self._after)
 
-    def lay_out(self, texts: Sequence[str], *, long: Long, most: int | None = None) -> Laid:
+    def lay_out(
+        self,
+        texts: Sequence[str],
+        *,
+        long: Long | Sequence[Long],
+        most: int | None = None,
+        window: int | None = None,
+    ) -> Laid:
         """Makes at least one prompt of each text.
 
         Args:
             texts: Any texts.
-            long: What becomes of a text that does not fit. ``windows``: a prompt for each piece,
-                cut between sentences. ``end``: its end is left out. ``middle``: its middle is
-                left out, as instructions stand at either end (as LongBench does it, Bai et al.,
-                2023, arXiv 2308.14508, section 4.1).
+            long: What becomes of a text that does not fit, for all or for each. ``windows``: a
+                prompt for each piece, cut between sentences. ``end``: its end is left out.
+                ``middle``: its middle is left out, as instructions stand at either end (as
+                LongBench does it, Bai et al., 2023, arXiv 2308.14508, section 4.1).
             most: Texts of more tokens than that are cut although they would fit.
+            window: The most tokens of a piece of a long text; `most` if None.
         """
         frame, out = self.frame, Laid()
         whole = self.tokens.encode([f"{frame.before}{text}{frame.after}" for text in texts])
@@ -146,13 +154,14 @@ class Prompts:
         room = self.room if most is None else min(self.room, most)
         # The frame's tokens are counted alone; where they melt with the text's, that is a guess.
         limit = min(self.limit, room + self.limit - self.room)
-        for row, text in enumerate(texts):
+        rules: Sequence[Long] = [long] * len(texts) if isinstance(long, str) else long
+        for row, (text, rule) in enumerate(zip(texts, rules, strict=True)):
             if len(whole.row(row)) + around <= limit:
                 out.add([*frame.prefix, *whole.row(row), *frame.suffix], owner=row)
-            elif long == "windows":
-                self._add_windows(out, row, text, room)
+            elif rule == "windows":
+                self._add_windows(out, row, text, min(room, window or room))
             else:
-                self._add_cut(out, row, text, long, room)
+                self._add_cut(out, row, text, rule, room)
         return out
 
     def _add_windows(self, out: Laid, row: int, text: str, room: int) -> None:

@@ -87,7 +87,7 @@ class Race:
 
         rows, tokens = torch.nonzero(scores > -torch.inf, as_tuple=True)
         keys = torch.tensor(self.keys, dtype=torch.int64, device=scores.device)
-        keys = mixed(keys + _GOLDEN * (1 + input_ids.shape[1] - self.start))
+        keys = mixed(keys + _signed(_GOLDEN * (1 + input_ids.shape[1] - self.start)))
         noise = gumbel(mixed(keys[rows] + _GOLDEN * (1 + tokens)))
         out = torch.full_like(scores, -torch.inf)
         out[rows, tokens] = scores[rows, tokens] + noise
@@ -95,6 +95,8 @@ class Race:
 
 
 def _signed(value: int) -> int:
+    """Wraps as 64-bit arithmetic does."""
+    value &= (1 << 64) - 1
     return value - (1 << 64) if value >> 63 else value
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from pipeline.errors import JobError, RowError
 from pipeline.models.batching import Sequences
 from pipeline.models.model import Model
+from pipeline.models.packed import Packed, PackedEncoder
 from pipeline.models.pooling import pool
 from pipeline.models.windows import cut_all
 
@@ -192,7 +193,7 @@ class SentenceEncoder:
         sequences = Sequences(
             encoded.ids, cuts.start, cuts.stop, self.model.prefix, self.model.suffix
         )
-        inference = self.model.infer(sequences, self._forward)
+        inference = self.model.infer(sequences, self._forward, packed=self._packed)
         some = next((vector for vector in inference.results if vector is not None), None)
         values = np.zeros((len(cuts), 0 if some is None else len(some)), dtype=np.float32)
         for at, vector in enumerate(inference.results):
@@ -230,6 +231,9 @@ class SentenceEncoder:
     def _forward(self, ids: Any, mask: Any) -> Any:
         hidden = self.model.module(input_ids=ids, attention_mask=mask).last_hidden_state
         return pool(hidden, mask, how=self.pooling).cpu().numpy()
+
+    def _packed(self, encoder: PackedEncoder, batch: Packed) -> Any:
+        return encoder.pooled(batch, how=self.pooling).cpu().numpy()
 
 
 def unit(values: np.ndarray) -> np.ndarray:

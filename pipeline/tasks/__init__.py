@@ -4,16 +4,20 @@ from typing import Any
 
 from pipeline.tasks.classify import Classify
 from pipeline.tasks.embed import Embed
+from pipeline.tasks.generate import Generate
 from pipeline.tasks.ner import Ner
 from pipeline.tasks.summarize import Summarize
 from pipeline.tasks.task import Annotate, Annotated, Task, TaskOptions
+from pipeline.tasks.translate import Translate
 from pipeline.tasks.zero_shot import ZeroShot
 
 TASKS: dict[str, type[Task[Any]]] = {
     "classify": Classify,
     "embed": Embed,
+    "generate": Generate,
     "ner": Ner,
     "summarize": Summarize,
+    "translate": Translate,
     "zero_shot": ZeroShot,
 }
 

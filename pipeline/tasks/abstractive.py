@@ -3,134 +3,101 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
-from pipeline.errors import JobError
-from pipeline.models.batching import Sequences
-from pipeline.models.model import Model
+from pipeline.errors import RowError
+from pipeline.models.generation import Writer, Writing
+from pipeline.models.prompts import Long
 from pipeline.tasks.task import Annotated
+from pipeline.tasks.written import Parts, by_text, column
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Stands for the text while a chat template is laid out; the private-use letters are in no prompt.
-MARK = "\ue000\ue001"
-# Decoding reads all weights for one token per row, so generation gains from more rows than
-# encoding does: budgets count this many times the model's own.
-GENERATION_BUDGET_FACTOR = 4
+Merge = Literal["map_reduce", "truncate"]
+
+
+@dataclass
+class Summary:
+    """A summary in the making.
+
+    Attributes:
+        text: What is to be summarized; in the end the summary.
+        input_tokens: Of the text at the start.
+        long: What becomes of it if it is too long.
+        windows: Pieces read so far, of the text and of summaries.
+        last: Pieces of the last level; 0 before the first.
+        output_tokens: Of the summary.
+        truncated: Whether something was left out.
+        done: Whether `text` is the summary.
+        failure: Why there is none.
+    """
+
+    text: str
+    input_tokens: int
+    long: Long
+    windows: int = 0
+    last: int = 0
+    output_tokens: int = 0
+    truncated: bool = False
+    done: bool = False
+    failure: RowError | None = None
+
+    def take(self, parts: Parts, *, cut: bool) -> None:
+        """Takes what was written of the text's pieces."""
+        if parts.failure is not None:
+            self.failure, self.done = parts.failure, True
+            return
+        count = len(parts.texts)
+        self.windows += count
+        self.truncated |= cut
+        self.text = "\n".join(part.text for part in parts.texts if part.text)
+        if count == 1 or not self.text:
+            self.output_tokens, self.done = parts.texts[-1].tokens, True
+        elif self.last and count >= self.last:
+            # Summaries that get no shorter would go on for ever.
+            self.long = "end"
+        self.last = count
 
 
 class Abstractive:
     """Writes summaries with a loaded model, greedily.
 
-    Only the text is ever cut to fit the model, never the instruction around it, and a cut shows
-    as ``truncated: true``.
+    ``map_reduce`` summarizes the windows of a long text, then the summaries, until they fit one
+    prompt (as Wu et al., "Recursively Summarizing Books with Human Feedback", 2021,
+    arXiv 2109.10862, do). ``truncate`` leaves out the end of the text.
     """
 
-    def __init__(
-        self, model: Model, *, instruction: str, max_new_tokens: int, output_type: pa.DataType
-    ) -> None:
-        self.model = model
-        self.max_new_tokens = max_new_tokens
+    def __init__(self, writer: Writer, *, merge: Merge, output_type: pa.DataType) -> None:
+        self.writer = writer
+        self.long: Long = "end" if merge == "truncate" else "windows"
         self.output_type = output_type
-        self.decodes_alone = not model.config.is_encoder_decoder
-        if self.decodes_alone:
-            self.before, self.after = self._chat_frame(instruction)
-        else:
-            head = model.tokens.ids(instruction) if instruction else []
-            self.before, self.after = [*model.prefix, *head], model.suffix
-        grown = max_new_tokens if self.decodes_alone else 0
-        self.room = model.max_tokens - len(self.before) - len(self.after) - grown
-        if self.room < 1:
-            raise JobError(
-                f"max_new_tokens {max_new_tokens} and the instruction leave no room for a text: "
-                f"the model takes {model.max_tokens} tokens",
-                mend="Lower max_new_tokens",
-            )
 
     def annotate(self, texts: Sequence[str]) -> Annotated:
         """One summary struct per text."""
-        import pyarrow as pa
-
-        encoded = self.model.encode(texts)
-        lengths = encoded.lengths.tolist()
-        starts, ends = encoded.starts[:-1], encoded.starts[1:]
-        sequences = Sequences(
-            encoded.ids, starts, np.minimum(ends, starts + self.room), self.before, self.after
-        )
-        inference = self.model.infer(
-            sequences,
-            self._forward,
-            left_padded=self.decodes_alone,
-            extra_tokens=self.max_new_tokens,
-            budget_factor=GENERATION_BUDGET_FACTOR,
-        )
-        rows: list[dict[str, Any] | None] = []
-        for row, written in enumerate(inference.results):
-            if written is None:
-                rows.append(None)
-                continue
-            text = self.model.tokenizer.decode(written, skip_special_tokens=True).strip()
-            rows.append(
-                {
-                    "text": text,
-                    "input_tokens": lengths[row],
-                    "output_tokens": len(written),
-                    "windows": 1,
-                    "truncated": lengths[row] > self.room,
-                }
+        lengths = self.writer.model.encode(texts).lengths.tolist()
+        summaries = [
+            Summary(text, length, self.long) for text, length in zip(texts, lengths, strict=True)
+        ]
+        writings: list[Writing] = []
+        while todo := [summary for summary in summaries if not summary.done]:
+            laid = self.writer.prompts.lay_out(
+                [summary.text for summary in todo], long=[summary.long for summary in todo]
             )
-        return Annotated(
-            pa.array(rows, self.output_type),
-            inference.failures,
-            tokens=inference.tokens + sum(len(r) for r in inference.results if r is not None),
-            padded_tokens=inference.padded_tokens,
-        )
-
-    def _chat_frame(self, instruction: str) -> tuple[list[int], list[int]]:
-        """The tokens that the chat template puts before and after the text."""
-        laid_out = self.model.tokenizer.apply_chat_template(
-            # Small models lose sight of an instruction that stands before a long text: with
-            # SmolLM2, 2 of 5 reviews were answered instead of summarized, after it none.
-            [{"role": "user", "content": f"{MARK}\n\n{instruction}"}],
-            tokenize=False,
-            add_generation_prompt=True,
-        )
-        before, mark, after = laid_out.partition(MARK)
-        if not mark:
-            raise JobError("the model's chat template drops the user's text")
-        return self.model.tokens.ids(before), self.model.tokens.ids(after)
-
-    def _forward(self, ids: Any, mask: Any) -> list[list[int]]:
-        import torch
-
-        module = self.model.module
-        ends = _end_tokens(module)
-        out = module.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids) if mask is None else mask,
-            max_new_tokens=self.max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            pad_token_id=self.model.pad_id,
-        )
-        # A decoder gives back its prompt; an encoder-decoder starts with one start token.
-        start = ids.shape[1] if self.decodes_alone else 1
-        return [_until_end(row[start:].tolist(), ends) for row in out]
-
-
-def _end_tokens(module: Any) -> set[int]:
-    ends = module.generation_config.eos_token_id
-    if ends is None:
-        return set()
-    return set(ends) if isinstance(ends, (list, tuple)) else {int(ends)}
-
-
-def _until_end(tokens: list[int], ends: set[int]) -> list[int]:
-    """Drops the end token and the padding behind it."""
-    for at, token in enumerate(tokens):
-        if token in ends:
-            return tokens[:at]
-    return tokens
+            writings.append(self.writer.write(laid.ids))
+            found = by_text(laid, writings[-1], rows=len(todo))
+            for at, (summary, parts) in enumerate(zip(todo, found, strict=True)):
+                summary.take(parts, cut=at in laid.cut)
+        rows = [
+            summary.failure
+            or {
+                "text": summary.text,
+                "input_tokens": summary.input_tokens,
+                "output_tokens": summary.output_tokens,
+                "windows": summary.windows,
+                "truncated": summary.truncated,
+            }
+            for summary in summaries
+        ]
+        return column(rows, self.output_type, writings)

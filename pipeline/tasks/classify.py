@@ -10,6 +10,7 @@ from pydantic import Field
 
 from pipeline.models.load import Models
 from pipeline.models.model import Model
+from pipeline.models.packed import Packed, PackedEncoder
 from pipeline.tasks.task import Annotated, Task, TaskOptions
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class ClassifyAnnotate:
         sequences, cuts = self.model.windows(
             self.model.encode(texts), first=self.options.merge == "first"
         )
-        inference = self.model.infer(sequences, self._forward)
+        inference = self.model.infer(sequences, self._forward, packed=self._packed)
         failures = {int(cuts.owner[index]): e for index, e in inference.failures.items()}
         width = len(self.model.labels)
         logits = np.zeros((len(sequences), width), dtype=np.float32)
@@ -105,6 +106,9 @@ class ClassifyAnnotate:
     def _forward(self, ids: Any, mask: Any) -> Any:
         logits = self.model.module(input_ids=ids, attention_mask=mask).logits
         return logits.float().cpu().numpy()
+
+    def _packed(self, encoder: PackedEncoder, batch: Packed) -> Any:
+        return encoder.classify_logits(batch).float().cpu().numpy()
 
 
 def _activation(config: Any) -> Literal["softmax", "sigmoid", "none"]:

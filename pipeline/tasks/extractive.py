@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.models.model import Model
+from pipeline.models.packed import Packed, PackedEncoder
 from pipeline.models.pooling import pool, pooling_of
 from pipeline.tasks.task import Annotated
 
@@ -84,7 +85,7 @@ class Extractive:
         # A text of few enough sentences is its own summary: its sentences need no vectors.
         wanted = np.flatnonzero(np.repeat(counts > self.sentences, counts)[cuts.owner])
         sequences, owners = sequences.take(wanted), cuts.owner[wanted]
-        inference = self.model.infer(sequences, self._forward)
+        inference = self.model.infer(sequences, self._forward, packed=self._packed)
         vectors = self._sentence_vectors(inference.results, owners, cuts.weights[wanted], len(flat))
         windows = np.bincount(owners, minlength=len(flat))
         broken = {int(owners[index]): error for index, error in inference.failures.items()}
@@ -121,6 +122,9 @@ class Extractive:
     def _forward(self, ids: Any, mask: Any) -> Any:
         hidden = self.model.module(input_ids=ids, attention_mask=mask).last_hidden_state
         return pool(hidden, mask, how=self.pooling).cpu().numpy()
+
+    def _packed(self, encoder: PackedEncoder, batch: Packed) -> Any:
+        return encoder.pooled(batch, how=self.pooling).cpu().numpy()
 
     def _sentence_vectors(
         self, results: Sequence[Any], owners: np.ndarray, weights: np.ndarray, sentences: int

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from pipeline.models.load import Models
 from pipeline.models.model import Model
+from pipeline.models.packed import Packed, PackedEncoder
 from pipeline.models.texts import Encoded
 from pipeline.tasks.spans import Spans, Tags, aggregate
 from pipeline.tasks.task import Annotated, Task, TaskOptions
@@ -82,7 +83,7 @@ class NerAnnotate:
         """One list of entities per text, empty where the model finds none."""
         encoded = self.model.encode(texts)
         sequences, cuts = self.model.windows(encoded, overlap=self._overlap())
-        inference = self.model.infer(sequences, self._forward)
+        inference = self.model.infer(sequences, self._forward, packed=self._packed)
         failures = {int(cuts.owner[index]): e for index, e in inference.failures.items()}
         skip = len(self.model.prefix)
         kept = zip(
@@ -108,6 +109,10 @@ class NerAnnotate:
     def _forward(self, ids: Any, mask: Any) -> Any:
         logits = self.model.module(input_ids=ids, attention_mask=mask).logits
         return logits.float().softmax(dim=-1).cpu().numpy()
+
+    def _packed(self, encoder: PackedEncoder, batch: Packed) -> Any:
+        scores = encoder.token_logits(batch).float().softmax(dim=-1).cpu().numpy()
+        return np.split(scores, batch.borders.cpu().numpy()[1:-1])
 
     def _spans(
         self,

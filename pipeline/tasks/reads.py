@@ -7,11 +7,10 @@ files or anything else of the world.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from string import Formatter
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import JobError
-from pipeline.tasks.task import Task
+from pipeline.tasks.task import Task, template_fields
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,27 +37,6 @@ def reads(task: Task[Any], *, text: str) -> tuple[str, ...]:
     """All columns, or other tasks, that a task looks at, each once."""
     condition = condition_names(task.options.when) if task.options.when else ()
     return tuple(dict.fromkeys([*sources(task, text=text), *task.extra_columns(), *condition]))
-
-
-def template_fields(template: str) -> tuple[str, ...]:
-    """The names in a template's braces, each once.
-
-    Raises:
-        ValueError: It is not a template, or says more of a field than its name.
-    """
-    names = []
-    for _, name, spec, conversion in Formatter().parse(template):
-        if name is None:
-            continue
-        if not name or spec or conversion or any(letter in name for letter in ".[]"):
-            raise ValueError(
-                f"`{{{name}}}` is no field: write the name of a column in braces, as in "
-                "`{title}`, and `{{` for a brace"
-            )
-        names.append(name)
-    if not names:
-        raise ValueError("the template names no column: write one in braces, as in `{text}`")
-    return tuple(dict.fromkeys(names))
 
 
 def text_maker(task: Task[Any], *, text: str) -> Callable[[Sequence[Any]], str]:
@@ -156,6 +134,46 @@ def ordered(tasks: Mapping[str, Task[Any]], *, text: str) -> list[str]:
             del waiting[name]
         out += ready
     return out
+
+
+def check_chain(tasks: Mapping[str, Task[Any]], columns: pa.Schema, *, text: str) -> None:
+    """Checks what tasks read of each other and of the input.
+
+    Args:
+        tasks: By output column.
+        columns: Of the input.
+        text: The job's text column.
+
+    Raises:
+        JobError: A circle, a task without a text to read, a wrong condition.
+    """
+    import pyarrow as pa
+
+    types = {name: task.output_type() for name, task in tasks.items()}
+    ordered(tasks, text=text)
+    for name, task in tasks.items():
+        for source in sources(task, text=text):
+            kind = types.get(source)
+            if kind is not None and not (pa.types.is_struct(kind) and "text" in _fields(kind)):
+                raise JobError(
+                    f"tasks.{name} reads task {source}, which makes no text but {kind}",
+                    mend="Read a column, or a task that writes text: summarize, translate, "
+                    "generate, answer or redact",
+                )
+        if task.options.when:
+            try:
+                known = {**{f.name: f.type for f in columns}, **types}
+                names = [n for n in condition_names(task.options.when) if n in known]
+                rows_where(
+                    task.options.when,
+                    pa.table({n: pa.nulls(0, known[n]) for n in names} or {"": pa.nulls(0)}),
+                )
+            except JobError as error:
+                raise JobError(f"tasks.{name}.when: {error.message}", mend=error.mend) from error
+
+
+def _fields(kind: pa.DataType) -> list[str]:
+    return [kind.field(at).name for at in range(kind.num_fields)]
 
 
 def columns_read(tasks: Mapping[str, Task[Any]], *, text: str) -> list[str]:

@@ -7,9 +7,14 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from pipeline.errors import JobError
+from pipeline.models.generation import Writer, decodes_alone
 from pipeline.models.load import Models
+from pipeline.models.prompts import chat_frame, plain_frame
 from pipeline.models.resolve import ModelInfo
+from pipeline.tasks.abstractive import Abstractive
+from pipeline.tasks.extractive import Extractive
 from pipeline.tasks.task import Annotate, Task, TaskOptions
+from pipeline.tasks.written import check_writes, load_writing, writes, written_type
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,8 +42,7 @@ class SummarizeOptions(TaskOptions):
     language: str | None = Field(
         None,
         title="Language",
-        description="extractive: ISO 639 code by which the text is cut into sentences "
-        "(en by default).",
+        description="ISO 639 code by which texts are cut into sentences (en by default).",
         pattern="^[a-z]{2,3}$",
     )
     max_new_tokens: int | None = Field(
@@ -54,11 +58,19 @@ class SummarizeOptions(TaskOptions):
         "that a sequence-to-sequence model was trained with (T5: `summarize: `).",
     )
 
+    merge: Literal["map_reduce", "truncate"] | None = Field(
+        None,
+        title="Long texts",
+        description="abstractive: map_reduce (the default) summarizes the windows of a text longer "
+        "than the model takes, then their summaries; truncate leaves out the text's end and says "
+        "`truncated: true`.",
+    )
+
     @model_validator(mode="after")
     def _only_options_of_the_method(self) -> SummarizeOptions:
         of = {
-            "extractive": ("sentences", "language"),
-            "abstractive": ("max_new_tokens", "instruction"),
+            "extractive": ("sentences",),
+            "abstractive": ("max_new_tokens", "instruction", "merge"),
         }
         other = "abstractive" if self.method == "extractive" else "extractive"
         for name in of[other]:
@@ -74,17 +86,7 @@ class Summarize(Task[SummarizeOptions]):
 
     def output_type(self) -> pa.DataType:
         """``struct<text, input_tokens, output_tokens, windows, truncated>``."""
-        import pyarrow as pa
-
-        return pa.struct(
-            [
-                ("text", pa.string()),
-                ("input_tokens", pa.int32()),
-                ("output_tokens", pa.int32()),
-                ("windows", pa.int32()),
-                ("truncated", pa.bool_()),
-            ]
-        )
+        return written_type()
 
     def check_model(self, model: ModelInfo) -> None:
         """Refuses a model without the parts that the method needs.
@@ -93,49 +95,42 @@ class Summarize(Task[SummarizeOptions]):
             JobError: extractive with a generating model, abstractive with a model that can't
                 generate, or a decoder-only model without a chat template.
         """
-        arch = " / ".join(model.architectures)
-        if not arch:
-            return
-        writes = arch.endswith(("ForConditionalGeneration", "ForCausalLM", "LMHeadModel"))
-        if self.options.method == "extractive":
-            if writes:
-                raise JobError(
-                    f"model {model.reference} is a {arch}; extractive summaries need an encoder",
-                    mend="Use method: abstractive, or an encoder such as starter/minilm",
-                )
-            return
-        if not writes:
-            raise JobError(
-                f"model {model.reference} is a {arch}, which can't write text; abstractive "
-                "summaries need a sequence-to-sequence or a chat model",
+        if self.options.method == "abstractive":
+            check_writes(
+                model,
+                what="abstractive summaries",
                 mend="Use method: extractive, or a model such as starter/smollm2",
+                chat=True,
             )
-        if not model.is_encoder_decoder and not model.chat_template:
+        elif model.architectures and writes(model):
             raise JobError(
-                f"model {model.reference} has no chat template, so it can't be told what to do",
-                mend="Name an instruction-tuned model, or a sequence-to-sequence one",
+                f"model {model.reference} is a {' / '.join(model.architectures)}; extractive "
+                "summaries need an encoder",
+                mend="Use method: abstractive, or an encoder such as starter/minilm",
             )
 
     def load(self, models: Models) -> Annotate:
         """Loads an encoder or a generating model, as the method needs."""
-        from pipeline.tasks.abstractive import Abstractive
-        from pipeline.tasks.extractive import Extractive
-
         options = self.options
+        language = options.language or "en"
         if options.method == "extractive":
             return Extractive(
                 models.get(options.model, head="encoder"),
                 sentences=options.sentences or SENTENCES,
-                language=options.language or "en",
+                language=language,
                 output_type=self.output_type(),
             )
-        encoder_decoder = models.infos[options.model].is_encoder_decoder
-        instruction = options.instruction
-        if instruction is None:
-            instruction = "" if encoder_decoder else INSTRUCTION
-        return Abstractive(
-            models.get(options.model, head="seq2seq" if encoder_decoder else "causal"),
-            instruction=instruction,
+        model = load_writing(models, options.model)
+        if decodes_alone(model):
+            frame = chat_frame(model, options.instruction or INSTRUCTION)
+        else:
+            frame = plain_frame(model, options.instruction or "")
+        writer = Writer(
+            model,
+            frame,
             max_new_tokens=options.max_new_tokens or MAX_NEW_TOKENS,
-            output_type=self.output_type(),
+            language=language,
+        )
+        return Abstractive(
+            writer, merge=options.merge or "map_reduce", output_type=self.output_type()
         )

@@ -12,10 +12,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from string import Formatter
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 from typing import Annotated as ConstrainedType
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipeline.errors import JobError, RowError
 from pipeline.models.load import Models
@@ -61,6 +62,40 @@ class TaskOptions(BaseModel):
         "`sentiment.score < 0.7`. Other rows are null and counted as skipped.",
         min_length=1,
     )
+
+    @field_validator("template")
+    @classmethod
+    def _is_a_template(cls, template: str | None) -> str | None:
+        if template is not None:
+            template_fields(template)
+        return template
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.template is not None and self.input is not None:
+            raise ValueError("`template` names its columns itself: remove `input`")
+        return self
+
+
+def template_fields(template: str) -> tuple[str, ...]:
+    """The names in a template's braces, each once.
+
+    Raises:
+        ValueError: It is not a template, or says more of a field than its name.
+    """
+    names = []
+    for _, name, spec, conversion in Formatter().parse(template):
+        if name is None:
+            continue
+        if not name or spec or conversion or any(letter in name for letter in ".[]"):
+            raise ValueError(
+                f"`{{{name}}}` is no field: write the name of a column in braces, as in "
+                "`{title}`, and `{{` for a brace"
+            )
+        names.append(name)
+    if not names:
+        raise ValueError("the template names no column: write one in braces, as in `{text}`")
+    return tuple(dict.fromkeys(names))
 
 
 @dataclass

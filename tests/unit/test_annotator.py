@@ -499,3 +499,167 @@ def test_a_pulse_shows_the_split_in_flight_and_nothing_afterwards(make: Make) ->
     assert seen[0].fractions == {split.id: pytest.approx(0.5)}
     after = annotator.pulse()
     assert after.fractions == after.rows == {}
+
+
+def splits_in(annotator: Annotator) -> list[Split]:
+    dataset = Dataset.open(annotator.job.input.path)
+    return list(splits_of(dataset.store, dataset.files(), fingerprint="f"))
+
+
+class Watching:
+    """A task that remembers which texts came together."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        self.calls: list[list[str]] = []
+
+    def annotate(self, texts: Sequence[str]) -> Annotated:
+        self.calls.append(list(texts))
+        return self.inner.annotate(texts)
+
+
+def watch(annotator: Annotator, task: str = "shout") -> Watching:
+    watching = Watching(annotator.rows.annotates[task])
+    annotator.rows.annotates[task] = watching
+    return watching
+
+
+def test_small_files_go_through_the_model_together_and_become_a_file_each(
+    make: Make, tmp_path: Path
+) -> None:
+    annotator = make()
+    for number in range(7):
+        write(annotator, [f"{number} {row}" for row in range(number)], f"{number}.parquet")
+    watching = watch(annotator)
+    receipts = annotator.annotate_all(splits_in(annotator))
+    assert len(watching.calls) == 1
+    assert len(watching.calls[0]) == 21
+    for number, receipt in enumerate(receipts):
+        assert isinstance(receipt, Receipt)
+        assert receipt.published
+        assert counts(receipt.rows) == (number, number, 0, 0)
+        table = pq.read_table(tmp_path / "out" / receipt.output)
+        assert [row["loud"] for row in table["shout"].to_pylist()] == [
+            f"{number} {row}" for row in range(number)
+        ]
+    assert sum(receipt.tokens for receipt in receipts) == 21  # type: ignore[union-attr]
+    assert sum(receipt.padded_tokens for receipt in receipts) == 9  # type: ignore[union-attr]
+    assert list((tmp_path / "out" / "_shardscribe" / "scratch").iterdir()) == []
+
+
+def test_a_broken_file_among_small_ones_fails_alone(make: Make, tmp_path: Path) -> None:
+    annotator = make(limits={"bad_rows": 0})
+    write(annotator, ["a"], "0.parquet")
+    write(annotator, ["b"], "1.parquet").write_bytes(b"PAR1 not really PAR1")
+    write(annotator, ["BUG", "c"], "2.parquet")
+    pq.write_table(pa.table({"body": ["x"]}), tmp_path / "in" / "3.parquet")
+    write(annotator, ["d"], "4.parquet")
+    answers = annotator.annotate_all(splits_in(annotator))
+    assert [type(answer).__name__ for answer in answers] == [
+        "Receipt",
+        "SplitError",
+        "SplitError",
+        "SplitError",
+        "Receipt",
+    ]
+    told = [str(answer) for answer in answers]
+    assert "1.parquet is not a readable Parquet file" in told[1]
+    assert "1 of 2 rows can't be annotated" in told[2]
+    assert "no column `text`" in told[3]
+    assert len(list((tmp_path / "out").glob("*.parquet"))) == 2
+    assert list((tmp_path / "out" / "_shardscribe" / "scratch").iterdir()) == []
+
+
+def test_files_whose_text_columns_differ_in_type_are_annotated_all_the_same(
+    make: Make, tmp_path: Path
+) -> None:
+    annotator = make()
+    (tmp_path / "in").mkdir(exist_ok=True)
+    columns = [
+        pa.array(["a", "b"]),
+        pa.array(["c", None], pa.large_string()),
+        pa.array(["d", "e", "d"]).dictionary_encode(),
+        pa.array(["f", "g", "f"]).dictionary_encode(),
+        pa.nulls(2),
+    ]
+    for number, column in enumerate(columns):
+        pq.write_table(pa.table({"text": column}), tmp_path / "in" / f"{number}.parquet")
+    receipts = annotator.annotate_all(splits_in(annotator))
+    found = [
+        [
+            row and row["loud"]
+            for row in pq.read_table(tmp_path / "out" / receipt.output)["shout"].to_pylist()
+        ]
+        for receipt in receipts
+        if isinstance(receipt, Receipt)
+    ]
+    assert found == [["A", "B"], ["C", None], ["D", "E", "D"], ["F", "G", "F"], [None, None]]
+
+
+def test_a_file_is_read_in_windows_and_small_ones_fill_them_up(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "WINDOW_ROWS", 10)
+    monkeypatch.setattr(reader, "STEP_ROWS", 5)
+    annotator = make()
+    for number, rows in enumerate([25, 3, 3, 3, 3]):
+        write(annotator, [f"{number} {row}" for row in range(rows)], f"{number}.parquet")
+    watching = watch(annotator)
+    receipts = annotator.annotate_all(splits_in(annotator))
+    assert [receipt.rows.annotated for receipt in receipts] == [25, 3, 3, 3, 3]  # type: ignore[union-attr]
+    assert [len(call) for call in watching.calls] == [10, 10, 8, 9]
+
+
+def test_when_a_task_fails_a_window_of_small_files_only_the_guilty_one_fails(make: Make) -> None:
+    annotator = make()
+    for number in range(4):
+        write(annotator, [f"text {number}"], f"{number}.parquet")
+    shout = annotator.rows.annotates["shout"]
+
+    class Guilty:
+        def annotate(self, texts: Sequence[str]) -> Annotated:
+            if "text 2" in list(texts):
+                raise SplitError("this one")
+            return shout.annotate(texts)
+
+    annotator.rows.annotates["shout"] = Guilty()
+    answers = annotator.annotate_all(splits_in(annotator))
+    assert [type(answer).__name__ for answer in answers] == [
+        "Receipt",
+        "Receipt",
+        "SplitError",
+        "Receipt",
+    ]
+
+
+def test_an_error_of_the_run_ends_the_call_and_leaves_no_scratch(
+    make: Make, tmp_path: Path
+) -> None:
+    annotator = make()
+    for number in range(3):
+        write(annotator, ["a"], f"{number}.parquet")
+    splits = splits_in(annotator)
+    (tmp_path / "out").mkdir(exist_ok=True)
+    pq.write_table(pa.table({"x": [1]}), tmp_path / "out" / splits[1].output_path)
+    with pytest.raises(RunError, match="is of split None"):
+        annotator.annotate_all(splits)
+    assert list((tmp_path / "out" / "_shardscribe" / "scratch").iterdir()) == []
+
+
+def test_the_pulse_of_a_call_moves_all_its_splits(make: Make) -> None:
+    annotator = make(tasks=("one", "two"))
+    for number in range(3):
+        write(annotator, ["a", "b"], f"{number}.parquet")
+    splits = splits_in(annotator)
+    seen = []
+    task = annotator.rows.annotates["two"]
+
+    class Watched:
+        def annotate(self, texts: Sequence[str]) -> Annotated:
+            seen.append(annotator.pulse())
+            return task.annotate(texts)
+
+    annotator.rows.annotates["two"] = Watched()
+    annotator.annotate_all(splits)
+    assert seen[0].fractions == {split.id: pytest.approx(0.5) for split in splits}
+    assert sum(seen[0].rows.values()) == 3

@@ -25,6 +25,7 @@ from transformers import (
 from pipeline.errors import OutOfMemory, RowError
 from pipeline.models.device import Device
 from pipeline.models.model import FALLBACK_MAX_TOKENS, Model
+from pipeline.models.packed import packed
 
 pytestmark = pytest.mark.unit
 
@@ -353,3 +354,49 @@ def test_a_model_without_a_padding_token_can_be_padded_all_the_same() -> None:
     model.config.pad_token_id = None
     assert model.pad_id == 0
     assert model.infer([[5], [6, 7]], sums).results == [5, 13]
+
+
+def packed_model(budget: int = 64) -> Model:
+    model = model_of(budget=budget)
+    model.packed = packed(model.module)
+    assert model.packed is not None
+    return model
+
+
+@settings(max_examples=25, deadline=None)
+@given(SEQUENCES, st.integers(1, 200))
+def test_a_packed_model_gives_what_the_padded_one_gives_without_padding(
+    sequences: list[list[int]], budget: int
+) -> None:
+    model = packed_model(budget)
+    wrapped = [model.wrap(ids) for ids in sequences]
+    padded_out = model.infer(wrapped, first_vectors(model))
+    packed_out = model.infer(
+        wrapped,
+        first_vectors(model),
+        packed=lambda encoder, batch: encoder.pooled(batch, how="cls").numpy(),
+    )
+    np.testing.assert_allclose(
+        np.stack(packed_out.results), np.stack(padded_out.results), atol=1e-5
+    )
+    assert packed_out.padded_tokens == packed_out.tokens == padded_out.tokens
+
+
+def test_a_task_without_a_packed_way_is_padded_on_a_packed_model() -> None:
+    out = packed_model().infer([[5, 6], [7]], sums)
+    assert out.results == [11, 7]
+
+
+def test_a_packed_batch_that_does_not_fit_is_halved() -> None:
+    model = packed_model(64)
+
+    def forward(encoder: Any, batch: Any) -> list[int]:
+        if len(batch.ids) > 20:
+            raise OutOfMemory("out of memory")
+        return [int(part.sum()) for part in batch.ids.tensor_split(batch.borders[1:-1].tolist())]
+
+    rows = [[row, 5, 6, 7] for row in range(32)]
+    out = model.infer(rows, sums, packed=forward)
+    assert not out.failures
+    assert out.results == [sum(ids) for ids in rows]
+    assert 4 <= model.budget <= 20

@@ -326,3 +326,23 @@ def test_nothing_to_do_is_finished() -> None:
     assert scheduler.finished
     scheduler.join("a")
     assert scheduler.next("a") is None
+
+
+def test_a_share_takes_only_small_splits_that_nobody_has_tried() -> None:
+    big, small, again = make("big", 100), make("small", 10), make("again", 1)
+    scheduler = Scheduler([big, small, again])
+    scheduler.join("w")
+    assert scheduler.next("w", at_most=50) is None, "the next one is too large to share a call"
+    first = scheduler.next("w")
+    assert first is not None
+    assert first.split is big
+    assert scheduler.next("w", at_most=10).split is small  # type: ignore[union-attr]
+    tried = scheduler.next("w", at_most=10)
+    assert tried is not None
+    scheduler.fail(tried, "raised")
+    assert scheduler.next("w", at_most=10) is None, "one that raised is tried by itself"
+    assert scheduler.next("w").split is again  # type: ignore[union-attr]
+
+
+def make(name: str, size: int) -> Split:
+    return Split(name, f"{name}.parquet", size, "v")

@@ -1,0 +1,299 @@
+"""Padding-free attention: the texts of a batch in one row of tokens, each attending to itself only.
+
+A padded batch computes every layer for its padding as well, and its attention for pairs of tokens
+that a mask throws away again. A packed one does neither, so texts of any lengths go together.
+
+The modules are transformers' own: what is put in is an attention function, under a name of ours,
+on a twin of the module that shares its weights. The module itself stays as it is, so its padded
+path gives what it gave, also while another thread is in it.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+ATTENTION = "shardscribe_packed"
+
+# config.model_type -> how its classes begin. Each was compared with its padded path; any other
+# architecture may look at tokens beside its attention function, so it is not guessed at.
+FAMILIES = {
+    "bert": "Bert",
+    "distilbert": "DistilBert",
+    "modernbert": "ModernBert",
+    "roberta": "Roberta",
+    "xlm-roberta": "XLMRoberta",
+}
+HEADS = {
+    "Model": "encoder",
+    "ForSequenceClassification": "sequence-classification",
+    "ForTokenClassification": "token-classification",
+}
+
+# What the flash attention kernel takes.
+KERNEL_DTYPES = ("bfloat16", "float16")
+KERNEL_HEAD_DIMS = range(8, 257, 8)
+KERNEL_CAPABILITY = (8, 0)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The texts of a batch, one after the other, on a device.
+
+    Attributes:
+        ids: Int64 tensor of shape [tokens].
+        borders: Int32 tensor of shape [texts + 1]: where each text starts, and the end.
+        longest: Tokens of the longest text.
+    """
+
+    ids: Any
+    borders: Any
+    longest: int
+
+    @classmethod
+    def of(cls, texts: Sequence[Sequence[int] | np.ndarray], *, device: str) -> Packed:
+        """Packs token ids, a sequence for each text."""
+        flat = np.concatenate([np.asarray(ids, dtype=np.int64) for ids in texts])
+        return cls.place(flat, np.array([len(ids) for ids in texts]), device=device)
+
+    @classmethod
+    def place(cls, ids: np.ndarray, lengths: np.ndarray, *, device: str) -> Packed:
+        """Puts texts that stand one after the other on a device, without waiting for the copy.
+
+        Args:
+            ids: The tokens of all texts, of shape [tokens].
+            lengths: Tokens of each text, at least one, of shape [texts].
+            device: Such as ``cuda:0``.
+        """
+        import torch
+
+        if not len(lengths) or int(lengths.min()) < 1 or int(lengths.sum()) != len(ids):
+            raise ValueError("each text of a packed batch has at least one token")
+        borders = np.concatenate([[0], np.cumsum(lengths)])
+        placed = []
+        for array in (ids.astype(np.int64, copy=False), borders.astype(np.int32)):
+            tensor = torch.from_numpy(array)
+            if device.startswith("cuda"):  # from other memory than pinned, a copy is waited for
+                tensor = tensor.pin_memory().to(device, non_blocking=True)
+            placed.append(tensor)
+        return cls(placed[0], placed[1], int(lengths.max()))
+
+
+class PackedEncoder:
+    """An encoder, or one with a classification head, on packed batches. `packed` makes it.
+
+    Nothing of a call is kept, so several threads may be in it.
+
+    Args:
+        twin: A supported transformers model that computes attention as `ATTENTION`; changed.
+        head: ``encoder``, ``sequence-classification`` or ``token-classification``.
+    """
+
+    def __init__(self, twin: Any, *, head: str) -> None:
+        self.head = head
+        self._base = twin.base_model
+        self._classifier: Any = None
+        if head != "encoder":
+            setattr(twin, twin.base_model_prefix, _given(getattr(self._base, "pooler", None)))
+            self._classifier = twin
+        # ModernBERT's head may want the mean; all others take the first token.
+        self._pooling = getattr(twin.config, "classifier_pooling", "cls")
+        embeddings = self._base.embeddings
+        self._has_types = hasattr(embeddings, "token_type_embeddings")
+        counted = getattr(embeddings, "position_embeddings", None)
+        self._padding = getattr(counted, "padding_idx", None)
+
+    def forward(self, batch: Packed) -> Any:
+        """Token vectors of shape [tokens, dim], in the module's dtype."""
+        import torch
+
+        positions = self._positions(batch).unsqueeze(0)
+        inputs = {"input_ids": batch.ids.unsqueeze(0), "position_ids": positions}
+        if self._has_types:
+            inputs["token_type_ids"] = torch.zeros_like(positions)
+        # transformers' own names for them; all layers hand them on to the attention function.
+        out = self._base(**inputs, cu_seq_lens_q=batch.borders, max_length_q=batch.longest)
+        return out.last_hidden_state[0]
+
+    def pooled(self, batch: Packed, *, how: str) -> Any:
+        """Float32 vectors of shape [texts, dim]; `how` is ``mean``, ``cls`` or ``max``."""
+        return _pool(self.forward(batch), batch, how)
+
+    def classify_logits(self, batch: Packed) -> Any:
+        """Logits of shape [texts, labels], in the module's dtype."""
+        self._need("sequence-classification")
+        hidden = self.forward(batch)
+        # The head is given rows of one token each, which it takes for the first and for the mean.
+        text = _pool(hidden, batch, self._pooling).to(hidden.dtype)
+        return self._classifier(inputs_embeds=text.unsqueeze(1)).logits
+
+    def token_logits(self, batch: Packed) -> Any:
+        """Logits of shape [tokens, labels], in the module's dtype."""
+        self._need("token-classification")
+        return self._classifier(inputs_embeds=self.forward(batch).unsqueeze(0)).logits[0]
+
+    def _need(self, head: str) -> None:
+        if self.head != head:
+            raise TypeError(f"the model has {self.head} for its head, not {head}")
+
+    def _positions(self, batch: Packed) -> Any:
+        """Positions that start anew with each text, of shape [tokens]."""
+        import torch
+
+        starts, tokens = batch.borders[:-1].long(), len(batch.ids)
+        texts = torch.arange(len(starts), device=starts.device)
+        # Without the size, the device would have to be waited for.
+        owner = torch.repeat_interleave(texts, batch.borders.diff(), output_size=tokens)
+        if self._padding is None:
+            return torch.arange(tokens, device=starts.device) - starts[owner]
+        # RoBERTa's kind counts from padding_idx + 1, and passes over padding tokens in a text.
+        counted = (batch.ids != self._padding).long()
+        total = counted.cumsum(0)
+        before = (total - counted)[starts]
+        return (total - before[owner]) * counted + self._padding
+
+
+def packed(module: Any) -> PackedEncoder | None:
+    """The packed path of a model.
+
+    On a CPU it is a plain loop over texts, to test with: slower than padding.
+
+    Args:
+        module: A transformers model in evaluation mode, on its device.
+
+    Returns:
+        None where the architecture, the dtype or the device has no packed path, only the padded.
+    """
+    from transformers import AttentionInterface
+
+    head = _head(module)
+    if head is None or not _has_kernel(module):
+        return None
+    # With no mask function under the name, transformers builds no mask.
+    AttentionInterface.register(ATTENTION, _attention)
+    shared = {id(tensor): tensor for tensor in chain(module.parameters(), module.buffers())}
+    twin = copy.deepcopy(module, shared).eval()
+    twin.set_attn_implementation(ATTENTION)
+    # ModernBERT as of transformers 5.0 had attention of its own, and only warned.
+    if twin.config._attn_implementation != ATTENTION:
+        return None
+    return PackedEncoder(twin, head=head)
+
+
+def _head(module: Any) -> str | None:
+    """The head of a supported architecture; None for any other."""
+    config, kind = module.config, type(module)
+    family = FAMILIES.get(getattr(config, "model_type", None) or "")
+    if family is None or not kind.__module__.startswith("transformers.models."):
+        return None
+    takes = inspect.signature(module.base_model.forward).parameters
+    hands_on = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in takes.values())
+    # Chunks of the row may not come out even. Some rotary embeddings scale with the longest text
+    # of a batch, so they differ with what a text stands beside.
+    rope = getattr(config, "rope_parameters", None) or {}
+    layers = [layer for layer in rope.values() if isinstance(layer, Mapping)]
+    if (
+        "position_ids" not in takes
+        or not hands_on
+        or getattr(config, "is_decoder", False)
+        or getattr(config, "chunk_size_feed_forward", 0)
+        or any(layer.get("rope_type", "default") != "default" for layer in layers)
+    ):
+        return None
+    return HEADS.get(kind.__name__.removeprefix(family))
+
+
+def _has_kernel(module: Any) -> bool:
+    """Whether attention over packed texts can be computed where the module is."""
+    import torch
+
+    weight = next(module.parameters())
+    if weight.device.type != "cuda" or torch.version.hip is not None:
+        return bool(weight.device.type == "cpu")
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return False
+    return (
+        {"scale", "window_size"} <= inspect.signature(varlen_attn).parameters.keys()
+        and str(weight.dtype).removeprefix("torch.") in KERNEL_DTYPES
+        and module.config.hidden_size // module.config.num_attention_heads in KERNEL_HEAD_DIMS
+        and torch.cuda.get_device_capability(weight.device) >= KERNEL_CAPABILITY
+        and torch.backends.cuda.is_flash_attention_available()
+    )
+
+
+def _attention(
+    module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **given: Any
+) -> tuple[Any, None]:
+    """Attention within each text, called by transformers' attention modules.
+
+    States come in as [1, heads, tokens, head dim] and go out as [1, tokens, heads, head dim].
+    """
+    borders, longest = given["cu_seq_lens_q"], given["max_length_q"]
+    scale, window = given.get("scaling"), given.get("sliding_window")
+    # transformers counts the token itself into a window, the kernel does not.
+    reach = -1 if window is None else window - 1
+    if not query.is_cuda:
+        return _by_text(query, key, value, borders, scale, reach), None
+    from torch.nn.attention.varlen import varlen_attn
+
+    q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
+    out: Any = varlen_attn(
+        q, k, v, borders, borders, longest, longest, scale=scale, window_size=(reach, reach)
+    )
+    return out.unsqueeze(0), None
+
+
+def _by_text(
+    query: Any, key: Any, value: Any, borders: Any, scale: float | None, reach: int
+) -> Any:
+    """The same, text by text: what the kernel is held against."""
+    import torch
+
+    outs = []
+    for start, stop in zip(borders[:-1].tolist(), borders[1:].tolist(), strict=True):
+        steps = torch.arange(stop - start)
+        near = None if reach < 0 else (steps[:, None] - steps).abs() <= reach
+        q, k, v = (states[:, :, start:stop] for states in (query, key, value))
+        outs.append(
+            torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=near, scale=scale)
+        )
+    return torch.cat(outs, dim=2).transpose(1, 2)
+
+
+def _given(pooler: Any) -> Any:
+    """Stands in for the encoder under a head, so that the head's own code runs on its output."""
+    import torch
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+    class Given(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pooler = pooler
+
+        def forward(self, *_: Any, inputs_embeds: Any, **__: Any) -> Any:
+            return BaseModelOutputWithPooling(
+                last_hidden_state=inputs_embeds,
+                pooler_output=None if self.pooler is None else self.pooler(inputs_embeds),
+            )
+
+    return Given()
+
+
+def _pool(hidden: Any, batch: Packed, how: str) -> Any:
+    import torch
+
+    if how == "cls":
+        return hidden[batch.borders[:-1].long()].float()
+    if how not in ("mean", "max"):
+        raise ValueError(f"pooling is mean, cls or max, not {how}")
+    # Unsafe only means unchecked: the check would wait for the device, and `Packed` made it.
+    lengths = batch.borders.diff().long()
+    return torch.segment_reduce(hidden.float(), how, lengths=lengths, axis=0, unsafe=True)

@@ -1,0 +1,126 @@
+"""Linear layers laid out for the processor, and batch sizes that are timed and remembered."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
+
+from pipeline.errors import JobError
+from pipeline.models import calibrate
+from pipeline.models import device as device_module
+from pipeline.models.calibrate import Budgets, find_budget
+from pipeline.models.device import Device
+from pipeline.models.linear import lay_out
+
+pytestmark = pytest.mark.unit
+
+TINY: dict[str, Any] = {
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+}
+
+
+def weights_in(module: torch.nn.Module) -> int:
+    tensors = {id(t): t for t in [*module.parameters(), *module.buffers()]}
+    return sum(tensor.numel() for tensor in tensors.values())
+
+
+@torch.inference_mode()
+def test_a_laid_out_model_gives_the_same_and_holds_no_second_copy() -> None:
+    torch.manual_seed(0)
+    module = BertModel(BertConfig(**TINY)).eval()
+    ids = torch.randint(0, 60, (3, 17))
+    before, held = module(input_ids=ids).last_hidden_state, weights_in(module)
+    assert lay_out(module) == 2 * 6 + 1
+    torch.testing.assert_close(module(input_ids=ids).last_hidden_state, before)
+    assert weights_in(module) == held
+
+
+@torch.inference_mode()
+def test_weights_that_are_shared_stay_as_they_are() -> None:
+    torch.manual_seed(0)
+    module = LlamaForCausalLM(LlamaConfig(**TINY, tie_word_embeddings=True)).eval()
+    ids = torch.randint(0, 60, (2, 9))
+    before = module(input_ids=ids).logits
+    assert lay_out(module) == 2 * 7
+    assert type(module.lm_head) is torch.nn.Linear
+    assert module.lm_head.weight is module.model.embed_tokens.weight
+    torch.testing.assert_close(module(input_ids=ids).logits, before)
+
+
+def test_a_model_of_another_dtype_is_left_alone() -> None:
+    assert lay_out(BertModel(BertConfig(**TINY)).to(torch.bfloat16).eval()) == 0
+
+
+def test_a_torch_without_the_operation_keeps_its_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Missing:
+        pass
+
+    monkeypatch.setattr(torch.ops, "mkldnn", Missing())
+    assert lay_out(BertModel(BertConfig(**TINY)).eval()) == 0
+
+
+class Clock:
+    """Time that passes only while a batch runs."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float]) -> None:
+        self.now, self.seconds, self.ran = 0.0, seconds, list[int]()
+        monkeypatch.setattr(calibrate.time, "perf_counter", lambda: self.now)
+
+    def run(self, budget: int) -> None:
+        self.ran.append(budget)
+        if budget not in self.seconds:
+            raise torch.OutOfMemoryError("no room")
+        self.now += self.seconds[budget]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ({1: 1.0, 2: 1.0, 4: 1.0}, 4),  # twice as fast each time
+        ({1: 1.0, 2: 1.0, 4: 2.0}, 2),  # no gain from 2 to 4
+        ({1: 1.0, 2: 1.95, 4: 3.9}, 1),  # too little to be more than noise
+        ({1: 1.0, 2: 1.0}, 2),  # 4 does not fit
+        ({}, None),
+        ({1: 3.0, 2: 3.0, 4: 3.0}, 1),  # too slow to try more
+    ],
+)
+def test_the_smallest_batch_that_no_larger_one_beats_is_taken(
+    monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float], expected: int | None
+) -> None:
+    assert find_budget(Clock(monkeypatch, seconds).run, (1, 2, 4)) == expected
+
+
+def test_a_budget_is_remembered_and_a_broken_file_is_no_trouble(tmp_path: Path) -> None:
+    budgets = Budgets(tmp_path / "deep" / "budgets.json")
+    assert budgets.get("a") is None
+    budgets.put("a", 4096)
+    budgets.put("b", 1024)
+    assert (budgets.get("a"), budgets.get("b")) == (4096, 1024)
+    assert json.loads(budgets.path.read_text()) == {"a": 4096, "b": 1024}
+    for content in ("", "[]", "{", '{"a": "x"}', '{"a": -1}'):
+        budgets.path.write_text(content)
+        assert budgets.get("a") is None
+    budgets.put("a", 1)
+    assert budgets.get("a") == 1
+
+
+def test_a_cache_that_can_not_be_written_is_no_trouble(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    Budgets(tmp_path / "file" / "budgets.json").put("a", 1)
+
+
+def test_half_precision_is_refused_where_the_processor_has_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(device_module, "_is_native", lambda dtype: dtype == "float32")
+    assert Device("cpu", dtype="auto").dtype is torch.float32
+    with pytest.raises(JobError, match=r"compute\.dtype is bfloat16") as caught:
+        Device("cpu", dtype="bfloat16")
+    assert "float32" in caught.value.mend
