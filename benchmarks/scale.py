@@ -256,10 +256,10 @@ def write_huge(path: Path, size: int) -> int:
     while total < size * 1.01:
         text = [f"{rows + i}: {t}" for i, t in enumerate(texts)]
         # What a crawl keeps beside the text; random bytes, so that no encoding makes them small.
-        page = [chance.bytes(900) for _ in texts]
+        page = [chance.bytes(3600) for _ in texts]
         columns.append(pa.table({"text": text, "page": pa.array(page, pa.binary())}))
         rows += len(texts)
-        total += sum(map(len, text)) + 900 * len(texts)
+        total += sum(map(len, text)) + 3600 * len(texts)
     table = pa.concat_tables(columns)
     pq.write_table(table, path, row_group_size=rows, compression="none", use_dictionary=False)
     return rows

@@ -76,6 +76,7 @@ def check_models(job: Job) -> dict[str, ModelInfo]:
         try:
             if reference not in infos:
                 infos[reference] = look_up(reference)
+            task.bind(infos[reference])
             task.check_model(infos[reference])
         except JobError as error:
             raise JobError(f"tasks.{name}: {error.message}", mend=error.mend) from error

@@ -14,8 +14,16 @@ from typing import Any
 from pipeline.engine.record import Summary
 from pipeline.engine.rows import ERRORS_TYPE
 from pipeline.job import ERRORS_COLUMN, Job
+from pipeline.models.resolve import ModelInfo
 from pipeline.tasks import TASKS
 
+# Options that a kind can't do without, where no first choice says them.
+NEEDED: dict[str, dict[str, Any]] = {
+    "answer": {"question": "any?"},
+    "zero_shot": {"labels": ["any"]},
+}
+# The width that stands for any encoder's.
+WIDTH = 384
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -34,7 +42,8 @@ def _columns() -> dict[str, Any]:
     found = {kind: str(_task(kind).output_type()) for kind in TASKS}
     return {
         "description": "The Arrow type of the column that each kind of task adds, and of the "
-        "errors column. Types do not depend on the data.",
+        "errors column. Types do not depend on the data; the size of a vector is the model's, "
+        f"here {WIDTH}.",
         "tasks": found,
         ERRORS_COLUMN: str(ERRORS_TYPE),
     }
@@ -43,11 +52,13 @@ def _columns() -> dict[str, Any]:
 def _task(kind: str) -> Any:
     """A task of a kind with as few options as its model allows."""
     task = TASKS[kind]
-    options: dict[str, Any] = {"kind": kind, "model": "any/model"}
+    options: dict[str, Any] = {"kind": kind, "model": "any/model", **NEEDED.get(kind, {})}
     for name, field in task.Options.model_fields.items():
         if field.is_required() and name not in options:
             options[name] = _first_choice(field.annotation)
-    return task(task.Options.model_validate(options))
+    made = task(task.Options.model_validate(options))
+    made.bind(ModelInfo("any/model", {"hidden_size": WIDTH}))
+    return made
 
 
 def _first_choice(annotation: Any) -> Any:

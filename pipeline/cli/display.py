@@ -171,8 +171,11 @@ def summary_lines(summary: Summary, *, command: str) -> list[str]:
             f" + {rows.skipped:,} skipped (null or blank text)"
         )
         for name, task in summary.tasks.items():
-            if task.bad:
-                lines.append(f"          {name}: {task.bad:,} bad")
+            if task.bad or task.skipped != rows.skipped:
+                lines.append(
+                    f"          {name}: {task.annotated:,} annotated, {task.bad:,} bad,"
+                    f" {task.skipped:,} skipped"
+                )
         lines.append(
             f"  speed   {summary.rows_per_second:,.1f} rows/s, "
             f"{count(summary.tokens_per_second)} tokens/s over "

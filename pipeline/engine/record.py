@@ -43,7 +43,9 @@ class RowCounts(Section):
     rows: int = 0
     annotated: int = 0
     bad: int = Field(0, description="With an entry in the errors column.")
-    skipped: int = Field(0, description="Null or blank text: nothing to annotate.")
+    skipped: int = Field(
+        0, description="Nothing to annotate: a null or blank text, or a condition that is not met."
+    )
 
 
 class FailedSplit(Section):

@@ -17,6 +17,7 @@ from pipeline.lake.store import Store
 WINDOW_ROWS = 16_384
 WINDOW_BYTES = 8 * 1024 * 1024
 STEP_ROWS = 256
+BUFFER_BYTES = 1 << 20  # of each column
 # Kept out of the output: they describe the input's columns alone, and readers believe them.
 FOREIGN_METADATA = (b"huggingface", b"pandas", b"ARROW:schema")
 
@@ -28,7 +29,8 @@ def open_split(store: Store, path: str) -> pq.ParquetFile:
         SplitError: It is not there or is not Parquet.
     """
     try:
-        return pq.ParquetFile(store.open(path), buffer_size=1 << 20)
+        # By default pyarrow holds all of a row group's columns, as they are in the file, at once.
+        return pq.ParquetFile(store.open(path), buffer_size=BUFFER_BYTES, pre_buffer=False)
     except FileNotFoundError as error:
         raise SplitError(f"{store.address(path)} is not there any more") from error
     except UnicodeEncodeError as error:

@@ -31,7 +31,7 @@ class Sequences:
     suffix: Sequence[int] = ()
 
     @classmethod
-    def of(cls, rows: Sequence[Sequence[int]]) -> Sequences:
+    def of(cls, rows: Sequence[Sequence[int] | np.ndarray]) -> Sequences:
         """Sequences that are whole already, special tokens included."""
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
         ends = np.cumsum(lengths)

@@ -20,7 +20,7 @@ from pipeline.models.grammar import Grammar
 from pipeline.models.model import Model
 from pipeline.models.prompts import Frame, Prompts
 from pipeline.models.sampling import Sampling
-from pipeline.models.stopping import StopStrings, cut_at
+from pipeline.models.stopping import Beat, StopStrings, cut_at
 
 # Decoding reads all weights for one token per row, so generation gains from more rows than
 # encoding does: budgets count this many times the model's own.
@@ -128,9 +128,24 @@ class Writer:
         Args:
             prompts: Token ids, special tokens included, each of at most ``prompts.limit``.
         """
+        ended = 0
+
+        def forward(ids: Any, mask: Any) -> list[Text]:
+            nonlocal ended
+            # A batch may take longer than a worker may stand still, so steps are reported too.
+            beat = Beat(
+                lambda share: self.model.device.report(
+                    min(1.0, (ended + share * len(ids)) / len(prompts))
+                ),
+                steps=self.max_new_tokens,
+            )
+            texts = self._generate(ids, mask, beat)
+            ended += len(ids)
+            return texts
+
         inference = self.model.infer(
             _sequences(prompts),
-            self._forward,
+            forward,
             left_padded=self.decodes_alone,
             extra_tokens=self.max_new_tokens,
             budget_factor=BUDGET_FACTOR,
@@ -143,7 +158,7 @@ class Writer:
             padded_tokens=inference.padded_tokens,
         )
 
-    def _forward(self, ids: Any, mask: Any) -> list[Text]:
+    def _generate(self, ids: Any, mask: Any, beat: Beat) -> list[Text]:
         import torch
         from transformers import LogitsProcessorList, StoppingCriteriaList
 
@@ -155,9 +170,9 @@ class Writer:
             steps.append(self._grammar.mask(len(ids), start=start))
         if self.sampling is not None:
             steps += self.sampling.processors(ids, mask, start=start)
-        stops: list[Any] = []
-        if self.stops:
-            stops.append(StopStrings(self.stops, self.model.tokenizer, start=start))
+        stopping = (
+            [StopStrings(self.stops, self.model.tokenizer, start=start)] if self.stops else []
+        )
         out = self.model.module.generate(
             input_ids=ids,
             attention_mask=mask,
@@ -166,11 +181,11 @@ class Writer:
             num_beams=1,
             pad_token_id=self.model.pad_id,
             logits_processor=LogitsProcessorList(steps),
-            stopping_criteria=StoppingCriteriaList(stops),
+            stopping_criteria=StoppingCriteriaList([beat, *stopping]),
             **self._own_stops(),
             **self.forced,
         )
-        stopped = stops[0].ended if stops else {}
+        stopped = stopping[0].ended if stopping else {}
         return [self._text(row, stopped.get(at)) for at, row in enumerate(out[:, start:].tolist())]
 
     def _own_stops(self) -> dict[str, Any]:

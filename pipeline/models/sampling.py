@@ -9,7 +9,9 @@ splittable pseudorandom number generators", 2014).
 
 Scores themselves depend on the shape of the batch in their last bits: in float32 about 1e-6 of
 their size, in bfloat16 1e-2. Two tokens that come in closer than that may change places, as in
-greedy decoding; the noise does not make it more likely.
+greedy decoding; the noise does not make it more likely. Of 40 reviews that SmolLM2 answered with
+873 drawn tokens in float32, in batches of at most 256 and of 8,192 padded tokens, in both orders,
+none differed.
 """
 
 from __future__ import annotations

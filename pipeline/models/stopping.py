@@ -1,8 +1,8 @@
-"""Stop strings: a row is finished when one of them is in what it wrote."""
+"""Looking on while a model writes: stop strings that finish a row, and a sign of life."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 # A token may hold a single byte, and half a character shows only when the rest of it is there.
@@ -13,6 +13,28 @@ def cut_at(text: str, stops: Sequence[str]) -> str:
     """The text before the first stop string."""
     found = [at for at in (text.find(stop) for stop in stops) if at >= 0]
     return text[: min(found)] if found else text
+
+
+class Beat:
+    """Reports each step of a batch; finishes no row.
+
+    Args:
+        report: Told the share of the steps that are done.
+        steps: The most there can be.
+    """
+
+    def __init__(self, report: Callable[[float], None], *, steps: int) -> None:
+        self.report = report
+        self.steps = steps
+        self.done = 0
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        """Of shape [rows], all false."""
+        import torch
+
+        self.done += 1
+        self.report(min(1.0, self.done / self.steps))
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
 class StopStrings:

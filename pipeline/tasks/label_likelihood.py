@@ -11,15 +11,15 @@ import numpy as np
 from pipeline.errors import JobError
 from pipeline.models.batching import Sequences
 from pipeline.models.model import Inference, Model
+from pipeline.models.prompts import chat_frame
 from pipeline.models.windows import cut_all
 from pipeline.tasks.classify import activate
 from pipeline.tasks.label_scores import LabelScores
 
-# What stands for a text without content.
-CONTENT_FREE = ("", "...", "This is a text.", "The text.")
-# Stands for the text while a chat template is laid out; the private-use letters are in no prompt.
-MARK = "\ue000\ue001"
-PLACE = "{text}"
+# What stands for a text without content. With SmolLM2, on 200 reviews for training and 192 news
+# reports for training, accuracy was 0.82 to 0.84 and 0.48; with "N/A" and "[MASK]" 0.64 to 0.84
+# and 0.32 to 0.38, with an empty text 0.76 to 0.84 and 0.42.
+CONTENT_FREE = "Lorem ipsum dolor sit amet, consectetur adipiscing elit."
 
 
 class ChatScorer:
@@ -29,13 +29,15 @@ class ChatScorer:
     what all answers begin with is part of the prompt. The scores are the softmax over the sums.
 
     A model prefers some answers whatever the text. `calibrate` subtracts the log-likelihood that
-    each answer has after texts without content (contextual calibration, Zhao et al., 2021, with
-    a softmax over logarithms instead of a diagonal matrix).
+    each answer has after a text without content (contextual calibration, Zhao et al., 2021), and
+    takes the mean over the answer's tokens: on 192 news reports with answers of 1 to 3 tokens,
+    accuracy was 0.22 plain (0.16 as a mean), 0.47 calibrated and 0.48 calibrated as a mean; with
+    other texts without content the mean gained up to 0.11.
 
     Args:
         model: A decoder with a chat template.
         answers: One per label.
-        instruction: Asked after the text, or laid around it where it holds ``{text}``.
+        instruction: Asked after the text.
         calibrate: As above.
         first: Only the first window of each text.
 
@@ -55,7 +57,8 @@ class ChatScorer:
     ) -> None:
         self.model = model
         self.first = first
-        self.before, after = _frame(model, instruction)
+        frame = chat_frame(model, instruction)
+        self.before, after = model.tokens.ids(frame.before), model.tokens.ids(frame.after)
         tokens = [model.tokens.ids(answer) for answer in answers]
         if not all(tokens) or len(set(map(tuple, tokens))) < len(tokens):
             raise JobError(
@@ -77,12 +80,13 @@ class ChatScorer:
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
         self._wants_positions = "position_ids" in known
         self.prior = np.zeros(len(answers), dtype=np.float32)
+        self.scale = np.ones(len(answers), dtype=np.float32)
         if calibrate:
-            found = self._weigh(model.tokens.encode(CONTENT_FREE), first=True)[0]
+            found = self._weigh(model.tokens.encode([CONTENT_FREE]), first=True)[0]
             if found.failures:
-                reason = next(iter(found.failures.values()))
-                raise JobError(f"the prompt without a text fails: {reason.message}")
-            self.prior = np.mean(found.results, axis=0)
+                raise JobError(f"the prompt without a text fails: {found.failures[0].message}")
+            self.prior = found.results[0]
+            self.scale = np.array([1 / len(tail) for tail in self.tails], dtype=np.float32)
 
     def score(self, texts: Sequence[str]) -> LabelScores:
         """Every window with every answer."""
@@ -91,7 +95,7 @@ class ChatScorer:
         weighed = np.zeros((len(cuts), len(self.tails)), dtype=np.float32)
         for at, row in enumerate(inference.results):
             if row is not None:
-                weighed[at] = row - self.prior
+                weighed[at] = (row - self.prior) * self.scale
         return LabelScores(
             activate(weighed, "softmax"),
             cuts.owner,
@@ -149,21 +153,6 @@ class ChatScorer:
             positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
             extra["position_ids"] = positions[:, -ids.shape[1] :]
         return self.model.module(input_ids=ids, attention_mask=mask, **extra)
-
-
-def _frame(model: Model, instruction: str) -> tuple[list[int], list[int]]:
-    """The tokens that the chat template and the instruction put before and after the text."""
-    if PLACE in instruction:
-        content = instruction.replace(PLACE, MARK)
-    else:
-        content = f"{MARK}\n\n{instruction}"
-    laid_out = model.tokenizer.apply_chat_template(
-        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-    )
-    before, mark, after = laid_out.partition(MARK)
-    if not mark:
-        raise JobError("the model's chat template drops the user's text")
-    return model.tokens.ids(before), model.tokens.ids(after)
 
 
 def _shared(answers: Sequence[Sequence[int]]) -> int:

@@ -11,17 +11,21 @@ from pipeline.errors import JobError
 from pipeline.models.load import Models
 from pipeline.models.resolve import ModelInfo
 from pipeline.tasks.classify import Merge, merge_windows, ranking, ranking_type
+from pipeline.tasks.label_likelihood import ChatScorer
+from pipeline.tasks.label_scores import EncoderScorer, NliScorer, Scorer
 from pipeline.tasks.task import Annotate, Annotated, Names, Task, TaskOptions
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from pipeline.tasks.label_scores import Scorer
-
 HYPOTHESIS = "This example is {}."  # transformers' default
 # all-MiniLM was trained with cosines scaled by 20.
 TEMPERATURE = 0.05
-INSTRUCTION = "Which of these fits the text above best: {}? Answer with one of them."
+# Without the labels: named in the question, they sway a small model more than the text does. With
+# SmolLM2, on 300 reviews for training: 0.49 to 0.53 with them (five wordings), 0.68 to 0.81 without
+# (seven), this one 0.81.
+INSTRUCTION = "What is the category of the text above?"
+ANSWER = "The category of the text above is {}"
 
 Family = Literal["nli", "encoder", "chat"]
 OF_FAMILY: Mapping[str, Family] = {
@@ -65,15 +69,14 @@ class ZeroShotOptions(TaskOptions):
     instruction: str | None = Field(
         None,
         title="Instruction",
-        description="Chat: what is asked after the text, `{}` being all labels "
-        f"(`{INSTRUCTION}` by default). With `{{text}}` in it, it is laid around the text instead.",
+        description=f"Chat: what is asked after the text (`{INSTRUCTION}` by default).",
         min_length=1,
     )
     answer_template: str | None = Field(
         None,
         title="Answer",
-        description="Chat: the answer whose likelihood is weighed, `{}` being the label (`{}` by "
-        "default), such as `The topic is {}`.",
+        description="Chat: the answer whose likelihood is weighed, `{}` being the label "
+        f"(`{ANSWER}` by default, `{{}}` with an instruction of your own).",
     )
     calibrate: bool | None = Field(
         None,
@@ -168,9 +171,6 @@ class ZeroShot(Task[ZeroShotOptions]):
         return ZeroShotAnnotate(self._scorer(models), self.options, self.output_type())
 
     def _scorer(self, models: Models) -> Scorer:
-        from pipeline.tasks.label_likelihood import ChatScorer
-        from pipeline.tasks.label_scores import EncoderScorer, NliScorer
-
         options = self.options
         first = options.merge == "first"
         kind = family(models.infos[options.model])
@@ -190,13 +190,11 @@ class ZeroShot(Task[ZeroShotOptions]):
                 temperature=None if options.multi_label else options.temperature or TEMPERATURE,
                 first=first,
             )
-        template = options.answer_template or "{}"
+        template = options.answer_template or ("{}" if options.instruction else ANSWER)
         return ChatScorer(
             models.get(options.model, head="causal"),
             [template.replace("{}", word) for word in options.words],
-            instruction=(options.instruction or INSTRUCTION).replace(
-                "{}", ", ".join(options.words)
-            ),
+            instruction=options.instruction or INSTRUCTION,
             calibrate=options.calibrate is not False,
             first=first,
         )

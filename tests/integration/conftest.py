@@ -1,15 +1,22 @@
 """One Ray cluster and one small lake of real reviews for the whole session."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tiny_writers
 import yaml
 from helpers import CLASSIFY, QuietDisplay
 
 from pipeline.job import Job
 from pipeline.job_file import load_job
+from pipeline.models.device import Device
+from pipeline.models.load import Models
+from pipeline.models.resolve import look_up
 from pipeline.starter.samples import write_reviews
+from pipeline.tasks import TASKS
 
 
 @pytest.fixture(scope="session")
@@ -53,3 +60,36 @@ def make_job(tmp_path):
 @pytest.fixture
 def display() -> QuietDisplay:
     return QuietDisplay()
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Random models by how they are made, each made once."""
+    held: dict[str, str] = {}
+
+    def folder(family: str, **how: Any) -> str:
+        key = f"{family} {how}"
+        if key not in held:
+            path = tmp_path_factory.mktemp(family)
+            held[key] = str(getattr(tiny_writers, family)(path, **how))
+        return held[key]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def load_task() -> Callable[..., Any]:
+    """A task that is loaded; models are loaded once."""
+    models: dict[tuple[str, int | None], Models] = {}
+
+    def loaded(reference: str, *, budget: int | None = None, **options: Any) -> Any:
+        task = TASKS[options["kind"]]
+        made = task(task.Options.model_validate({"model": reference, **options}))
+        info = look_up(reference)
+        made.check_model(info)
+        key = reference, budget
+        if key not in models:
+            models[key] = Models({reference: info}, device=Device("cpu"), budget=budget)
+        return made.load(models[key])
+
+    return loaded

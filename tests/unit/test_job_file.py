@@ -74,7 +74,7 @@ def test_a_job_file_gives_a_job_with_defaults(tmp_path: Path) -> None:
         (("data/annotated", "''"), 6, "output.path", "at least 1 character"),
         (("  text: text", "  columns: id"), 4, "input.columns", "not 'id'"),
         (("  text: text", "  columns: [id, 7]"), 4, "input.columns.1", "not 7"),
-        (("kind: classify", "kind: clasify"), 8, "tasks.mood", "classify, ner, summarize"),
+        (("kind: classify", "kind: clasify"), 8, "tasks.mood", ", ner, "),
         (("    kind: classify\n", ""), 8, "tasks.mood", "Add kind"),
         (("    model: starter/sentiment\n", ""), 8, "tasks.mood.model", "missing"),
         (("    method: extractive", "    method: both"), 14, "tasks.gist.method", "not 'both'"),
@@ -174,7 +174,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
         ("method: extractive\n    max_new_tokens: 10", "max_new_tokens"),
         ("method: extractive\n    instruction: Be brief", "instruction"),
         ("method: abstractive\n    sentences: 2", "sentences"),
-        ("method: abstractive\n    language: en", "language"),
+        ("method: extractive\n    merge: truncate", "merge"),
     ],
 )
 def test_an_option_of_the_other_method_is_refused(tmp_path: Path, extra: str, option: str) -> None:
