@@ -77,7 +77,20 @@ def check_models(job: Job) -> dict[str, ModelInfo]:
             if reference not in infos:
                 infos[reference] = look_up(reference)
             task.bind(infos[reference])
+            if infos[reference].is_adapter:
+                raise JobError(
+                    f"{reference} is an adapter, not a model",
+                    mend="Name the model that it was trained on, and this one as `adapter`",
+                )
             task.check_model(infos[reference])
+            adapter = task.options.adapter
+            if adapter is not None:
+                infos.setdefault(adapter, look_up(adapter))
+                if not infos[adapter].is_adapter:
+                    raise JobError(
+                        f"{adapter} is a model, not an adapter",
+                        mend="Name a folder or a hub id with adapter_config.json",
+                    )
         except JobError as error:
             raise JobError(f"tasks.{name}: {error.message}", mend=error.mend) from error
     return infos

@@ -198,8 +198,9 @@ class Job(Part):
 
     @cached_property
     def models(self) -> tuple[str, ...]:
-        """Every model reference that the job names, once."""
-        return tuple(dict.fromkeys(options.model for options in self.options.values()))
+        """Every model and adapter that the job names, once."""
+        named = [name for o in self.options.values() for name in (o.model, o.adapter) if name]
+        return tuple(dict.fromkeys(named))
 
     @property
     def options(self) -> dict[str, TaskOptions]:
@@ -243,7 +244,11 @@ class Job(Part):
             "dtype": self.compute.dtype,
             "compression": self.output.compression,
             "tasks": {
-                name: {**task.dump(), "revision": revisions[task.options.model]}
+                name: {
+                    **task.dump(),
+                    "revision": revisions[task.options.model],
+                    "adapter": revisions[task.options.adapter] if task.options.adapter else None,
+                }
                 for name, task in self.build_tasks().items()
             },
         }

@@ -116,7 +116,7 @@ class RowAnnotator:
         self._tokenizers: dict[str, dict[str, Tokens]] = {}
         for name, task in tasks.items():
             try:
-                self.annotates[name] = task.load(models)
+                self.annotates[name] = task.load(models.with_adapter(task.options.adapter))
             except JobError as error:
                 raise JobError(f"tasks.{name}: {error.message}", mend=error.mend) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import threading
@@ -50,9 +51,18 @@ class Models:
         self.infos = dict(infos)
         self.device = device
         self.budget = budget
-        self._loaded: dict[tuple[str, str], Model] = {}
+        self.adapter: str | None = None
+        self._loaded: dict[tuple[str, str, str | None], Model] = {}
         self._tokens: dict[str, Tokens] = {}
         self._lock = threading.Lock()
+
+    def with_adapter(self, adapter: str | None) -> Models:
+        """The same models with an adapter's weights merged into each that is got from here."""
+        if adapter is None:
+            return self
+        view = copy.copy(self)
+        view.adapter = adapter
+        return view
 
     def get(self, reference: str, *, head: str) -> Model:
         """The model with that head, loaded at the first call.
@@ -61,7 +71,7 @@ class Models:
             JobError: transformers can't load it.
         """
         with self._lock:
-            key = (reference, head)
+            key = (reference, head, self.adapter)
             if key not in self._loaded:
                 self._loaded[key] = self._load(self.infos[reference], head)
             return self._loaded[key]
@@ -98,13 +108,21 @@ class Models:
                 " for Marian and M2M-100, which transformers can't convert, copy the file from a "
                 "conversion for transformers.js",
             )
-        missing = sorted(key for key in report["missing_keys"] if "position_ids" not in key)
+        adapter = self.infos[self.adapter] if self.adapter is not None else None
+        brought = tuple(adapter.config.get("modules_to_save") or ()) if adapter else ()
+        missing = sorted(
+            key
+            for key in report["missing_keys"]
+            if "position_ids" not in key and not any(name in key.split(".") for name in brought)
+        )
         if missing and head != "encoder":
             raise JobError(
                 f"model {info.reference} lacks weights for {head} ({missing[0]} and "
                 f"{len(missing) - 1} more), which would be random",
                 mend="Fine-tune it for the task, or name a model that was",
             )
+        if adapter is not None:
+            module = _merged(module, adapter)
         module = module.to(self.device.name).eval()
         if self.device.name == "cpu" and self.device.dtype_name == "float32":
             lay_out(module)
@@ -180,3 +198,24 @@ def _tokenizer(folder: Path) -> Any:
     if not tokenizer.is_fast and (folder / "tokenizer.json").exists():
         return transformers.PreTrainedTokenizerFast.from_pretrained(folder)
     return tokenizer
+
+
+def _merged(module: Any, adapter: ModelInfo) -> Any:
+    """A model with an adapter's weights added to its own."""
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise JobError(
+            f"adapter {adapter.reference} needs the peft package, which is not installed",
+            mend="pip install 'shardscribe[adapters]'",
+        ) from error
+    try:
+        return PeftModel.from_pretrained(module, fetch(adapter)).merge_and_unload()
+    except (OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:
+        raise_if_fatal(error)
+        reason = " ".join(str(error).split())[:300]
+        raise JobError(
+            f"adapter {adapter.reference} can't be merged: {reason}",
+            mend="Check that it was trained on this model, and that it is of a kind that merges, "
+            "such as LoRA",
+        ) from error

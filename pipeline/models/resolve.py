@@ -22,6 +22,8 @@ WEIGHTS = "*.safetensors"
 HUB_PATTERNS = (WEIGHTS, "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
 
+ADAPTER_CONFIG = "adapter_config.json"
+
 
 @dataclass(frozen=True)
 class ModelInfo:
@@ -50,6 +52,11 @@ class ModelInfo:
     def is_encoder_decoder(self) -> bool:
         """Whether the model has an encoder and a decoder, as T5 and BART have."""
         return bool(self.config.get("is_encoder_decoder"))
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether these are a LoRA's or another PEFT adapter's weights, not a model's."""
+        return "peft_type" in self.config
 
     def revision(self) -> str:
         """What pins the weights: the hub commit, or a hash over the folder's files."""
@@ -133,15 +140,18 @@ def here(info: ModelInfo, revision: str) -> ModelInfo:
 
 def _from_folder(reference: str, folder: Path) -> ModelInfo:
     names = [entry.name for entry in folder.iterdir()]
-    if "config.json" not in names:
+    name = "config.json"
+    if name not in names and ADAPTER_CONFIG in names:
+        name = ADAPTER_CONFIG
+    if name not in names:
         raise JobError(
             f"model {reference} has no config.json",
             mend="Save it with model.save_pretrained(folder) and tokenizer.save_pretrained(folder)",
         )
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((folder / name).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise JobError(f"model {reference}: config.json is not JSON ({error})") from error
+        raise JobError(f"model {reference}: {name} is not JSON ({error})") from error
     _check_weights(reference, names)
     template = "chat_template.jinja" in names
     if not template and "tokenizer_config.json" in names:
@@ -163,7 +173,8 @@ def _from_hub(reference: str) -> ModelInfo:
         info = HfApi().model_info(name, revision=revision or None)
         names = [file.rfilename for file in info.siblings or ()]
         _check_weights(reference, names)
-        path = hf_hub_download(name, "config.json", revision=info.sha)
+        said = "config.json" if "config.json" in names else ADAPTER_CONFIG
+        path = hf_hub_download(name, said, revision=info.sha)
         config = json.loads(Path(path).read_text(encoding="utf-8"))
         template = "chat_template.jinja" in names
         if not template and "tokenizer_config.json" in names:

@@ -150,6 +150,11 @@ def check_chain(tasks: Mapping[str, Task[Any]], columns: pa.Schema, *, text: str
     import pyarrow as pa
 
     types = {name: task.output_type() for name, task in tasks.items()}
+    for name, task in tasks.items():
+        try:
+            reads(task, text=text)
+        except JobError as error:
+            raise JobError(f"tasks.{name}.when: {error.message}", mend=error.mend) from error
     ordered(tasks, text=text)
     for name, task in tasks.items():
         for source in sources(task, text=text):

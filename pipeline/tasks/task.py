@@ -41,6 +41,13 @@ class TaskOptions(BaseModel):
         description="A hub id (`org/name@revision`), a local folder, or `starter/...`.",
         min_length=1,
     )
+    adapter: str | None = Field(
+        None,
+        title="Adapter",
+        description="A LoRA or other PEFT adapter of the model, as `model` is named; its weights "
+        "are merged when the model is loaded.",
+        min_length=1,
+    )
     input: str | Names | None = Field(
         None,
         title="Text to annotate",
@@ -182,5 +189,5 @@ class Task(ABC, Generic[OptionsT]):
         )
 
     def dump(self) -> dict[str, Any]:
-        """The options that change results, for the fingerprint: all but the model's name."""
-        return self.options.model_dump(mode="json", exclude={"model"})
+        """The options that change results, for the fingerprint: all but the models' names."""
+        return self.options.model_dump(mode="json", exclude={"model", "adapter"})
