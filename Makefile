@@ -10,7 +10,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 help:
 	@echo "make demo   install, fetch models, annotate 3,000 real reviews, show some rows"
 	@echo "make test   install with test extras, run lint, types and all tests but gpu"
-	@echo "make bench  compare with the Hugging Face pipeline on this machine"
+	@echo "make bench  compare with what people would use instead, into benchmarks/RESULTS.md"
 	@echo "make clean  remove .venv and data"
 
 demo: .venv/demo
@@ -26,9 +26,9 @@ test: .venv/test
 	$(BIN)/shardscribe models pull
 	$(BIN)/python -m pytest -m "not gpu"
 
-bench: .venv/demo
-	$(BIN)/shardscribe models pull starter/minilm starter/sentiment
-	$(BIN)/python benchmarks/classify.py
+bench: .venv/bench
+	$(BIN)/shardscribe models pull starter/minilm starter/sentiment starter/pii
+	$(BIN)/python benchmarks/peers.py
 
 # torch first and alone: the constraint decides which build, before anything else asks for one.
 .venv/python: constraints.txt
@@ -42,9 +42,13 @@ bench: .venv/demo
 	$(PIP) --editable '.[starter]'
 	@touch $@
 
+.venv/bench: .venv/python pyproject.toml
+	$(PIP) --editable '.[starter,bench]'
+	@touch $@ .venv/demo
+
 .venv/test: .venv/python pyproject.toml
 	$(PIP) --editable '.[starter,test]'
-	@touch $@ .venv/demo
+	@touch $@ .venv/demo .venv/bench
 
 clean:
 	rm -rf .venv data

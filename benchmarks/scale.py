@@ -26,6 +26,9 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# As the workers have it.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
+os.environ.setdefault("LRU_CACHE_CAPACITY", "16")
 
 import numpy as np
 import pyarrow as pa
@@ -156,10 +159,11 @@ def whole(rows: int, rounds: int) -> int:
             "The path around the model",
             f"    python benchmarks/scale.py whole --rows {rows} --rounds {rounds}\n\n"
             f"{machine()}.\n\n{len(texts):,} real texts ({counts.mean():.0f} tokens on average, "
-            f"95th percentile {np.percentile(counts, 95):.0f}, longest {counts.max()}) in 12 files, "
-            f"`{MODEL}` in float32, alternating, medians of {rounds}.\n\n"
+            f"95th percentile {np.percentile(counts, 95):.0f}, longest {counts.max()}) in 12 "
+            f"files, `{MODEL}` in float32, alternating, medians of {rounds}.\n\n"
             "| what | figure | must be |\n|---|---:|---:|\n"
-            f"| bare loop over the same batches, tokens ready | {statistics.median(bare):.1f} s | |\n"
+            f"| bare loop over the same batches, tokens ready "
+            f"| {statistics.median(bare):.1f} s | |\n"
             f"| whole job, Parquet to Parquet on Ray | {statistics.median(jobs):.1f} s | |\n"
             f"| the job takes | {ratio:.3f} times the loop | at most 1.10 |\n"
             f"| useful matrix work of the loop | {share:.0%} of `torch.mm` | at least 85 % |\n"
@@ -167,8 +171,8 @@ def whole(rows: int, rounds: int) -> int:
             f"| the device waits | {waits:.1%} of the time | under 5 % |\n"
             f"| speed | {summary.rows_per_second:.0f} rows/s, "
             f"{summary.tokens_per_second:,.0f} tokens/s | |\n\n"
-            "More than all of `torch.mm` is no mistake: on this processor MKL, which it calls, keeps "
-            "to AVX2, and the model's linear layers go to oneDNN, which uses AVX-512.",
+            "More than all of `torch.mm` is no mistake: on this processor MKL, which it calls, "
+            "keeps to AVX2, and the model's linear layers go to oneDNN, which uses AVX-512.",
         )
         print(f"{ratio=:.3f} {share=:.2f} padding={summary.padding_share} {waits=:.3f}")
         good = ratio <= 1.10 and share >= 0.85 and summary.padding_share < 0.03 and waits < 0.05
@@ -238,8 +242,8 @@ def memory(size: int) -> int:
         write_section(
             "Memory",
             f"    python benchmarks/scale.py memory\n\n{machine()}.\n\n"
-            f"One Parquet file of {on_disk / 1e9:.2f} GB, {rows:,} rows in {groups} row group, carried "
-            f"whole into the output; a tiny classifier. {summary.annotate_seconds:.0f} s, "
+            f"One Parquet file of {on_disk / 1e9:.2f} GB, {rows:,} rows in {groups} row group, "
+            f"carried whole into the output; a tiny classifier. {summary.annotate_seconds:.0f} s, "
             f"{summary.tokens:,} tokens. The worker's resident memory, torch and Ray included: "
             f"{idle.most / 1e6:,.0f} MB at most for 64 rows, {busy.most / 1e6:,.0f} MB at most for "
             "this file. Limit: 1,500 MB.",
@@ -290,7 +294,8 @@ def files(rows_per_file: int, count: int) -> int:
             f"{rows:,} short texts, `{MODEL}`, the whole job on Ray with one worker.\n\n"
             "| files | seconds | padding |\n|---|---:|---:|\n"
             f"| 16 | {seconds['few'][0]:.1f} | {padding['few']:.1%} |\n"
-            f"| {count:,} of {rows_per_file} rows | {seconds['many'][0]:.1f} | {padding['many']:.1%} |\n\n"
+            f"| {count:,} of {rows_per_file} rows | {seconds['many'][0]:.1f} "
+            f"| {padding['many']:.1%} |\n\n"
             f"Ratio: **{ratio:.2f}**, at most 1.3.",
         )
         print(f"{ratio=:.2f}")

@@ -106,7 +106,7 @@ def machine() -> str:
 def write_section(title: str, text: str) -> None:
     """Puts a section in the place of the one of that title in RESULTS.md."""
     whole = RESULTS.read_text(encoding="utf-8") if RESULTS.is_file() else "# Results\n"
-    section = f"## {title}\n\n{text.strip()}\n"
+    section = f"## {title}\n\n{text.strip(chr(10))}\n"
     pattern = re.compile(rf"^## {re.escape(title)}\n.*?(?=^## |\Z)", re.S | re.M)
     if pattern.search(whole):
         whole = pattern.sub(lambda _: section + "\n", whole)
