@@ -222,8 +222,10 @@ def _starter_revision(folder: Path) -> str:
 def _hash_folder(folder: Path) -> str:
     digest = hashlib.sha256()
     wanted = (".safetensors", ".json", ".txt", ".model", ".jinja", ".tiktoken")
-    for path in sorted(p for p in folder.iterdir() if p.name.endswith(wanted)):
+    top = sorted(p for p in folder.iterdir() if p.name.endswith(wanted))
+    # How sentence-transformers pools is in a folder of its own.
+    for path in [*top, *sorted(folder.glob("*/config.json"))]:
         with path.open("rb") as file:
             inner = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{path.name}\0{inner}\n".encode())
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{inner}\n".encode())
     return digest.hexdigest()

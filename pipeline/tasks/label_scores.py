@@ -109,7 +109,7 @@ class NliScorer:
             out.padded_tokens += inference.padded_tokens
         if self.alone:
             flat = activate(logits.reshape(-1, 2), "softmax")[:, 1]
-            out.scores = flat.reshape(len(cuts), -1)
+            out.scores = flat.reshape(len(cuts), len(self.hypotheses))
         else:
             out.scores = activate(logits[..., 1], "softmax")
         return out

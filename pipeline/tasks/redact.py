@@ -219,7 +219,7 @@ def replace(text: str, spans: Sequence[tuple[int, int, str]], mask: Mask) -> tup
     """
     merged: list[list[tuple[int, int, str]]] = []
     reached = -1
-    for span in sorted(spans, key=lambda span: span[:2]):
+    for span in sorted((s for s in spans if s[0] < s[1]), key=lambda span: span[:2]):
         if merged and span[0] < reached:
             merged[-1].append(span)
         else:

@@ -184,6 +184,16 @@ def test_the_dimension_is_known_before_weights_are_loaded(make: Make, load: Load
     assert np.allclose(half.to_pylist(), full.to_pylist(), atol=1e-3, rtol=1e-3)
 
 
+def test_another_pooling_is_another_revision_of_the_model(make: Make) -> None:
+    folder = make("bert", "Model")
+    plain = look_up(str(folder)).revision()
+    found = {plain}
+    for pooling in ("mean", "cls"):
+        tiny_encoders.sentence_files(folder, pooling=pooling)
+        found.add(look_up(str(folder)).revision())
+    assert len(found) == 3
+
+
 @pytest.mark.parametrize(
     ("pooling", "modules", "reason"),
     [("mean", ("Dense",), "Dense module"), ("mean_sqrt_len", (), "mean_sqrt_len_tokens")],
@@ -490,7 +500,7 @@ def test_answers_are_those_of_the_span_search_of_transformers_4(
         for q, text in zip(asked, texts, strict=True)
     ]
     check_answers(got, expected)
-    assert len({row["text"] for row in got}) > 20
+    assert len({row["text"] for row in got}) > 10
     if not null_answers:
         fixed = load("answer", finder, question=QUESTIONS[1], max_answer_tokens=longest)
         check_answers(rows_of(fixed, texts)[1::3], got[1::3])

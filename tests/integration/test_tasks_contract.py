@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_encoders
 import tiny_writers
 import torch
 import transformers
@@ -82,10 +83,51 @@ CASES = {
             "required": ["label", "score"],
         },
     },
+    "embed": {"kind": "embed", "model": "starter/minilm"},
+    "embed-max": {
+        "kind": "embed",
+        "model": "starter/minilm",
+        "pooling": "max",
+        "normalize": False,
+    },
+    "zero_shot": {
+        "kind": "zero_shot",
+        "model": "starter/minilm",
+        "labels": {"film": "a film", "person": "a person's address"},
+    },
+    "zero_shot-nli": {
+        "kind": "zero_shot",
+        "model": "tiny-nli",
+        "labels": ["film", "address", "weather"],
+        "multi_label": True,
+        "top_k": 2,
+    },
+    "zero_shot-chat": {
+        "kind": "zero_shot",
+        "model": "tiny-chat",
+        "labels": ["film", "an address", "bad weather"],
+        "merge": "max",
+    },
+    "answer": {"kind": "answer", "model": "tiny-qa", "question": "Who lives in London?"},
+    "answer-null": {
+        "kind": "answer",
+        "model": "tiny-qa",
+        "question": "Who?",
+        "null_answers": True,
+        "max_answer_tokens": 4,
+    },
+    "answer-chat": {
+        "kind": "answer",
+        "model": "tiny-chat",
+        "question": "Who?",
+        "max_answer_tokens": 4,
+    },
+    "redact": {"kind": "redact", "model": "starter/pii", "labels": ["SURNAME", "PHONE"]},
 }
 # What they write counts as tokens too, beside what they read.
-WRITING = tuple(
-    case for case in CASES if case.split("-")[0] in ("abstractive", "translate", "generate")
+WRITING = (
+    "answer-chat",
+    *(c for c in CASES if c.split("-")[0] in ("abstractive", "translate", "generate")),
 )
 CUT = ("abstractive", "generate", "generate-drawn", "generate-json")
 
@@ -135,7 +177,18 @@ def tiny_letters(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def load(tiny_t5: Path, tiny_letters: Path) -> Load:
+def tiny_readers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Random heads on a small BERT, and a random chat model."""
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("tiny-nli", "tiny-qa", "tiny-chat")}
+    labels = ("contradiction", "entailment")
+    tiny_encoders.bert(folders["tiny-nli"], "ForSequenceClassification", labels=labels, length=64)
+    tiny_encoders.bert(folders["tiny-qa"], "ForQuestionAnswering", length=64)
+    tiny_encoders.decoder(folders["tiny-chat"])
+    return folders
+
+
+@pytest.fixture(scope="module")
+def load(tiny_t5: Path, tiny_letters: Path, tiny_readers: dict[str, Path]) -> Load:
     """A case's task, and the same loaded; each case is loaded once."""
     held: dict[str, tuple[Any, Any]] = {}
 
@@ -146,9 +199,11 @@ def load(tiny_t5: Path, tiny_letters: Path) -> Load:
                 data["model"] = str(tiny_t5)
             if data["model"] == "tiny-letters":
                 data["model"] = str(tiny_letters)
+            data["model"] = str(tiny_readers.get(str(data["model"]), data["model"]))
             kind = TASKS[str(data["kind"])]
             task = kind(kind.Options.model_validate(data))
             info = look_up(str(data["model"]))
+            task.bind(info)
             task.check_model(info)
             models_ = Models({str(data["model"]): info}, device=Device("cpu"))
             held[case] = task, task.load(models_)

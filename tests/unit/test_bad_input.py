@@ -149,7 +149,8 @@ def test_an_output_that_holds_other_parquet_is_refused(tmp_path, lake, folder):
 
 def test_an_unknown_kind_names_the_known_ones(tmp_path, lake, folder):
     code, said = run(tmp_path, **job_of(tmp_path, lake, folder, kind="classifyy"))
-    assert (code, "unknown kind `classifyy`. Use one of classify, ner" in said) == (2, True)
+    assert code == 2
+    assert "unknown kind `classifyy`. Use one of answer, classify, embed, generate, ner" in said
 
 
 def test_an_unknown_starter_names_the_known_ones(tmp_path, lake):
