@@ -7,7 +7,7 @@ same pipeline in one actor with all cores, as its documentation shows, without i
 sentence-transformers gets a list in memory and the best of three batch sizes, and writes nothing.
 The ways alternate; the ratio is that of the medians. Results must be equal, or the benchmark fails.
 
-    python benchmarks/peers.py --rows 1200 --rounds 3
+    python benchmarks/peers.py --rows 2400 --rounds 3
 """
 
 from __future__ import annotations
@@ -360,7 +360,7 @@ TASKS = {"classify": classify, "embed": embed, "ner": ner, "summarize": summariz
 def main() -> int:
     """Measures, checks, prints, and writes the results down."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=1200)
+    parser.add_argument("--rows", type=int, default=2400)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=sorted(TASKS), action="append")
     parser.add_argument("--no-write", action="store_true", help="leave RESULTS.md alone")
@@ -389,7 +389,7 @@ def main() -> int:
     ]
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
-        lake = write_lake(work / "lake", texts, files=12)
+        lake = write_lake(work / "lake", texts, files=4)
         few = write_lake(work / "few", texts[: max(1, len(texts) // 4)], files=1)
         for name in options.only or TASKS:
             print(name)

@@ -25,7 +25,7 @@ from pipeline.lake.dataset import Split
 IN_FLIGHT = 2  # calls: while one holds the device, the other is read and tokenized
 # Small files go through a model together, so that batches are full and a call is worth its
 # millisecond: as many as a worker does in about this time, as a kill loses what is in flight.
-CALL_SECONDS = 1.0
+CALL_SECONDS = 3.0
 SHARED_SPLITS = 256
 SHARED_BYTES = 4 * 1024 * 1024
 STARTS = 4  # workers in a row that may die before they are ready

@@ -1,10 +1,16 @@
-"""The device of a worker: one lock, and counters of what went through it."""
+"""The device of a worker: who may compute on it, and counters of what went through it.
+
+A GPU takes one batch at a time. A CPU takes one for each of the worker's threads, each computed by
+one thread: that is faster than all threads in one batch, which wait for each other at the end of
+every operation.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +24,7 @@ GPU_SLACK = 4096
 
 
 class Device:
-    """Where a worker's models live. Two splits may be in flight; one at a time computes.
+    """Where a worker's models live. Two splits may be in flight; they share its lanes.
 
     Args:
         name: ``cpu``, ``cuda``, ``cuda:1`` ..., or ``auto`` for a GPU where torch sees one.
@@ -27,6 +33,9 @@ class Device:
 
     Raises:
         JobError: The device is not there, or has no native arithmetic in that dtype.
+
+    Attributes:
+        lanes: Batches that it takes at once.
     """
 
     def __init__(self, name: str = "auto", *, dtype: str = "auto") -> None:
@@ -53,10 +62,16 @@ class Device:
         on_gpu = name.startswith("cuda")
         self.default_budget = GPU_BUDGET if on_gpu else CPU_BUDGET
         self.slack = GPU_SLACK if on_gpu else CPU_SLACK
+        self.lanes = 1 if on_gpu else torch.get_num_threads()
         self.busy_seconds = 0.0
         self.tokens = 0
         self.padded_tokens = 0
-        self._lock = threading.Lock()
+        # Two calls of two splits, each as wide as the device.
+        self._pool = ThreadPoolExecutor(2 * self.lanes, thread_name_prefix="lane")
+        self._free = self.lanes
+        self._changed = threading.Condition()
+        # Who waits for many lanes is not overtaken by others that want one.
+        self._turn = threading.Lock()
         self._thread = threading.local()
 
     def reset(self) -> None:
@@ -72,23 +87,66 @@ class Device:
         finally:
             self._thread.report = None
 
+    def reporter(self) -> Callable[[float], None]:
+        """What to tell how far the inference of this thread is; also from another thread."""
+        return getattr(self._thread, "report", None) or (lambda share: None)
+
     def report(self, share: float) -> None:
         """Says how far the inference of this thread is."""
-        report = getattr(self._thread, "report", None)
-        if report is not None:
-            report(share)
+        self.reporter()(share)
+
+    def side_by_side(self, work: Callable[[], None], *, lanes: int) -> None:
+        """Calls `work` in that many threads at once and waits for all of them.
+
+        Raises:
+            Exception: The first that a call raised; the others have ended by then.
+        """
+        running = [self._pool.submit(work) for _ in range(lanes)]
+        for one in running:
+            one.exception()
+        for one in running:
+            one.result()
 
     @contextmanager
-    def hold(self, *, tokens: int = 0, padded: int = 0) -> Iterator[None]:
-        """Takes the device for one batch and counts the time and the tokens of it."""
-        with self._lock:
-            started = time.perf_counter()
-            try:
+    def hold(self, *, lanes: int | None = None, tokens: int = 0, padded: int = 0) -> Iterator[None]:
+        """Takes lanes for one batch, with as many threads, and counts its time and tokens.
+
+        Args:
+            lanes: How many; all by default.
+            tokens: Of the batch.
+            padded: The same with padding.
+        """
+        wanted = self.lanes if lanes is None else lanes
+        with self._turn, self._changed:
+            self._changed.wait_for(lambda: self._free >= wanted)
+            self._free -= wanted
+        started = time.perf_counter()
+        try:
+            with self._threads(wanted):
                 yield
-            finally:
-                self.busy_seconds += time.perf_counter() - started
+        finally:
+            seconds = time.perf_counter() - started
+            with self._changed:
+                self._free += wanted
+                self.busy_seconds += seconds * wanted / self.lanes
                 self.tokens += tokens
                 self.padded_tokens += padded
+                self._changed.notify_all()
+
+    @contextmanager
+    def _threads(self, count: int) -> Iterator[None]:
+        """torch's threads are counted for each thread that calls it."""
+        import torch
+
+        before = torch.get_num_threads()
+        if self.name != "cpu" or before == count:
+            yield
+            return
+        torch.set_num_threads(count)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
 def _is_native(dtype: str) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 from pipeline.errors import JobError
 from pipeline.models.calibrate import CPU_BUDGETS, GPU_BUDGETS, Budgets, find_budget
 from pipeline.models.device import Device
+from pipeline.models.first_token import shorten
 from pipeline.models.linear import lay_out
 from pipeline.models.model import Model, raise_if_fatal
 from pipeline.models.packed import Packed, packed
@@ -124,8 +125,10 @@ class Models:
         if adapter is not None:
             module = _merged(module, adapter)
         module = module.to(self.device.name).eval()
-        if self.device.name == "cpu" and self.device.dtype_name == "float32":
-            lay_out(module)
+        if self.device.name == "cpu":
+            shorten(module)
+            if self.device.dtype_name == "float32":
+                lay_out(module)
         model = Model(
             module,
             tokenizer,
@@ -135,6 +138,8 @@ class Models:
         )
         if self.device.name != "cpu":
             model.packed = packed(module)
+        if head in GENERATING:
+            model.lanes = 1
         model.tokens = self._tokens.setdefault(model.tokens.key, model.tokens)
         if self.budget is None and head not in GENERATING:
             model.budget = self._calibrated(model, info, head)
@@ -145,12 +150,13 @@ class Models:
         import torch
 
         on_gpu = self.device.name != "cpu"
+        lanes = 1 if model.lanes > 1 else None
         what = {
             "config": info.config,
             "head": head,
             "device": torch.cuda.get_device_name(self.device.name) if on_gpu else "cpu",
             "dtype": self.device.dtype_name,
-            "threads": torch.get_num_threads(),
+            "lanes": model.lanes,
             "torch": torch.__version__,
         }
         key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
@@ -162,7 +168,7 @@ class Models:
         def run(budget: int) -> None:
             rows = max(1, budget // length)
             ids = torch.full((rows, length), model.pad_id)
-            with self.device.hold(), torch.inference_mode():
+            with self.device.hold(lanes=lanes), torch.inference_mode():
                 if model.packed is not None:
                     counts = np.full(rows, length)
                     batch = Packed.place(ids.numpy().ravel(), counts, device=self.device.name)

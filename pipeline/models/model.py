@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from pipeline.models.windows import Cuts, cut_all
 
 # A model that does not say how much it takes (T5's positions are relative) gets this much.
 FALLBACK_MAX_TOKENS = 512
+# A batch is not made smaller than this only to give each lane of the device one.
+LANE_TOKENS = 512
 
 Forward = Callable[[Any, Any], Sequence[Any]]
 PackedForward = Callable[[PackedEncoder, Packed], Sequence[Any]]
@@ -41,6 +44,14 @@ class Inference:
     padded_tokens: int = 0
 
 
+@dataclass(frozen=True)
+class _Size:
+    """Tokens of a batch, without and with its padding."""
+
+    tokens: int
+    padded: int
+
+
 class Model:
     """Tokenizer and weights on a device.
 
@@ -61,6 +72,8 @@ class Model:
         self.device = device
         self.budget = budget
         self.folder = folder
+        # Batches of it that the device may take at once.
+        self.lanes = device.lanes
         # Set where the device gains from batches without padding.
         self.packed: PackedEncoder | None = None
         self.tokens = Tokens(tokenizer)
@@ -112,8 +125,9 @@ class Model:
     ) -> Inference:
         """Runs sequences through the device in token-budgeted batches.
 
-        A batch that raises is halved until the row that makes it raise stands alone; the others
-        go on. One that does not fit the memory lowers the budget, for this call and all later.
+        On a CPU several batches run at once, so `forward` may be in several threads. A batch that
+        raises is halved until the row that makes it raise stands alone; the others go on. One
+        that does not fit the memory lowers the budget, for this call and all later.
 
         Args:
             sequences: Token ids, special tokens included.
@@ -138,38 +152,87 @@ class Model:
         encoder = self.packed if packed is not None else None
         pack = encoder is not None
         queue = self._cut(good, lengths, budget_factor, pack=pack)
+        lanes = max(1, min(self.lanes, len(queue)))
+        held = 1 if lanes > 1 else None
         total, ended = max(1, int(lengths.sum())), 0
-        while queue:
-            batch = queue.popleft()
+        report = self.device.reporter()
+        lock = threading.Lock()
+
+        def work() -> None:
+            nonlocal queue, ended
+            while True:
+                with lock:
+                    if not queue:
+                        return
+                    batch = queue.popleft()
+                try:
+                    if packed is not None and encoder is not None:
+                        rows, size = self._run_packed(batch, sequences, packed, encoder)
+                    else:
+                        rows, size = self._run(batch, sequences, forward, left_padded, held)
+                except Exception as error:  # a model may raise anything for a row
+                    with lock:
+                        queue = self._again(
+                            batch, queue, error, out, lengths, budget_factor, pack=pack
+                        )
+                    continue
+                except BaseException:
+                    queue.clear()
+                    raise
+                with lock:
+                    for index, row in zip(batch, rows, strict=True):
+                        out.results[index] = row
+                    out.tokens += size.tokens
+                    out.padded_tokens += size.padded
+                    ended += int(lengths[batch].sum())
+                    report(ended / total)
+
+        if lanes == 1:
+            work()
+        else:
             try:
-                if packed is not None and encoder is not None:
-                    rows = self._run_packed(batch, sequences, packed, encoder, out)
-                else:
-                    rows = self._run(batch, sequences, forward, left_padded, out)
-            except Exception as error:  # a model may raise anything for a row
-                raise_if_fatal(error)
-                half = len(batch) // 2
-                if not half:
-                    out.failures[batch[0]] = row_error(error)
-                elif _is_out_of_memory(error):
-                    whole = lengths[batch].sum() if pack else len(batch) * lengths[batch[0]]
-                    fits = int(whole) // 2 // budget_factor
-                    self.budget = max(1, min(self.budget, fits))
-                    rest = [index for other in queue for index in other]
-                    queue = self._cut(np.array([*batch, *rest]), lengths, budget_factor, pack=pack)
-                else:
-                    queue.extendleft([batch[half:], batch[:half]])
-                continue
-            for index, row in zip(batch, rows, strict=True):
-                out.results[index] = row
-            ended += int(lengths[batch].sum())
-            self.device.report(ended / total)
+                self.device.side_by_side(work, lanes=lanes)
+            except BaseException:  # Ctrl-C: the lanes end with the batch that they are at
+                queue.clear()
+                raise
         return out
+
+    def _again(
+        self,
+        batch: list[int],
+        queue: deque[list[int]],
+        error: Exception,
+        out: Inference,
+        lengths: np.ndarray,
+        factor: int,
+        *,
+        pack: bool,
+    ) -> deque[list[int]]:
+        """What is left to do after a batch raised."""
+        try:
+            raise_if_fatal(error)
+        except ShardscribeError:
+            queue.clear()  # for the other lanes too
+            raise
+        half = len(batch) // 2
+        if not half:
+            out.failures[batch[0]] = row_error(error)
+        elif _is_out_of_memory(error):
+            whole = lengths[batch].sum() if pack else len(batch) * lengths[batch[0]]
+            self.budget = max(1, min(self.budget, int(whole) // 2 // factor))
+            rest = [index for other in queue for index in other]
+            return self._cut(np.array([*batch, *rest]), lengths, factor, pack=pack)
+        else:
+            queue.extendleft([batch[half:], batch[:half]])
+        return queue
 
     def _cut(
         self, rows: np.ndarray, lengths: np.ndarray, factor: int, *, pack: bool
     ) -> deque[list[int]]:
         budget = self.budget * factor
+        if self.lanes > 1:
+            fair = -(-int(lengths[rows].sum()) // self.lanes)
+            budget = min(budget, max(fair, LANE_TOKENS))
         if pack:
             cut = packed_batches(lengths[rows], budget=budget)
         else:
@@ -182,17 +245,15 @@ class Model:
         sequences: Sequences,
         forward: Forward,
         left_padded: bool,
-        out: Inference,
-    ) -> Sequence[Any]:
+        lanes: int | None,
+    ) -> tuple[Sequence[Any], _Size]:
         import torch
 
         ids, mask = sequences.padded(batch, pad_id=self.pad_id, left=left_padded)
         useful = ids.size if mask is None else int(mask.sum())
-        with self.device.hold(tokens=useful, padded=ids.size), torch.inference_mode():
-            rows = forward(self._place(ids), None if mask is None else self._place(mask))
-        out.tokens += useful
-        out.padded_tokens += ids.size
-        return rows
+        size = _Size(useful, ids.size)
+        with self.device.hold(lanes=lanes, tokens=useful, padded=ids.size), torch.inference_mode():
+            return forward(self._place(ids), None if mask is None else self._place(mask)), size
 
     def _run_packed(
         self,
@@ -200,16 +261,13 @@ class Model:
         sequences: Sequences,
         forward: PackedForward,
         encoder: PackedEncoder,
-        out: Inference,
-    ) -> Sequence[Any]:
+    ) -> tuple[Sequence[Any], _Size]:
         import torch
 
         ids, lengths = sequences.flat(batch)
+        size = _Size(len(ids), len(ids))
         with self.device.hold(tokens=len(ids), padded=len(ids)), torch.inference_mode():
-            rows = forward(encoder, Packed.place(ids, lengths, device=self.device.name))
-        out.tokens += len(ids)
-        out.padded_tokens += len(ids)
-        return rows
+            return forward(encoder, Packed.place(ids, lengths, device=self.device.name)), size
 
     def _place(self, array: np.ndarray) -> Any:
         import torch

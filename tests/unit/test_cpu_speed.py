@@ -1,18 +1,29 @@
 """Linear layers laid out for the processor, and batch sizes that are timed and remembered."""
 
 import json
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from pipeline.errors import JobError
 from pipeline.models import calibrate
 from pipeline.models import device as device_module
 from pipeline.models.calibrate import Budgets, find_budget
 from pipeline.models.device import Device
+from pipeline.models.first_token import shorten
 from pipeline.models.linear import lay_out
 
 pytestmark = pytest.mark.unit
@@ -52,6 +63,97 @@ def test_weights_that_are_shared_stay_as_they_are() -> None:
     assert type(module.lm_head) is torch.nn.Linear
     assert module.lm_head.weight is module.model.embed_tokens.weight
     torch.testing.assert_close(module(input_ids=ids).logits, before)
+
+
+def classifier(family: str, **options: Any) -> torch.nn.Module:
+    torch.manual_seed(0)
+    names = {**TINY, "num_labels": 3, "pad_token_id": 1, **options}
+    if family == "distilbert":
+        other = {"hidden_size": "dim", "intermediate_size": "hidden_dim"}
+        other |= {"num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"}
+        names = {other.get(name, name): value for name, value in names.items()}
+    module = AutoModelForSequenceClassification.from_config(
+        AutoConfig.for_model(family, **names), attn_implementation="sdpa"
+    )
+    return module.eval()
+
+
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize("family", ["bert", "camembert", "distilbert", "roberta", "xlm-roberta"])
+@torch.inference_mode()
+def test_a_classifier_gives_the_same_when_its_last_layer_computes_one_token(
+    family: str, padded: bool
+) -> None:
+    module = classifier(family)
+    ids = torch.randint(4, 60, (3, 17))
+    mask = None
+    if padded:
+        mask = (torch.arange(17) < torch.tensor([[17], [9], [1]])).long()
+        ids = torch.where(mask == 1, ids, 1)
+    before, held = module(input_ids=ids, attention_mask=mask).logits, weights_in(module)
+    names = {type(part).__name__ for part in module.modules()}
+    assert shorten(module)
+    assert "FirstTokenLayer" in {type(part).__name__ for part in module.modules()} - names
+    torch.testing.assert_close(module(input_ids=ids, attention_mask=mask).logits, before)
+    assert lay_out(module) > 2 * 6, "the layers inside are found"
+    after = module(input_ids=ids, attention_mask=mask).logits
+    torch.testing.assert_close(after, before)
+    assert weights_in(module) == held
+
+
+@torch.inference_mode()
+def test_the_last_layer_of_other_models_stays_whole() -> None:
+    assert not shorten(BertModel(BertConfig(**TINY)).eval())
+    assert not shorten(classifier("bert", chunk_size_feed_forward=2))
+    assert not shorten(classifier("electra", embedding_size=32))
+
+
+@torch.inference_mode()
+def test_a_gelu_goes_into_the_layer_before_it_and_another_activation_does_not() -> None:
+    torch.manual_seed(0)
+    ids = torch.randint(0, 60, (3, 17))
+    for activation, fused in (("gelu", 2), ("gelu_new", 0), ("relu", 0)):
+        module = BertModel(BertConfig(**TINY, hidden_act=activation)).eval()
+        before = module(input_ids=ids).last_hidden_state
+        lay_out(module)
+        kinds = [type(layer.intermediate.intermediate_act_fn) for layer in module.encoder.layer]
+        assert kinds.count(torch.nn.Identity) == fused
+        torch.testing.assert_close(module(input_ids=ids).last_hidden_state, before)
+
+
+def test_a_device_takes_as_many_batches_as_it_has_lanes_or_one_in_all_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    device = Device("cpu")
+    monkeypatch.undo()
+    inside: list[str] = []
+    seen: list[list[str]] = []
+
+    def work(name: str, lanes: int | None) -> Callable[[], None]:
+        def hold() -> None:
+            with device.hold(lanes=lanes):
+                inside.append(name)
+                time.sleep(0.05)
+                seen.append(sorted(inside))
+                inside.remove(name)
+
+        return hold
+
+    device.side_by_side(work("one", 1), lanes=3)
+    assert max(map(len, seen)) == 3
+    whole = threading.Thread(target=work("all", None))
+    whole.start()
+    device.side_by_side(work("one", 1), lanes=3)
+    whole.join()
+    assert [names for names in seen if "all" in names] == [["all"]]
+
+
+def test_threads_are_counted_as_before_when_the_device_is_let_go() -> None:
+    device, before = Device("cpu"), torch.get_num_threads()
+    with device.hold(lanes=1):
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before
 
 
 def test_a_model_of_another_dtype_is_left_alone() -> None:

@@ -22,7 +22,7 @@ from transformers import (
     T5EncoderModel,
 )
 
-from pipeline.errors import OutOfMemory, RowError
+from pipeline.errors import JobError, OutOfMemory, RowError
 from pipeline.models.device import Device
 from pipeline.models.model import FALLBACK_MAX_TOKENS, Model
 from pipeline.models.packed import packed
@@ -400,3 +400,45 @@ def test_a_packed_batch_that_does_not_fit_is_halved() -> None:
     assert not out.failures
     assert out.results == [sum(ids) for ids in rows]
     assert 4 <= model.budget <= 20
+
+
+def test_batches_in_several_lanes_give_what_one_lane_gives() -> None:
+    model = model_of(budget=100)
+    rows = [list(range(4, 4 + n % 40 + 1)) for n in range(200)]
+    model.lanes = 1
+    alone = model.infer(rows, first_vectors(model))
+    model.lanes = 2
+    together = model.infer(rows, first_vectors(model))
+    assert not together.failures
+    np.testing.assert_allclose(np.stack(together.results), np.stack(alone.results), atol=1e-5)
+    assert together.tokens == alone.tokens == sum(map(len, rows))
+
+
+def test_an_error_that_is_no_rows_own_stops_all_lanes() -> None:
+    model = model_of(budget=4)
+    model.lanes = 2
+    ran = []
+
+    def broken(ids: Any, mask: Any) -> Any:
+        ran.append(len(ids))
+        raise JobError("the device is gone")
+
+    with pytest.raises(JobError, match="the device is gone"):
+        model.infer([[5, 6, 7, 8]] * 50, broken)
+    assert len(ran) <= 2
+
+
+def test_few_texts_are_spread_over_the_lanes() -> None:
+    model = model_of(budget=4096)
+    seen: list[tuple[int, ...]] = []
+
+    def forward(ids: Any, mask: Any) -> list[int]:
+        seen.append(tuple(ids.shape))
+        return sums(ids, mask)
+
+    model.lanes = 2
+    model.infer([[5] * 50] * 40, forward)
+    assert sorted(seen) == [(20, 50), (20, 50)]
+    seen.clear()
+    model.infer([[5] * 5] * 40, forward)
+    assert seen == [(40, 5)], "too little to be worth two batches"
