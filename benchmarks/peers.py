@@ -72,21 +72,28 @@ class Way:
         return statistics.median(self.seconds)
 
 
-def ours(lake: Path, work: Path, task: dict[str, Any]) -> Callable[[], tuple[float, Any]]:
+def ours(
+    lake: Path, work: Path, task: dict[str, Any], *, dtype: str = "float32"
+) -> Callable[[], tuple[float, Any]]:
     """The whole job on Ray, worker warm."""
     number = 0
 
     def run() -> tuple[float, Any]:
         nonlocal number
         number += 1
-        output = work / f"out-{task['kind']}-{number}"
+        output = work / f"out-{task['kind']}-{dtype}-{number}"
         job = Job.model_validate(
             {
                 "name": "peers",
                 "input": {"path": str(lake)},
                 "output": {"path": str(output)},
                 "tasks": {"task": task},
-                "compute": {"device": "cpu", "workers": 1, "cpus_per_worker": THREADS},
+                "compute": {
+                    "device": "cpu",
+                    "workers": 1,
+                    "cpus_per_worker": THREADS,
+                    "dtype": dtype,
+                },
             }
         )
         summary = run_job(job, display=Quiet())
@@ -288,6 +295,30 @@ def classify(lake: Path, few: Path, work: Path, texts: Sequence[str], rounds: in
     return ways
 
 
+def classify_bfloat16(
+    lake: Path, few: Path, work: Path, texts: Sequence[str], rounds: int
+) -> list[Way]:
+    """Text classification in bfloat16, where the processor has it."""
+    kind, model, half = "text-classification", "starter/sentiment", {"dtype": torch.bfloat16}
+    size = best("pipeline", (1, 8, 32, 128), lambda s: pipeline_way(kind, model, few, s, **half))
+    ways = [
+        Way(
+            f"Hugging Face pipeline, bfloat16, batch_size={size}",
+            pipeline_way(kind, model, lake, size, **half),
+        ),
+        Way(
+            "shardscribe on Ray, 1 worker, bfloat16",
+            ours(lake, work, {"kind": "classify", "model": model}, dtype="bfloat16"),
+        ),
+    ]
+    alternate(ways, rounds)
+    pairs = list(zip(ways[0].result, ways[1].result, strict=True))
+    same = sum(a["label"] == b["label"] for a, b in pairs) / len(pairs)
+    if same < 0.995:
+        raise SystemExit(f"classify-bfloat16: only {same:.1%} of the labels are equal")
+    return ways
+
+
 def embed(lake: Path, few: Path, work: Path, texts: Sequence[str], rounds: int) -> list[Way]:
     """Embeddings of the same encoder."""
     some = texts[: max(1, len(texts) // 4)]
@@ -354,7 +385,18 @@ def summarize(lake: Path, few: Path, work: Path, texts: Sequence[str], rounds: i
     return ways
 
 
-TASKS = {"classify": classify, "embed": embed, "ner": ner, "summarize": summarize}
+def native_bfloat16() -> bool:
+    """Whether the processor computes in bfloat16."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+TASKS = {
+    "classify": classify,
+    "classify-bfloat16": classify_bfloat16,
+    "embed": embed,
+    "ner": ner,
+    "summarize": summarize,
+}
 
 
 def main() -> int:
@@ -391,7 +433,8 @@ def main() -> int:
         work = Path(temporary)
         lake = write_lake(work / "lake", texts, files=4)
         few = write_lake(work / "few", texts[: max(1, len(texts) // 4)], files=1)
-        for name in options.only or TASKS:
+        skipped = set() if native_bfloat16() else {"classify-bfloat16"}
+        for name in options.only or [name for name in TASKS if name not in skipped]:
             print(name)
             ways = TASKS[name](lake, few, work, texts, options.rounds)
             padding, device = details[-1][1:]

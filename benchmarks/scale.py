@@ -95,13 +95,24 @@ def mm_rate(rounds: int = 5) -> float:
 
 
 def matrix_work(module: Any, counts: np.ndarray) -> float:
-    """FLOPs of the matrix products for texts of some lengths, padding not counted."""
+    """FLOPs of the matrix products that are needed for texts of some lengths.
+
+    Padding is not counted, and of the last layer only what leads to the first token, as the
+    classifier reads no other: keys and values of all tokens, the rest once a text.
+    """
     config = module.config
-    per_token = 2 * sum(
-        p.numel() for n, p in module.named_parameters() if ".layer." in n and p.dim() == 2
-    )
-    layer, wide = config.num_hidden_layers, config.hidden_size
-    return float(per_token * counts.sum() + 4 * layer * wide * (counts.astype(float) ** 2).sum())
+    layers, wide = config.num_hidden_layers, config.hidden_size
+    matrices = [(name, p.numel()) for name, p in module.named_parameters() if p.dim() == 2]
+    last = f".layer.{layers - 1}."
+    of_tokens = of_texts = 0
+    for name, size in matrices:
+        if ".layer." in name and (last not in name or ".key." in name or ".value." in name):
+            of_tokens += size
+        elif ".layer." in name:
+            of_texts += size
+    tokens, squares = counts.sum(), (counts.astype(float) ** 2).sum()
+    linear = 2 * (of_tokens * tokens + of_texts * len(counts))
+    return float(linear + 4 * wide * ((layers - 1) * squares + tokens))
 
 
 def bare_loop(lake: Path) -> tuple[float, float, int]:

@@ -173,7 +173,8 @@ class RowAnnotator:
 
     def _depends(self, name: str) -> bool:
         task = self.tasks[name]
-        looked_at = {*sources(task, text=self.text), *self._conditions.get(name, ())}
+        beside = task.extra_columns()
+        looked_at = {*sources(task, text=self.text), *beside, *self._conditions.get(name, ())}
         return bool(looked_at & self.tasks.keys())
 
     def _given(

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from pipeline.errors import RowError
 from pipeline.models.load import Models
 from pipeline.models.model import Model
 from pipeline.models.packed import Packed, PackedEncoder
 from pipeline.tasks.task import Annotated, Task, TaskOptions
+from pipeline.tasks.text_pairs import TextPairs
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,6 +37,14 @@ class ClassifyOptions(TaskOptions):
         description="softmax: one label holds (single-label); sigmoid: each label holds or not "
         "(multi-label); none: regression. auto: as the model's problem_type says.",
     )
+    pair: str | None = Field(
+        None,
+        title="Second text",
+        description="A column, or another task that writes text, which the model reads beside each "
+        "text, for models of pairs: does the text entail it, does it say the same, does it answer "
+        "the text.",
+        min_length=1,
+    )
     merge: Merge = Field(
         "mean",
         title="Long texts",
@@ -54,6 +64,10 @@ class Classify(Task[ClassifyOptions]):
         """``struct<label, score, scores: list<struct<label, score>>>``, best label first."""
         return ranking_type()
 
+    def extra_columns(self) -> tuple[str, ...]:
+        """The column of second texts, if there is one."""
+        return () if self.options.pair is None else (self.options.pair,)
+
     def load(self, models: Models) -> ClassifyAnnotate:
         """Loads the model with its classification head."""
         model = models.get(self.options.model, head="sequence-classification")
@@ -70,14 +84,22 @@ class ClassifyAnnotate:
         self.activation = options.activation
         if self.activation == "auto":
             self.activation = _activation(model.config)
+        first = options.merge == "first"
+        self.pairs = TextPairs(model, options.pair, first=first) if options.pair else None
 
     def annotate(self, texts: Sequence[str]) -> Annotated:
         """One label struct per text; windows of a long text are merged as the job says."""
-        sequences, cuts = self.model.windows(
-            self.model.encode(texts), first=self.options.merge == "first"
-        )
-        inference = self.model.infer(sequences, self._forward, packed=self._packed)
-        failures = {int(cuts.owner[index]): e for index, e in inference.failures.items()}
+        failures: dict[int, RowError] = {}
+        if self.pairs is not None:
+            sequences, owner, weights, failures = self.pairs.windows(texts)
+            inference = self.model.infer(sequences, self._forward)
+        else:
+            sequences, cuts = self.model.windows(
+                self.model.encode(texts), first=self.options.merge == "first"
+            )
+            owner, weights = cuts.owner, cuts.weights
+            inference = self.model.infer(sequences, self._forward, packed=self._packed)
+        failures = {int(owner[at]): e for at, e in inference.failures.items()} | failures
         width = len(self.model.labels)
         logits = np.zeros((len(sequences), width), dtype=np.float32)
         for index, row_logits in enumerate(inference.results):
@@ -85,8 +107,8 @@ class ClassifyAnnotate:
                 logits[index] = row_logits
         scores = merge_windows(
             activate(logits, self.activation),
-            cuts.owner,
-            cuts.weights,
+            owner,
+            weights,
             rows=len(texts),
             how=self.options.merge,
         )
@@ -104,7 +126,8 @@ class ClassifyAnnotate:
         )
 
     def _forward(self, ids: Any, mask: Any) -> Any:
-        logits = self.model.module(input_ids=ids, attention_mask=mask).logits
+        inputs = {"input_ids": ids} if self.pairs is None else self.pairs.inputs(ids)
+        logits = self.model.module(attention_mask=mask, **inputs).logits
         return logits.float().cpu().numpy()
 
     def _packed(self, encoder: PackedEncoder, batch: Packed) -> Any:

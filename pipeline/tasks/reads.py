@@ -157,7 +157,7 @@ def check_chain(tasks: Mapping[str, Task[Any]], columns: pa.Schema, *, text: str
             raise JobError(f"tasks.{name}.when: {error.message}", mend=error.mend) from error
     ordered(tasks, text=text)
     for name, task in tasks.items():
-        for source in sources(task, text=text):
+        for source in (*sources(task, text=text), *task.extra_columns()):
             kind = types.get(source)
             if kind is not None and not (pa.types.is_struct(kind) and "text" in _fields(kind)):
                 raise JobError(

@@ -423,6 +423,58 @@ def test_a_small_chat_model_tells_good_reviews_from_bad_ones(load: Load) -> None
 
 # Answer
 
+
+@pytest.mark.parametrize("name", ["bert", "roberta"])
+def test_a_pair_is_classified_as_the_pipeline_classifies_it(
+    load: Load, entailers: dict[str, Path], reviews: list[str], name: str
+) -> None:
+    folder = entailers[name]
+    texts = [text for text in reviews if len(text) < 200][:20]
+    seconds = [f"This is about {genre}." for genre in GENRES] * 20
+    seconds = seconds[: len(texts)]
+    pipe = transformers.pipeline("text-classification", str(folder), device="cpu", top_k=None)
+    expected = [
+        pipe({"text": text, "text_pair": second})
+        for text, second in zip(texts, seconds, strict=True)
+    ]
+    got = rows_of(load("classify", folder, pair="claim"), Texts(texts, {"claim": seconds}))
+    for mine, theirs in zip(got, expected, strict=True):
+        assert mine["label"] == theirs[0]["label"]
+        assert [one["score"] for one in mine["scores"]] == pytest.approx(
+            [one["score"] for one in theirs], abs=1e-5
+        )
+    alone = rows_of(load("classify", folder), texts)
+    assert [one["score"] for one in alone] != pytest.approx([one["score"] for one in got])
+
+
+def test_a_pair_without_a_second_text_is_a_bad_row_and_a_long_first_text_is_read_in_windows(
+    load: Load, entailers: dict[str, Path], reviews: list[str]
+) -> None:
+    task = load("classify", entailers["bert"], pair="claim")
+    long = reviews[-1]
+    claims = ["A claim.", None, " ", "word " * 600, "A claim."]
+    answer = task.annotate(Texts(["Short."] * 4 + [long], {"claim": claims}))
+    codes = {row: error.code for row, error in answer.failures.items()}
+    assert codes == {1: "no_pair", 2: "no_pair", 3: "pair_too_long"}
+    rows = answer.column.to_pylist()
+    assert [row is None for row in rows] == [False, True, True, True, False]
+    ids, claim = task.model.tokens.ids(long), task.model.tokens.ids("A claim.")
+    cls, sep = task.model.tokenizer.cls_token_id, task.model.tokenizer.sep_token_id
+    scores, weights = [], []
+    for window in cut(len(ids), size=task.model.max_tokens - 3 - len(claim)):
+        first = [cls, *ids[window.start : window.stop], sep]
+        with torch.inference_mode():
+            logits = task.model.module(
+                input_ids=torch.tensor([[*first, *claim, sep]]),
+                token_type_ids=torch.tensor([[0] * len(first) + [1] * (len(claim) + 1)]),
+            ).logits[0]
+        scores.append(logits.softmax(dim=0).numpy())
+        weights.append(window.stop - window.start)
+    assert len(weights) > 2
+    expected = np.average(scores, axis=0, weights=weights)
+    assert rows[4]["score"] == pytest.approx(expected.max(), abs=1e-5)
+
+
 QUESTIONS = ["What is the film about?", "Who plays the lead?", "Is it any good?"]
 
 

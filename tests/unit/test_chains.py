@@ -108,6 +108,12 @@ def test_a_task_reads_the_text_of_another_wherever_it_stands_in_the_job() -> Non
     assert texts == {"second": ["A", None], "first": ["A", None]}
 
 
+def test_what_stands_beside_a_text_may_be_another_tasks_text() -> None:
+    tasks = shouts(loud={"beside": ("first",)}, first={})
+    _, texts = annotated(tasks, text=["a", "b"])
+    assert texts["loud"] == ["A A", "B B"]
+
+
 def test_a_row_that_the_first_task_fails_on_is_skipped_by_the_second() -> None:
     window, _ = annotated(shouts(first={}, second={"input": "first"}), text=["a BUG", "b"])
     assert numbers(window, "first") == (1, 1, 0)
@@ -247,6 +253,12 @@ def test_a_wrong_condition_is_told_before_anything_is_loaded(condition: str, sai
 
 def test_a_task_that_writes_no_text_can_not_be_read_as_text() -> None:
     tasks = {"first": Length(Options()), "second": Shout(Options(input="first"))}
+    with pytest.raises(JobError, match=r"tasks\.second reads task first, which makes no text"):
+        check_chain(tasks, SCHEMA, text="text")
+
+
+def test_a_task_that_writes_no_text_can_not_stand_beside_a_text() -> None:
+    tasks = {"first": Length(Options()), "second": Shout(Options(beside=("first",)))}
     with pytest.raises(JobError, match=r"tasks\.second reads task first, which makes no text"):
         check_chain(tasks, SCHEMA, text="text")
 
