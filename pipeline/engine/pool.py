@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from pipeline import __version__
 from pipeline.engine.placement import Shape, describe, places
@@ -29,6 +29,7 @@ CALL_SECONDS = 3.0
 SHARED_SPLITS = 256
 SHARED_BYTES = 4 * 1024 * 1024
 STARTS = 4  # workers in a row that may die before they are ready
+RAISED = "it raised"
 PAUSE = 2.0  # seconds before the next start, doubled each time
 TICK = 0.5
 REPORT_EVERY = 30.0
@@ -389,7 +390,9 @@ class Pool:
             if self._failed_starts >= STARTS and not self.ready:
                 raise RunError(
                     f"{told}; {STARTS} workers in a row died before they were ready",
-                    mend="Look for memory: a model and torch must fit beside each other there",
+                    mend="Not the machine is at fault but the model, or shardscribe: they raised"
+                    if reason.startswith(RAISED)
+                    else "Look for memory: a model and torch must fit beside each other there",
                 )
             self.listener.notice(told)
             return
@@ -404,6 +407,9 @@ def _why(error: Exception) -> str:
     """What a person needs to know of a dead actor."""
     if "OutOfMemory" in type(error).__name__:
         return "its machine ran out of memory"
+    if isinstance(error, RayTaskError):
+        last = [line for line in error.traceback_str.splitlines() if line.strip()][-1]
+        return f"{RAISED} {textwrap.shorten(last, 300)}"
     text = " ".join(str(error).split())
     for mark in ("Worker exit detail: ", "The actor is dead because "):
         _, found, detail = text.partition(mark)

@@ -1,13 +1,15 @@
 """Linear layers on a CPU, with weights laid out once for oneDNN.
 
 `torch.nn.Linear` in float32 goes to MKL, which on AMD processors keeps to AVX2: 220 GFLOP/s on 2
-cores with AVX-512, where oneDNN reaches 500. The operation is the one that torch's inductor
+cores with AVX-512, where oneDNN reaches 500. In bfloat16 it goes to oneDNN, which lays the weights
+out anew at each call. The operation is the one that torch's inductor
 compiles frozen models to. Whether layers are exchanged follows from the machine, never from a
 timing, so that two runs give the same bits.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 PROBE_ROWS = 8
@@ -16,7 +18,7 @@ ACTIVATED = (("dense", "intermediate_act_fn"), ("lin1", "activation"), ("fc1", "
 
 
 def lay_out(module: Any) -> int:
-    """Exchanges the linear layers of a float32 model on a CPU for faster ones.
+    """Exchanges the linear layers of a model on a CPU for faster ones.
 
     Weights that another layer uses too, such as a language model's head that is tied to its
     embeddings, stay as they are.
@@ -29,6 +31,7 @@ def lay_out(module: Any) -> int:
     """
     import torch
 
+    tolerances = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
     uses: dict[int, int] = {}
     places = []
     for parent in module.modules():
@@ -36,10 +39,10 @@ def lay_out(module: Any) -> int:
             weight = getattr(child, "weight", None)
             if isinstance(weight, torch.nn.Parameter):
                 uses[id(weight)] = uses.get(id(weight), 0) + 1
-            if type(child) is torch.nn.Linear and child.weight.dtype is torch.float32:
+            if type(child) is torch.nn.Linear and child.weight.dtype in tolerances:
                 places.append((parent, name, child))
     places = [place for place in places if uses[id(place[2].weight)] == 1]
-    if not places or not _works(places[0][2]):
+    if not places or not _works(places[0][2], tolerances):
         return 0
     laid_out = {}
     for parent, name, child in places:
@@ -88,7 +91,7 @@ def _layer(linear: Any) -> Any:
     return LaidOutLinear(linear.weight, linear.bias).eval()
 
 
-def _works(linear: Any) -> bool:
+def _works(linear: Any, tolerances: Mapping[Any, float]) -> bool:
     """Whether this build of torch has the operation and it gives what the layer gives."""
     import torch
 
@@ -96,8 +99,9 @@ def _works(linear: Any) -> bool:
         return False
     try:
         with torch.inference_mode():
-            x = torch.linspace(-1, 1, PROBE_ROWS * linear.in_features)
+            x = torch.linspace(-1, 1, PROBE_ROWS * linear.in_features, dtype=linear.weight.dtype)
             x = x.reshape(PROBE_ROWS, linear.in_features)
-            return torch.allclose(linear(x), _layer(linear)(x), atol=1e-4, rtol=1e-4)
+            near = tolerances[linear.weight.dtype]
+            return torch.allclose(linear(x), _layer(linear)(x), atol=near, rtol=near)
     except (RuntimeError, NotImplementedError):
         return False

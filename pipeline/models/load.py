@@ -127,8 +127,7 @@ class Models:
         module = module.to(self.device.name).eval()
         if self.device.name == "cpu":
             shorten(module)
-            if self.device.dtype_name == "float32":
-                lay_out(module)
+            lay_out(module)
         model = Model(
             module,
             tokenizer,

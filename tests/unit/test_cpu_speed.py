@@ -157,7 +157,23 @@ def test_threads_are_counted_as_before_when_the_device_is_let_go() -> None:
 
 
 def test_a_model_of_another_dtype_is_left_alone() -> None:
-    assert lay_out(BertModel(BertConfig(**TINY)).to(torch.bfloat16).eval()) == 0
+    assert lay_out(BertModel(BertConfig(**TINY)).to(torch.float16).eval()) == 0
+
+
+@pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="the processor has no bfloat16"
+)
+@torch.inference_mode()
+def test_a_laid_out_model_in_bfloat16_stays_as_near_to_float32() -> None:
+    torch.manual_seed(0)
+    module = BertModel(BertConfig(**TINY)).eval()
+    ids = torch.randint(0, 60, (3, 17))
+    exact = module(input_ids=ids).last_hidden_state
+    module = module.to(torch.bfloat16)
+    before = (module(input_ids=ids).last_hidden_state - exact).abs().mean()
+    assert lay_out(module) == 2 * 6 + 1
+    after = (module(input_ids=ids).last_hidden_state - exact).abs().mean()
+    assert after < 1.5 * before
 
 
 def test_a_torch_without_the_operation_keeps_its_layers(monkeypatch: pytest.MonkeyPatch) -> None:
