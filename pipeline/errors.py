@@ -95,3 +95,8 @@ class OutputBusy(RunError):
     """Another run holds the output."""
 
     exit_code = 4
+
+
+def one_line(error: object, *, most: int = 300) -> str:
+    """What an error of a library says, on one line of at most so many characters."""
+    return " ".join(str(error).split())[:most]

@@ -18,7 +18,7 @@ from pipeline.check import Pinned, check, pin
 from pipeline.engine.lease import Lease
 from pipeline.engine.record import RunRecord, Summary, versions
 from pipeline.engine.tally import Display, Tally
-from pipeline.errors import Interrupted, JobError, RunError, ShardscribeError
+from pipeline.errors import Interrupted, JobError, RunError, ShardscribeError, one_line
 from pipeline.job import Job
 from pipeline.lake.dataset import SUFFIXES, Plan, make_plan
 from pipeline.lake.publish import clean_scratch, read_footers
@@ -284,7 +284,7 @@ def ray_cluster(address: str | None) -> Iterator[Callable[[], list[dict[str, flo
             _knock(address)
         _init(options)
     except (OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error)
         raise RunError(
             f"no Ray cluster at {address or 'this machine'}: {reason}",
             mend="Start one with `ray start --head`, or leave out --address to use this machine",

@@ -46,18 +46,18 @@ def bert(
     return folder
 
 
-def roberta(
-    folder: Path, head: str, texts: Iterable[str], *, labels: Sequence[str] = (), seed: int = 0
-) -> Path:
-    """A RoBERTa with byte-level BPE, two separators between texts, and no token types."""
-    made = ByteLevelBPETokenizer(add_prefix_space=False)
+def byte_level_tokenizer(
+    texts: Iterable[str], *, length: int, trim_offsets: bool = True, **options: Any
+) -> transformers.PreTrainedTokenizerFast:
+    """A byte-level BPE of 600 tokens, as RoBERTa has it."""
+    made = ByteLevelBPETokenizer(add_prefix_space=False, trim_offsets=trim_offsets)
     made.train_from_iterator(
         texts, vocab_size=600, special_tokens=["<s>", "<pad>", "</s>", "<unk>"]
     )
     made.post_processor = processors.RobertaProcessing(
-        ("</s>", 2), ("<s>", 0), add_prefix_space=False
+        ("</s>", 2), ("<s>", 0), trim_offsets=trim_offsets, add_prefix_space=False
     )
-    transformers.PreTrainedTokenizerFast(
+    return transformers.PreTrainedTokenizerFast(
         tokenizer_object=made._tokenizer,
         bos_token="<s>",
         cls_token="<s>",
@@ -65,9 +65,19 @@ def roberta(
         sep_token="</s>",
         pad_token="<pad>",
         unk_token="<unk>",
-        model_max_length=128,
-        model_input_names=["input_ids", "attention_mask"],
-    ).save_pretrained(folder)
+        model_max_length=length,
+        **options,
+    )
+
+
+def roberta(
+    folder: Path, head: str, texts: Iterable[str], *, labels: Sequence[str] = (), seed: int = 0
+) -> Path:
+    """A RoBERTa with byte-level BPE, two separators between texts, and no token types."""
+    tokenizer = byte_level_tokenizer(
+        texts, length=128, model_input_names=["input_ids", "attention_mask"]
+    )
+    tokenizer.save_pretrained(folder)
     torch.manual_seed(seed)
     config = transformers.RobertaConfig(
         vocab_size=600, max_position_embeddings=130, pad_token_id=1, **SIZES, **_labels(labels)

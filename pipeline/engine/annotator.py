@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from pipeline.engine.prefetch import prefetch
 from pipeline.engine.rows import ERRORS_TYPE, RowAnnotator, Window
 from pipeline.engine.work import Counts, Pulse, Receipt, WorkPlan
-from pipeline.errors import ShardscribeError, SplitError
+from pipeline.errors import ShardscribeError, SplitError, one_line
 from pipeline.job import ERRORS_COLUMN
 from pipeline.lake import reader
 from pipeline.lake.dataset import Split
@@ -403,7 +403,7 @@ def _errors_of(part: _Part) -> Iterator[None]:
     except ShardscribeError:
         raise
     except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error)
         part.error = SplitError(
             f"{part.where}: {type(error).__name__}: {reason}",
             mend="If the file is damaged, write it again or take it out of the dataset",

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import RowError, SplitError
+from pipeline.errors import RowError, SplitError, one_line
 from pipeline.lake.dataset import Split
 from pipeline.lake.store import Store
 
@@ -38,7 +38,7 @@ def open_split(store: Store, path: str) -> pq.ParquetFile:
             f"{store.address(path)} has a name that is not UTF-8", mend="Rename the file"
         ) from error
     except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, most=200)
         raise SplitError(
             f"{store.address(path)} is not a readable Parquet file: {reason}",
             mend="Write it again, or take it out of the dataset",

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import JobError
+from pipeline.errors import JobError, one_line
 from pipeline.models.model import Model
 
 # As json.dumps writes, which models have seen most; free white space lets small ones run away.
@@ -113,4 +113,4 @@ class GrammarMask:
 
 
 def _line(error: object) -> str:
-    return " ".join(str(error).split())[:300]
+    return one_line(error)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import JobError
+from pipeline.errors import JobError, one_line
 from pipeline.models.calibrate import CPU_BUDGETS, GPU_BUDGETS, Budgets, find_budget
 from pipeline.models.device import Device
 from pipeline.models.first_token import shorten
@@ -96,7 +96,7 @@ class Models:
             )
         except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
             raise_if_fatal(error)
-            reason = " ".join(str(error).split())[:300]
+            reason = one_line(error)
             raise JobError(
                 f"model {info.reference} can't be loaded for {head}: {reason}",
                 mend="Check that the folder is complete and the architecture fits the task",
@@ -218,7 +218,7 @@ def _merged(module: Any, adapter: ModelInfo) -> Any:
         return PeftModel.from_pretrained(module, fetch(adapter)).merge_and_unload()
     except (OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:
         raise_if_fatal(error)
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error)
         raise JobError(
             f"adapter {adapter.reference} can't be merged: {reason}",
             mend="Check that it was trained on this model, and that it is of a kind that merges, "

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import OutOfMemory, RowError, ShardscribeError, WorkerLost
+from pipeline.errors import OutOfMemory, RowError, ShardscribeError, WorkerLost, one_line
 from pipeline.models.batching import Sequences, batches, packed_batches
 from pipeline.models.device import Device
 from pipeline.models.packed import Packed, PackedEncoder
@@ -42,14 +42,6 @@ class Inference:
     failures: dict[int, RowError] = field(default_factory=dict)
     tokens: int = 0
     padded_tokens: int = 0
-
-
-@dataclass(frozen=True)
-class _Size:
-    """Tokens of a batch, without and with its padding."""
-
-    tokens: int
-    padded: int
 
 
 class Model:
@@ -145,10 +137,11 @@ class Model:
         if not isinstance(sequences, Sequences):
             sequences = Sequences.of(sequences)
         out = Inference([None] * len(sequences))
-        for index in np.flatnonzero(sequences.lengths == 0).tolist():
+        sizes = sequences.lengths
+        for index in np.flatnonzero(sizes == 0).tolist():
             out.failures[index] = RowError("the model sees no token in it", code="no_tokens")
-        good = np.flatnonzero(sequences.lengths > 0)
-        lengths = sequences.lengths + extra_tokens
+        good = np.flatnonzero(sizes > 0)
+        lengths = sizes + extra_tokens
         encoder = self.packed if packed is not None else None
         pack = encoder is not None
         queue = self._cut(good, lengths, budget_factor, pack=pack)
@@ -167,23 +160,20 @@ class Model:
                     batch = queue.popleft()
                 try:
                     if packed is not None and encoder is not None:
-                        rows, size = self._run_packed(batch, sequences, packed, encoder)
+                        rows, padded = self._run_packed(batch, sequences, packed, encoder)
                     else:
-                        rows, size = self._run(batch, sequences, forward, left_padded, held)
+                        rows, padded = self._run(batch, sequences, forward, left_padded, held)
                 except Exception as error:  # a model may raise anything for a row
                     with lock:
                         queue = self._again(
                             batch, queue, error, out, lengths, budget_factor, pack=pack
                         )
                     continue
-                except BaseException:
-                    queue.clear()
-                    raise
                 with lock:
                     for index, row in zip(batch, rows, strict=True):
                         out.results[index] = row
-                    out.tokens += size.tokens
-                    out.padded_tokens += size.padded
+                    out.tokens += int(sizes[batch].sum())
+                    out.padded_tokens += padded
                     ended += int(lengths[batch].sum())
                     report(ended / total)
 
@@ -246,14 +236,15 @@ class Model:
         forward: Forward,
         left_padded: bool,
         lanes: int | None,
-    ) -> tuple[Sequence[Any], _Size]:
+    ) -> tuple[Sequence[Any], int]:
+        """Results of a batch, and its tokens with padding."""
         import torch
 
         ids, mask = sequences.padded(batch, pad_id=self.pad_id, left=left_padded)
         useful = ids.size if mask is None else int(mask.sum())
-        size = _Size(useful, ids.size)
         with self.device.hold(lanes=lanes, tokens=useful, padded=ids.size), torch.inference_mode():
-            return forward(self._place(ids), None if mask is None else self._place(mask)), size
+            rows = forward(self._place(ids), None if mask is None else self._place(mask))
+        return rows, ids.size
 
     def _run_packed(
         self,
@@ -261,13 +252,14 @@ class Model:
         sequences: Sequences,
         forward: PackedForward,
         encoder: PackedEncoder,
-    ) -> tuple[Sequence[Any], _Size]:
+    ) -> tuple[Sequence[Any], int]:
+        """Results of a batch, and its tokens with padding."""
         import torch
 
         ids, lengths = sequences.flat(batch)
-        size = _Size(len(ids), len(ids))
         with self.device.hold(tokens=len(ids), padded=len(ids)), torch.inference_mode():
-            return forward(encoder, Packed.place(ids, lengths, device=self.device.name)), size
+            rows = forward(encoder, Packed.place(ids, lengths, device=self.device.name))
+        return rows, len(ids)
 
     def _place(self, array: np.ndarray) -> Any:
         import torch
@@ -342,5 +334,5 @@ def row_error(error: Exception, *, code: str = "model_error") -> RowError:
         return error
     if _is_out_of_memory(error):
         return RowError("the text alone does not fit the device's memory", code="out_of_memory")
-    reason = " ".join(str(error).split())[:300]
+    reason = one_line(error)
     return RowError(f"{type(error).__name__}: {reason}", code=code)

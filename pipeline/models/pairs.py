@@ -55,6 +55,7 @@ class Pairs:
     """
 
     def __init__(self, model: Model) -> None:
+        self.tokens = model.tokens
         source = model.tokenizer.backend_tokenizer
         backend = type(source).from_str(source.to_str())
         backend.no_truncation()
@@ -96,6 +97,17 @@ class Pairs:
         kind = self.types[1] if second else self.types[0]
         flags = kind << TYPE_BIT | (1 << TEXT_BIT if text else 0)
         return np.asarray(ids, dtype=np.int32) | np.int32(flags)
+
+    def each(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Token ids of each text without special tokens; one that repeats is tokenized once."""
+        distinct = {text: at for at, text in enumerate(dict.fromkeys(texts))}
+        encoded = self.tokens.encode(list(distinct))
+        return [encoded.row(distinct[text]) for text in texts]
+
+    def join(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """Coded ids of both texts -> the sequence that the model takes."""
+        parts = (self.before, first, self.between, second, self.after)
+        return np.concatenate([np.asarray(part, dtype=np.int32) for part in parts])
 
     def take_apart(self, coded: Any) -> tuple[dict[str, Any], Any]:
         """A batch of coded ids -> what the model takes, and where the text is.

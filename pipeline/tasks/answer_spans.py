@@ -139,9 +139,9 @@ class AnswerSpans:
         self.longest = longest
         self.output_type = output_type
         self.pairs = Pairs(model)
-        self.before = np.array(self.pairs.before, dtype=np.int32)
-        if len(self.before) and self.before[0] == model.tokenizer.cls_token_id:
-            self.before[0] |= 1 << TEXT_BIT  # its score is that of no answer
+        before = self.pairs.before
+        if before and before[0] == model.tokenizer.cls_token_id:
+            before[0] |= 1 << TEXT_BIT  # its score is that of no answer
         model.tokens.with_offsets = model.tokens.with_words = True
         if questions.fixed is not None:
             self._room(len(model.tokens.ids(questions.fixed)))
@@ -191,31 +191,25 @@ class AnswerSpans:
         self, encoded: Encoded, asked: Sequence[str], failures: dict[int, RowError]
     ) -> _Windows:
         """Sequences of question and window; rows whose question does not fit go to `failures`."""
-        distinct = {question: at for at, question in enumerate(dict.fromkeys(asked))}
-        tokens = self.model.tokens.encode(list(distinct))
-        between = np.array(self.pairs.between, dtype=np.int32)
-        after = np.array(self.pairs.after, dtype=np.int32)
+        around = len(self.pairs.before) + len(self.pairs.between)
         content = self.pairs.code(encoded.ids, second=True, text=True)
         out = _Windows([], [], [])
-        for row, question in enumerate(asked):
+        for row, ids in enumerate(self.pairs.each(asked)):
             if row in failures:
                 continue
-            ids = tokens.row(distinct[question])
             try:
                 room = self._room(len(ids))
             except JobError as error:
                 failures[row] = RowError(error.message, code="question_too_long")
                 continue
-            head = np.concatenate(
-                [self.before, self.pairs.code(ids, second=False, text=False), between]
-            )
+            question = self.pairs.code(ids, second=False, text=False)
             start, stop = int(encoded.starts[row]), int(encoded.starts[row + 1])
             overlap = max(self.longest - 1, min(STRIDE, room // 2))
             for window in cut(stop - start, size=room, overlap=overlap):
                 inside = content[start + window.start : start + window.stop]
-                out.ids.append(np.concatenate([head, inside, after]))
+                out.ids.append(self.pairs.join(question, inside))
                 out.owner.append(row)
-                out.shift.append(start + window.start - len(head))
+                out.shift.append(start + window.start - around - len(ids))
         return out
 
     def _forward(self, coded: Any, mask: Any) -> list[Candidates]:

@@ -27,17 +27,26 @@ class Questions:
         if self.fixed is not None:
             return [self.fixed] * len(texts), {}
         assert self.column is not None
-        columns: Mapping[str, Sequence[Any]] = getattr(texts, "columns", {})
-        if self.column not in columns:
-            raise JobError(f"the texts come without the column {self.column} of questions")
-        asked = []
-        missing: dict[int, RowError] = {}
-        for row, question in enumerate(columns[self.column]):
-            if isinstance(question, str) and question.strip():
-                asked.append(question)
-                continue
-            asked.append("")
-            missing[row] = RowError(
-                f"there is no question in the column {self.column}", code="no_question"
-            )
-        return asked, missing
+        return of_column(texts, self.column, what="question", code="no_question")
+
+
+def of_column(
+    texts: Sequence[str], column: str, *, what: str, code: str
+) -> tuple[list[str], dict[int, RowError]]:
+    """What stands beside each text in a column, empty where nothing does, and why by row.
+
+    Raises:
+        JobError: The texts come without the column.
+    """
+    columns: Mapping[str, Sequence[Any]] = getattr(texts, "columns", {})
+    if column not in columns:
+        raise JobError(f"the texts come without the column {column} of {what}s")
+    found = []
+    missing: dict[int, RowError] = {}
+    for row, value in enumerate(columns[column]):
+        if isinstance(value, str) and value.strip():
+            found.append(value)
+            continue
+        found.append("")
+        missing[row] = RowError(f"there is no {what} in the column {column}", code=code)
+    return found, missing

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import JobError
+from pipeline.errors import JobError, one_line
 from pipeline.tasks.task import Task, template_fields
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _expression(condition: str) -> Any:
 
 
 def _wrong(condition: str, error: Exception) -> JobError:
-    reason = " ".join(str(error).split())[:200]
+    reason = one_line(error, most=200)
     return JobError(
         f"the condition `{condition}` is wrong: {reason}",
         mend="Write a SQL condition over columns and tasks' fields, as in "

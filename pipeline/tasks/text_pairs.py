@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from pipeline.errors import JobError, RowError
+from pipeline.errors import RowError
 from pipeline.models.batching import Sequences
 from pipeline.models.model import Model
 from pipeline.models.pairs import Pairs
 from pipeline.models.windows import cut
+from pipeline.tasks.questions import of_column
 
 
 class TextPairs:
@@ -43,33 +44,16 @@ class TextPairs:
         Raises:
             JobError: The texts come without the column.
         """
-        columns: Mapping[str, Sequence[Any]] = getattr(texts, "columns", {})
-        if self.column not in columns:
-            raise JobError(f"the texts come without the column {self.column}, their second texts")
+        seconds, failures = of_column(texts, self.column, what="second text", code="no_pair")
         encoded = self.model.encode(texts)
         content = self.pairs.code(encoded.ids, second=False, text=False)
-        seconds = columns[self.column]
-        distinct = {
-            text: at
-            for at, text in enumerate(dict.fromkeys(t for t in seconds if isinstance(t, str)))
-        }
-        tokens = self.model.tokens.encode(list(distinct))
-        before = np.array(self.pairs.before, dtype=np.int32)
-        between = np.array(self.pairs.between, dtype=np.int32)
-        after = np.array(self.pairs.after, dtype=np.int32)
         rows: list[np.ndarray] = []
         owner: list[int] = []
         weights: list[int] = []
-        failures: dict[int, RowError] = {}
-        for row, text in enumerate(seconds):
+        for row, second in enumerate(self.pairs.each(seconds)):
             start, stop = int(encoded.starts[row]), int(encoded.starts[row + 1])
-            second = tokens.row(distinct[text]) if isinstance(text, str) else ()
             room = self.model.max_tokens - self.pairs.specials - len(second)
-            if not isinstance(text, str) or not text.strip():
-                failures[row] = RowError(
-                    f"there is no second text in the column {self.column}", code="no_pair"
-                )
-            elif room < 1:
+            if row not in failures and room < 1:
                 failures[row] = RowError(
                     f"the second text has {len(second)} tokens and leaves no room for the first: "
                     f"the model takes {self.model.max_tokens}",
@@ -80,12 +64,10 @@ class TextPairs:
                 owner.append(row)
                 weights.append(1)
                 continue
-            behind = np.concatenate(
-                [between, self.pairs.code(second, second=True, text=False), after]
-            )
+            behind = self.pairs.code(second, second=True, text=False)
             for window in cut(stop - start, size=room)[: 1 if self.first else None]:
                 inside = content[start + window.start : start + window.stop]
-                rows.append(np.concatenate([before, inside, behind]))
+                rows.append(self.pairs.join(inside, behind))
                 owner.append(row)
                 weights.append(max(1, window.stop - window.start))
         return Sequences.of(rows), np.array(owner), np.array(weights), failures

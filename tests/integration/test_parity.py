@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import transformers
-from tokenizers import ByteLevelBPETokenizer, processors
+from tiny_encoders import byte_level_tokenizer
 
 from pipeline.models.device import Device
 from pipeline.models.load import Models
@@ -165,23 +165,8 @@ def roberta(
 ) -> Path:
     """A tiny random RoBERTa with byte-level BPE, whose tokens do not mark continuations."""
     folder = tmp_path_factory.mktemp("roberta")
-    made = ByteLevelBPETokenizer(add_prefix_space=False, trim_offsets=request.param)
-    made.train_from_iterator(
-        reviews, vocab_size=600, special_tokens=["<s>", "<pad>", "</s>", "<unk>"]
-    )
-    made.post_processor = processors.RobertaProcessing(
-        ("</s>", 2), ("<s>", 0), trim_offsets=request.param, add_prefix_space=False
-    )
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=made._tokenizer,
-        bos_token="<s>",
-        cls_token="<s>",
-        eos_token="</s>",
-        sep_token="</s>",
-        pad_token="<pad>",
-        unk_token="<unk>",
-        model_max_length=510,
-    ).save_pretrained(folder)
+    tokenizer = byte_level_tokenizer(reviews, length=510, trim_offsets=request.param)
+    tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     config = transformers.RobertaConfig(
         vocab_size=600,
