@@ -9,6 +9,8 @@ import pytest
 import tiny_writers as tiny
 from helpers import rows_of
 
+from pipeline.engine.pool import Pool
+from pipeline.engine.scheduler import Scheduler
 from pipeline.run import run_job
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
@@ -26,11 +28,19 @@ def write(folder: Path, files: int) -> Path:
 
 
 def test_sampled_texts_are_the_same_with_more_workers_other_files_and_after_a_resume(
-    tiny_models: Any, make_job: Any, display: Any, tmp_path: Path
+    tiny_models: Any, make_job: Any, display: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = {"kind": "generate", "model": tiny_models("llama"), "max_new_tokens": 12}
     task |= {"temperature": 0.9, "top_p": 0.95}
     few, many = write(tmp_path / "few", 2), write(tmp_path / "many", 5)
+
+    feed = Pool._feed
+
+    def feed_all(pool: Pool, scheduler: Scheduler) -> None:
+        if pool.ready == pool._limit:  # or the first one could be done before the second is ready
+            feed(pool, scheduler)
+
+    monkeypatch.setattr(Pool, "_feed", feed_all)
 
     def run(lake: Path, output: str, workers: int) -> dict[int, Any]:
         compute = {"workers": workers, "cpus_per_worker": 1}
