@@ -1,8 +1,9 @@
 """The last layer of a classifier, computed for the first token alone.
 
-A classification head of BERT's kind reads the first token and no other, so of the last layer only
-the keys and values are needed for all tokens: the rest, most of its work, is left out. The result
-is the same.
+A classification head of BERT's kind reads the first token and no other, so that of the last layer
+most work can be left out. Keys and values need not be computed, either: with one query q per head,
+q · (W t + b) differs from (qᵀW) · t by the same for all tokens t, which softmax does not see, and
+the weighted mean of values is the value of the weighted mean. The result is the same.
 """
 
 from __future__ import annotations
@@ -53,35 +54,49 @@ def shorten(module: Any) -> bool:
 def _first_token_layer(layer: Any) -> Any:
     import torch
 
+    attention = getattr(layer.attention, "self", layer.attention)
+    names = PROJECTIONS[hasattr(attention, "q_lin")]
+    key, value = (getattr(attention, name) for name in names[1:])
+    size = attention.attention_head_size
+
     class FirstTokenLayer(torch.nn.Module):
         """[texts, tokens, dim] -> [texts, 1, dim]."""
+
+        key: Any
+        value: Any
 
         def __init__(self) -> None:
             super().__init__()
             self.layer = layer
+            # [heads, size, dim] and [heads, dim, size]
+            self.register_buffer("key", key.weight.detach().unflatten(0, (-1, size)))
+            by_head = value.weight.detach().unflatten(0, (-1, size))
+            self.register_buffer("value", by_head.transpose(1, 2).contiguous())
+            self.bias = value.bias
 
         def forward(
             self, hidden_states: Any, attention_mask: Any = None, *_: Any, **__: Any
         ) -> Any:
             first = hidden_states[:, :1]
-            attention = getattr(self.layer.attention, "self", self.layer.attention)
-            query, key, value = (
-                getattr(attention, name)(states)
-                .unflatten(-1, (-1, attention.attention_head_size))
-                .transpose(1, 2)
-                for name, states in zip(
-                    PROJECTIONS[hasattr(attention, "q_lin")],
-                    (first, hidden_states, hidden_states),
-                    strict=True,
-                )
-            )
-            mask = None if attention_mask is None else attention_mask[..., :1, :]
+            query = getattr(attention, names[0])(first).unflatten(-1, (-1, size))
+            # What each head looks for, in terms of the tokens themselves: [texts, 1, heads, dim]
+            sought = torch.bmm(query.squeeze(1).transpose(0, 1), self.key)
+            tokens = hidden_states.unsqueeze(1)
             found = torch.nn.functional.scaled_dot_product_attention(
-                query, key, value, attn_mask=mask, scale=attention.scaling
+                sought.transpose(0, 1).unsqueeze(1),
+                tokens,
+                tokens,
+                attn_mask=None if attention_mask is None else attention_mask[..., :1, :],
+                scale=attention.scaling,
             )
-            return _rest(self.layer, found.transpose(1, 2).flatten(-2), first)
+            found = torch.bmm(found.squeeze(1).transpose(0, 1), self.value)
+            found = found.transpose(0, 1).flatten(1).unsqueeze(1)
+            return _rest(self.layer, found if self.bias is None else found + self.bias, first)
 
-    return FirstTokenLayer().eval()
+    made = FirstTokenLayer().eval()
+    for name in names[1:]:
+        delattr(attention, name)
+    return made
 
 
 def _rest(layer: Any, found: Any, first: Any) -> Any:
