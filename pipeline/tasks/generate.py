@@ -16,6 +16,7 @@ from pipeline.models.prompts import Frame, chat_frame, has_chat, plain_frame
 from pipeline.models.resolve import ModelInfo
 from pipeline.models.sampling import Sampling
 from pipeline.tasks.json_schema import arrow_type, parse, strict
+from pipeline.tasks.rewrite import Rewrite
 from pipeline.tasks.task import Annotated as Column
 from pipeline.tasks.task import Task, TaskOptions
 from pipeline.tasks.written import by_text, check_writes, column, load_writing, written_type
@@ -77,6 +78,13 @@ class GenerateOptions(TaskOptions):
         description="json: only what follows `json_schema` can be written; it is parsed into the "
         "field `value`.",
     )
+    merge: Literal["truncate", "join"] = Field(
+        "truncate",
+        title="Long texts",
+        description="truncate: of a prompt longer than the model the middle is left out. join: the "
+        "text is written anew, as a correction is; one longer than the model or `max_new_tokens` "
+        "is taken in windows that end where sentences do.",
+    )
     json_schema: dict[str, Any] | None = Field(
         None,
         title="JSON Schema",
@@ -97,6 +105,8 @@ class GenerateOptions(TaskOptions):
             raise ValueError("format: json and `json_schema` need each other")
         if self.format == "json" and self.stop:
             raise ValueError("`stop` would cut the JSON: remove it")
+        if self.format == "json" and self.merge == "join":
+            raise ValueError("each window would write JSON of its own: remove `merge: join`")
         if self.temperature == 0:
             drawing = {"top_p": self.top_p, "top_k": self.top_k, "seed": self.seed or None}
             for name, value in drawing.items():
@@ -145,7 +155,7 @@ class Generate(Task[GenerateOptions]):
                 mend="Say it in `template`, or name an instruction-tuned model",
             )
 
-    def load(self, models: Models) -> GenerateAnnotate:
+    def load(self, models: Models) -> GenerateAnnotate | Rewrite:
         """Loads the model, and what holds it to the schema."""
         options = self.options
         model = load_writing(models, options.model)
@@ -160,6 +170,8 @@ class Generate(Task[GenerateOptions]):
             sampling=sampling,
             schema=options.schema_held,
         )
+        if options.merge == "join":
+            return Rewrite(writer, self.output_type())
         return GenerateAnnotate(writer, options.schema_held, self.output_type())
 
     def _frame(self, model: Model) -> Frame:

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from pipeline.errors import JobError, RowError
+from pipeline.errors import JobError
 from pipeline.models.generation import Writer, decodes_alone, most_new_tokens
 from pipeline.models.languages import Languages, languages_of
 from pipeline.models.load import Models
 from pipeline.models.model import Model
 from pipeline.models.prompts import Frame, chat_frame, plain_frame
 from pipeline.models.resolve import ModelInfo
-from pipeline.tasks.task import Annotated, Task, TaskOptions
-from pipeline.tasks.written import by_text, check_writes, column, load_writing, written_type
+from pipeline.tasks.rewrite import Rewrite
+from pipeline.tasks.task import Task, TaskOptions
+from pipeline.tasks.written import check_writes, load_writing, written_type
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 MAX_NEW_TOKENS = 256
-# Tokens of a translation per token of the text, at most, for most pairs: windows of a long text
-# leave that much room to write.
-GROWTH = 1.5
 
 
 class TranslateOptions(TaskOptions):
@@ -82,7 +80,7 @@ class Translate(Task[TranslateOptions]):
             chat=True,
         )
 
-    def load(self, models: Models) -> TranslateAnnotate:
+    def load(self, models: Models) -> Rewrite:
         """Loads the model and finds its languages."""
         options = self.options
         model = load_writing(models, options.model)
@@ -95,43 +93,7 @@ class Translate(Task[TranslateOptions]):
             language=sentence_language(options.source),
             forced=forced,
         )
-        return TranslateAnnotate(writer, self.output_type())
-
-
-class TranslateAnnotate:
-    """Translates texts with a loaded model, greedily.
-
-    A text of more tokens than the model reads or may write is translated in windows that end
-    where sentences do; white space between windows is kept. ``truncated`` says that some of the
-    text is not in the translation: the model was still writing at `max_new_tokens`.
-    """
-
-    def __init__(self, writer: Writer, output_type: pa.DataType) -> None:
-        self.writer = writer
-        self.output_type = output_type
-
-    def annotate(self, texts: Sequence[str]) -> Annotated:
-        """One translation struct per text."""
-        lengths = self.writer.model.encode(texts).lengths.tolist()
-        most = self.writer.max_new_tokens
-        laid = self.writer.prompts.lay_out(
-            texts, long="windows", most=most, window=max(1, int(most / GROWTH))
-        )
-        writing = self.writer.write(laid.ids)
-        rows: list[dict[str, Any] | RowError] = []
-        for at, parts in enumerate(by_text(laid, writing, rows=len(texts))):
-            pairs = zip(parts.gaps, parts.texts, strict=True)
-            rows.append(
-                parts.failure
-                or {
-                    "text": "".join(f"{gap}{part.text}" for gap, part in pairs).strip(),
-                    "input_tokens": lengths[at],
-                    "output_tokens": sum(part.tokens for part in parts.texts),
-                    "windows": len(parts.texts),
-                    "truncated": at in laid.cut or not all(p.complete for p in parts.texts),
-                }
-            )
-        return column(rows, self.output_type, [writing])
+        return Rewrite(writer, self.output_type())
 
 
 def frame_of(model: Model, options: TranslateOptions) -> tuple[Frame, Mapping[str, int]]:

@@ -118,6 +118,21 @@ def test_of_a_long_prompt_the_middle_is_left_out(tiny_models: Any, load_task: An
     assert (cut["input_tokens"], whole["input_tokens"]) == (500, 100)
 
 
+def test_a_long_text_that_is_written_anew_is_joined_from_its_windows(
+    tiny_models: Any, load_task: Any
+) -> None:
+    reference, options = tiny_models("llama"), {"kind": "generate", "max_new_tokens": 60}
+    annotate = load_task(reference, **options, merge="join")
+    # 10 sentences are 40 tokens, just what a window holds.
+    parts = [tiny.sentences(10, start=40), tiny.sentences(10, start=20)]
+    joined, *short = rows(annotate, ["\n\n".join(parts), *parts])
+    assert all(part["text"] for part in short)
+    assert joined["text"] == "\n\n".join(part["text"] for part in short)
+    assert (joined["windows"], joined["input_tokens"]) == (2, 80)
+    alone = rows(load_task(reference, **options), parts)
+    assert [row["text"] for row in short] == [row["text"] for row in alone]
+
+
 # JSON
 
 OPINION = {

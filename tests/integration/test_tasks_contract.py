@@ -69,6 +69,13 @@ CASES = {
         "top_p": 0.9,
         "stop": ["film"],
     },
+    "generate-join": {
+        "kind": "generate",
+        "model": "tiny-t5",
+        "instruction": "film is ",
+        "merge": "join",
+        "max_new_tokens": 24,
+    },
     "generate-json": {
         "kind": "generate",
         "model": "tiny-letters",

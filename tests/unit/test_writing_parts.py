@@ -254,6 +254,10 @@ def test_sentences_are_found_by_the_source_language() -> None:
             {"format": "json", "json_schema": {"type": "string"}, "stop": ["x"]},
             "would cut the JSON",
         ),
+        (
+            {"format": "json", "json_schema": {"type": "string"}, "merge": "join"},
+            "each window would write JSON of its own",
+        ),
         ({"top_p": 0.9}, "no meaning at temperature 0"),
         ({"seed": 4}, "no meaning at temperature 0"),
         ({"stop": [""]}, "at least 1 character"),
