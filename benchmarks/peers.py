@@ -7,7 +7,7 @@ same pipeline in one actor with all cores, as its documentation shows, without i
 sentence-transformers gets a list in memory and the best of three batch sizes, and writes nothing.
 The ways alternate; the ratio is that of the medians. Results must be equal, or the benchmark fails.
 
-    python benchmarks/peers.py --rows 2400 --rounds 3
+    python benchmarks/peers.py --rows 4800 --rounds 3
 """
 
 from __future__ import annotations
@@ -402,7 +402,7 @@ TASKS = {
 def main() -> int:
     """Measures, checks, prints, and writes the results down."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=2400)
+    parser.add_argument("--rows", type=int, default=4800)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=sorted(TASKS), action="append")
     parser.add_argument("--no-write", action="store_true", help="leave RESULTS.md alone")

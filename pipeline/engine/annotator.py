@@ -4,61 +4,36 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from pipeline.engine.part import Part, Route, annotated_table
 from pipeline.engine.prefetch import prefetch
-from pipeline.engine.rows import ERRORS_TYPE, RowAnnotator, Window
-from pipeline.engine.work import Counts, Pulse, Receipt, WorkPlan
-from pipeline.errors import ShardscribeError, SplitError, one_line
-from pipeline.job import ERRORS_COLUMN
+from pipeline.engine.rows import RowAnnotator, Window
+from pipeline.engine.work import Pulse, Receipt, WorkPlan
+from pipeline.errors import SplitError
 from pipeline.lake import reader
 from pipeline.lake.dataset import Split
-from pipeline.lake.publish import OutputFile, clean_scratch
-from pipeline.lake.reader import first_row, input_schema, open_split, split_rows, windows
-from pipeline.lake.store import Entry, open_store
+from pipeline.lake.publish import clean_scratch
+from pipeline.lake.reader import open_split, windows
+from pipeline.lake.store import open_store
 from pipeline.models.device import Device
 from pipeline.models.load import Models
 from pipeline.models.resolve import here
 
-BAD_ROWS_KEPT = 10
 # Small files are committed side by side: most of the time is waiting for the disk or the store.
 PUBLISHERS = 8
-
-
-@dataclass
-class _Part:
-    """One split on its way through an annotator.
-
-    Attributes:
-        split: What it is.
-        where: Its file, for messages.
-        receipt: What is known so far.
-        total: Rows of the split.
-        error: Why it failed; it takes no more rows then.
-    """
-
-    split: Split
-    where: str
-    receipt: Receipt
-    schema: pa.Schema | None = None
-    total: int = 0
-    first_row: int = 0
-    out: OutputFile | None = None
-    error: SplitError | None = None
-    published: Future[None] | None = None
 
 
 @dataclass
 class _Piece:
     """Some rows of a split; no rows for its end."""
 
-    part: _Part
+    part: Part
     table: pa.Table | None
     share: float = 0.0
 
@@ -99,9 +74,7 @@ class Annotator:
         import torch
 
         torch.set_num_threads(plan.threads)
-        self.plan = plan
         self.job = plan.job
-        self.name = name
         self.device = Device(plan.device, dtype=plan.job.compute.dtype)
         budget = plan.job.compute.batch_tokens
         models = Models(
@@ -113,6 +86,9 @@ class Annotator:
         self.rows = RowAnnotator(tasks, models, text=self.job.input.text)
         self.input = open_store(plan.input_root)
         self.output = open_store(self.job.output.path)
+        self.route = Route(
+            plan, self.input, self.output, self.rows.types, self.device.dtype_name, name
+        )
         clean_scratch(self.output.scratch(), now=time.time())
         self.started = time.monotonic()
         self._calls: list[_Call] = []
@@ -156,35 +132,30 @@ class Annotator:
         """
         started = time.monotonic()
         call = _Call(splits)
-        parts = [self._part(split) for split in splits]
+        parts = [self.route.part(split) for split in splits]
         self._calls.append(call)
         try:
             with closing(prefetch(self._batches(parts))) as batches:
                 for batch in batches:
                     self._annotate(batch, call)
-            answers: list[Receipt | SplitError] = []
             for part in parts:
-                if part.published is not None:
-                    with _errors_of(part):
-                        part.published.result()
+                if part.commit is not None:
+                    with part.errors():
+                        part.commit.result()
                 part.receipt.seconds = time.monotonic() - started
-                answers.append(part.error or part.receipt)
-            return answers
+            return [part.answer for part in parts]
         finally:
             self._calls.remove(call)
-            commits = [part.published for part in parts if part.published is not None]
+            commits = [part.commit for part in parts if part.commit is not None]
             for commit in commits:
                 commit.cancel()
             wait(commits)
             for part in parts:
-                if part.out is not None:
-                    part.out.discard()
+                part.discard()
 
     def schema(self, carried: pa.Schema) -> pa.Schema:
         """The output schema of a file: carried columns, one per task, errors."""
-        added = [pa.field(name, kind) for name, kind in self.rows.types.items()]
-        fields = [*carried, *added, pa.field(ERRORS_COLUMN, ERRORS_TYPE)]
-        return pa.schema(fields, metadata=carried.metadata)
+        return self.route.schema(carried)
 
     def annotate_table(self, table: pa.Table, schema: pa.Schema) -> pa.Table:
         """Annotates some rows without any file.
@@ -193,14 +164,10 @@ class Annotator:
             table: With at least the carried columns and those that tasks read.
             schema: Of the result.
         """
-        return _table(table, schema, self.rows.annotate(table), slice(0, table.num_rows))
+        window = self.rows.annotate(table)
+        return annotated_table(table, schema, window, slice(0, table.num_rows))
 
-    def _part(self, split: Split) -> _Part:
-        receipt = Receipt(split.id, split.output_path, worker=self.name)
-        receipt.tasks = {name: Counts() for name in self.job.tasks}
-        return _Part(split, self.input.address(split.path), receipt)
-
-    def _batches(self, parts: Sequence[_Part]) -> Iterator[_Batch]:
+    def _batches(self, parts: Sequence[Part]) -> Iterator[_Batch]:
         """Reads ahead, in another thread: what is annotated together, tokenized already."""
         pieces: list[_Piece] = []
         rows = held = 0
@@ -227,37 +194,16 @@ class Annotator:
             batch.known = self.rows.prepare(batch.rows)
         return batch
 
-    def _pieces(self, part: _Part) -> Iterator[_Piece]:
-        split = part.split
-        with _errors_of(part):
-            self._refuse_change(split, part.where)
-            with closing(open_split(self.input, split.path)) as file:
-                columns = self._open(part, file)
-                for table, share in windows(file, split, columns=columns):
+    def _pieces(self, part: Part) -> Iterator[_Piece]:
+        with part.errors():
+            part.refuse_change()
+            with closing(open_split(self.input, part.split.path)) as file:
+                columns = part.open(file)
+                for table, share in windows(file, part.split, columns=columns):
                     if part.error is not None:
                         return
                     yield _Piece(part, table, share)
             yield _Piece(part, None)
-
-    def _open(self, part: _Part, file: pq.ParquetFile) -> list[str]:
-        carried = input_schema(
-            file.schema_arrow,
-            reads=self.job.reads,
-            texts=self.job.texts_read,
-            columns=self.job.input.columns,
-            where=part.where,
-        )
-        self._refuse_overwrite(carried, part.where)
-        part.schema = self.schema(carried)
-        part.total = split_rows(file, part.split)
-        part.first_row = first_row(file, part.split)
-        part.out = OutputFile(
-            self.output,
-            part.split.output_path,
-            part.schema,
-            compression=self.job.output.compression,
-        )
-        return list(dict.fromkeys([*carried.names, *self.job.reads]))
 
     def _annotate(self, batch: _Batch, call: _Call) -> None:
         size = max(1, sum(split.size for split in call.splits))
@@ -282,13 +228,13 @@ class Annotator:
             part = piece.part
             if piece.table is None:
                 if part.error is None:
-                    part.published = self._publishers.submit(self._publish, part)
+                    part.commit = self._publishers.submit(part.publish)
                 continue
             here_rows = slice(at, at + piece.table.num_rows)
             at += piece.table.num_rows
             if part.error is None:
-                with _errors_of(part):
-                    self._take(part, piece.table, window, here_rows)
+                with part.errors():
+                    part.write(piece.table, window, here_rows)
 
     def _annotate_apart(self, batch: _Batch, call: _Call, error: SplitError) -> None:
         """Finds out which of the splits in a batch it was that failed."""
@@ -299,115 +245,6 @@ class Annotator:
             return
         for part in parts.values():
             self._annotate(self._prepared([p for p in batch.pieces if p.part is part]), call)
-
-    def _take(self, part: _Part, table: pa.Table, window: Window, rows: slice) -> None:
-        """Writes some annotated rows and counts them."""
-        assert part.schema is not None
-        assert part.out is not None
-        receipt = part.receipt
-        before = part.first_row + receipt.rows.rows
-        counts, tasks = window.counts(rows)
-        receipt.rows.add(counts)
-        for name, found in tasks.items():
-            receipt.tasks[name].add(found)
-        for row, errors in enumerate(window.errors[rows]):
-            if errors and len(receipt.bad_rows) < BAD_ROWS_KEPT:
-                task, error = next(iter(errors.items()))
-                receipt.bad_rows.append((before + row, task, error.message))
-        limits = self.job.limits
-        if limits.bad_rows >= 1 and limits.too_many(receipt.rows.bad, rows=receipt.rows.rows):
-            raise self._too_many(part)
-        part.out.write(_table(table, part.schema, window, rows))
-
-    def _publish(self, part: _Part) -> None:
-        """Commits a split whose rows are all written."""
-        assert part.out is not None
-        receipt = part.receipt
-        try:
-            if self.job.limits.too_many(receipt.rows.bad, rows=receipt.rows.rows):
-                raise self._too_many(part)
-            self._refuse_change(part.split, part.where)
-            receipt.published = part.out.publish(
-                self._footer(part), rows=part.total, replace=part.split.replace
-            )
-        finally:
-            part.out.discard()
-        there = self.output.entry(part.split.output_path)
-        receipt.bytes_out = there.size if there is not None else 0
-
-    def _too_many(self, part: _Part) -> SplitError:
-        receipt = part.receipt
-        row, task, message = receipt.bad_rows[0]
-        return SplitError(
-            f"{part.where}: {receipt.rows.bad} of {receipt.rows.rows} rows can't be annotated, "
-            f"more than limits.bad_rows ({self.job.limits.bad_rows:g}) allows; the first is row "
-            f"{row}, task {task}: {message}",
-            mend="Mend the rows, or raise limits.bad_rows",
-        )
-
-    def _footer(self, part: _Part) -> dict[str, Any]:
-        split, receipt = part.split, part.receipt
-        return {
-            "split": split.id,
-            "input": split.path,
-            "input_version": split.version,
-            "row_groups": split.row_groups,
-            "job": self.job.name,
-            "fingerprint": self.plan.fingerprint,
-            "fingerprint_parts": dict(self.plan.parts),
-            "models": dict(self.plan.revisions),
-            "dtype": self.device.dtype_name,
-            "rows": vars(receipt.rows),
-            "tasks": {name: vars(counts) for name, counts in receipt.tasks.items()},
-            "version": self.plan.version,
-        }
-
-    def _refuse_change(self, split: Split, where: str) -> None:
-        now = self.input.entry(split.path)
-        if now is None:
-            raise SplitError(f"{where} is not there any more", mend="Run the same command again")
-        if (
-            Split.of(
-                Entry(split.path, now.size, now.version),
-                fingerprint=self.plan.fingerprint,
-                row_groups=split.row_groups,
-            ).id
-            != split.id
-        ):
-            raise SplitError(
-                f"{where} has changed since the run was planned",
-                mend="Run the same command again when it is finished being written",
-            )
-
-    def _refuse_overwrite(self, carried: pa.Schema, where: str) -> None:
-        for name in [*self.job.tasks, ERRORS_COLUMN]:
-            if name in carried.names:
-                raise SplitError(
-                    f"{where} has a column `{name}` already, which the job would overwrite",
-                    mend="Rename the task, or list the columns to carry in input.columns",
-                )
-
-
-@contextmanager
-def _errors_of(part: _Part) -> Iterator[None]:
-    """What fails a split, and not its worker or the run, is kept with it.
-
-    Raises:
-        RunError: Something else writes to the output.
-        WorkerLost: The device is broken.
-    """
-    try:
-        yield
-    except SplitError as error:
-        part.error = error
-    except ShardscribeError:
-        raise
-    except (pa.ArrowException, OSError) as error:
-        reason = one_line(error)
-        part.error = SplitError(
-            f"{part.where}: {type(error).__name__}: {reason}",
-            mend="If the file is damaged, write it again or take it out of the dataset",
-        )
 
 
 def _share_tokens(batch: _Batch, window: Window) -> None:
@@ -422,13 +259,3 @@ def _share_tokens(batch: _Batch, window: Window) -> None:
             piece.part.receipt.tokens += so_far - tokens
             piece.part.receipt.padded_tokens += so_far_padded - padded
             tokens, padded = so_far, so_far_padded
-
-
-def _table(table: pa.Table, schema: pa.Schema, window: Window, rows: slice) -> pa.Table:
-    """Carried columns, task columns, errors."""
-    count = rows.stop - rows.start
-    carried = table.select([f.name for f in schema if f.name in table.column_names])
-    added = [column.slice(rows.start, count) for column in window.columns.values()]
-    return pa.Table.from_arrays(
-        [*carried.columns, *added, window.errors_column(rows)], schema=schema
-    )

@@ -14,8 +14,8 @@ from pipeline.engine.work import Counts
 from pipeline.errors import JobError, RowError, SplitError
 from pipeline.lake.reader import texts_of
 from pipeline.models.device import Device
+from pipeline.models.faults import raise_if_fatal, row_error
 from pipeline.models.load import Models
-from pipeline.models.model import raise_if_fatal, row_error
 from pipeline.models.texts import Texts, Tokens
 from pipeline.tasks import Annotate, Annotated, Task
 from pipeline.tasks.reads import condition_names, ordered, rows_where, sources, text_maker

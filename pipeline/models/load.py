@@ -15,9 +15,10 @@ import numpy as np
 from pipeline.errors import JobError, one_line
 from pipeline.models.calibrate import CPU_BUDGETS, GPU_BUDGETS, Budgets, find_budget
 from pipeline.models.device import Device
+from pipeline.models.faults import raise_if_fatal
 from pipeline.models.first_token import shorten
 from pipeline.models.linear import lay_out
-from pipeline.models.model import Model, raise_if_fatal
+from pipeline.models.model import Model
 from pipeline.models.packed import Packed, packed
 from pipeline.models.resolve import ModelInfo, fetch
 from pipeline.models.texts import Tokens

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import OutOfMemory, RowError, ShardscribeError, WorkerLost, one_line
+from pipeline.errors import RowError, ShardscribeError
 from pipeline.models.batching import Sequences, batches, packed_batches
 from pipeline.models.device import Device
+from pipeline.models.faults import is_out_of_memory, raise_if_fatal, row_error
 from pipeline.models.packed import Packed, PackedEncoder
 from pipeline.models.texts import Encoded, Texts, Tokens
 from pipeline.models.windows import Cuts, cut_all
@@ -136,98 +137,31 @@ class Model:
         """
         if not isinstance(sequences, Sequences):
             sequences = Sequences.of(sequences)
-        out = Inference([None] * len(sequences))
-        sizes = sequences.lengths
-        for index in np.flatnonzero(sizes == 0).tolist():
-            out.failures[index] = RowError("the model sees no token in it", code="no_tokens")
-        good = np.flatnonzero(sizes > 0)
-        lengths = sizes + extra_tokens
         encoder = self.packed if packed is not None else None
-        pack = encoder is not None
-        queue = self._cut(good, lengths, budget_factor, pack=pack)
-        lanes = max(1, min(self.lanes, len(queue)))
+        call = _Call(
+            self,
+            sequences,
+            extra_tokens=extra_tokens,
+            factor=budget_factor,
+            pack=encoder is not None,
+        )
+        lanes = max(1, min(self.lanes, len(call.queue)))
         held = 1 if lanes > 1 else None
-        total, ended = max(1, int(lengths.sum())), 0
-        report = self.device.reporter()
-        lock = threading.Lock()
 
-        def work() -> None:
-            nonlocal queue, ended
-            while True:
-                with lock:
-                    if not queue:
-                        return
-                    batch = queue.popleft()
-                try:
-                    if packed is not None and encoder is not None:
-                        rows, padded = self._run_packed(batch, sequences, packed, encoder)
-                    else:
-                        rows, padded = self._run(batch, sequences, forward, left_padded, held)
-                except Exception as error:  # a model may raise anything for a row
-                    with lock:
-                        queue = self._again(
-                            batch, queue, error, out, lengths, budget_factor, pack=pack
-                        )
-                    continue
-                with lock:
-                    for index, row in zip(batch, rows, strict=True):
-                        out.results[index] = row
-                    out.tokens += int(sizes[batch].sum())
-                    out.padded_tokens += padded
-                    ended += int(lengths[batch].sum())
-                    report(ended / total)
+        def run(batch: list[int]) -> tuple[Sequence[Any], int]:
+            if packed is not None and encoder is not None:
+                return self._run_packed(batch, sequences, packed, encoder)
+            return self._run(batch, sequences, forward, left_padded, held)
 
         if lanes == 1:
-            work()
+            call.work(run)
         else:
             try:
-                self.device.side_by_side(work, lanes=lanes)
+                self.device.side_by_side(lambda: call.work(run), lanes=lanes)
             except BaseException:  # Ctrl-C: the lanes end with the batch that they are at
-                queue.clear()
+                call.queue.clear()
                 raise
-        return out
-
-    def _again(
-        self,
-        batch: list[int],
-        queue: deque[list[int]],
-        error: Exception,
-        out: Inference,
-        lengths: np.ndarray,
-        factor: int,
-        *,
-        pack: bool,
-    ) -> deque[list[int]]:
-        """What is left to do after a batch raised."""
-        try:
-            raise_if_fatal(error)
-        except ShardscribeError:
-            queue.clear()  # for the other lanes too
-            raise
-        half = len(batch) // 2
-        if not half:
-            out.failures[batch[0]] = row_error(error)
-        elif _is_out_of_memory(error):
-            whole = lengths[batch].sum() if pack else len(batch) * lengths[batch[0]]
-            self.budget = max(1, min(self.budget, int(whole) // 2 // factor))
-            rest = [index for other in queue for index in other]
-            return self._cut(np.array([*batch, *rest]), lengths, factor, pack=pack)
-        else:
-            queue.extendleft([batch[half:], batch[:half]])
-        return queue
-
-    def _cut(
-        self, rows: np.ndarray, lengths: np.ndarray, factor: int, *, pack: bool
-    ) -> deque[list[int]]:
-        budget = self.budget * factor
-        if self.lanes > 1:
-            fair = -(-int(lengths[rows].sum()) // self.lanes)
-            budget = min(budget, max(fair, LANE_TOKENS))
-        if pack:
-            cut = packed_batches(lengths[rows], budget=budget)
-        else:
-            cut = batches(lengths[rows], budget=budget, slack=self.device.slack * factor)
-        return deque(rows[batch].tolist() for batch in cut)
+        return call.out
 
     def _run(
         self,
@@ -279,6 +213,90 @@ class Model:
         return 0
 
 
+class _Call:
+    """One call of `Model.infer`: the batches that are left, which the lanes share.
+
+    Attributes:
+        out: What has come out so far.
+        queue: Batches that no lane has taken yet, longest first.
+    """
+
+    def __init__(
+        self, model: Model, sequences: Sequences, *, extra_tokens: int, factor: int, pack: bool
+    ) -> None:
+        self.model = model
+        self.out = Inference([None] * len(sequences))
+        self._sizes = sequences.lengths
+        self._lengths = self._sizes + extra_tokens
+        self._factor = factor
+        self._pack = pack
+        for index in np.flatnonzero(self._sizes == 0).tolist():
+            self.out.failures[index] = RowError("the model sees no token in it", code="no_tokens")
+        self.queue = self._cut(np.flatnonzero(self._sizes > 0))
+        self._total, self._ended = max(1, int(self._lengths.sum())), 0
+        self._report = model.device.reporter()
+        self._lock = threading.Lock()
+
+    def work(self, run: Callable[[list[int]], tuple[Sequence[Any], int]]) -> None:
+        """What each lane does: batches, until none is left.
+
+        Args:
+            run: Gives a batch's results and its tokens with padding.
+
+        Raises:
+            ShardscribeError: What no halving of a batch can heal.
+        """
+        while True:
+            with self._lock:
+                if not self.queue:
+                    return
+                batch = self.queue.popleft()
+            try:
+                rows, padded = run(batch)
+            except Exception as error:  # a model may raise anything for a row
+                with self._lock:
+                    self._again(batch, error)
+                continue
+            with self._lock:
+                for index, row in zip(batch, rows, strict=True):
+                    self.out.results[index] = row
+                self.out.tokens += int(self._sizes[batch].sum())
+                self.out.padded_tokens += padded
+                self._ended += int(self._lengths[batch].sum())
+                self._report(self._ended / self._total)
+
+    def _again(self, batch: list[int], error: Exception) -> None:
+        """Puts back what is left to do of a batch that raised."""
+        try:
+            raise_if_fatal(error)
+        except ShardscribeError:
+            self.queue.clear()  # for the other lanes too
+            raise
+        half = len(batch) // 2
+        if not half:
+            self.out.failures[batch[0]] = row_error(error)
+        elif is_out_of_memory(error):
+            lengths, model = self._lengths, self.model
+            whole = lengths[batch].sum() if self._pack else len(batch) * lengths[batch[0]]
+            model.budget = max(1, min(model.budget, int(whole) // 2 // self._factor))
+            rest = [index for other in self.queue for index in other]
+            self.queue = self._cut(np.array([*batch, *rest]))
+        else:
+            self.queue.extendleft([batch[half:], batch[:half]])
+
+    def _cut(self, rows: np.ndarray) -> deque[list[int]]:
+        model, lengths = self.model, self._lengths[rows]
+        budget = model.budget * self._factor
+        if model.lanes > 1:
+            fair = -(-int(lengths.sum()) // model.lanes)
+            budget = min(budget, max(fair, LANE_TOKENS))
+        if self._pack:
+            cut = packed_batches(lengths, budget=budget)
+        else:
+            cut = batches(lengths, budget=budget, slack=model.device.slack * self._factor)
+        return deque(rows[batch].tolist() for batch in cut)
+
+
 def _max_tokens(module: Any, tokenizer: Any) -> int:
     limits = []
     declared = getattr(tokenizer, "model_max_length", None)
@@ -298,41 +316,3 @@ def _first_position(module: Any) -> int:
         if name.endswith("position_embeddings") and getattr(part, "padding_idx", None) is not None:
             return int(part.padding_idx) + 1
     return 0
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    import torch
-
-    return isinstance(error, (torch.OutOfMemoryError, OutOfMemory, MemoryError))
-
-
-def raise_if_fatal(error: Exception) -> None:
-    """Lets through what no halving of a batch can heal.
-
-    Raises:
-        WorkerLost: The device is broken for the whole process, as after a failed assertion in a
-            CUDA kernel.
-        ShardscribeError: The error is of the split, the job or the run.
-    """
-    import torch
-
-    if isinstance(error, ShardscribeError) and not isinstance(error, (RowError, OutOfMemory)):
-        raise error
-    broken = getattr(torch, "AcceleratorError", None)
-    if broken is not None and isinstance(error, broken) and not _is_out_of_memory(error):
-        raise WorkerLost(f"the device is broken: {error}") from error
-
-
-def row_error(error: Exception, *, code: str = "model_error") -> RowError:
-    """What a row's error is called.
-
-    Args:
-        error: What was raised for the row alone.
-        code: For an error that has none of its own.
-    """
-    if isinstance(error, RowError):
-        return error
-    if _is_out_of_memory(error):
-        return RowError("the text alone does not fit the device's memory", code="out_of_memory")
-    reason = one_line(error)
-    return RowError(f"{type(error).__name__}: {reason}", code=code)

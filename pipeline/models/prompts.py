@@ -41,7 +41,7 @@ class Laid:
 
     Attributes:
         ids: The tokens of each prompt, special tokens included.
-        owner: The text that it is of, rising; each text has at least one prompt.
+        owner: The text that it is of; each text has at least one prompt.
         gaps: White space that stood before the prompt's piece of the text.
         cut: Texts of which the prompts leave something out.
     """

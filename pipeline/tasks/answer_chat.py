@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from pipeline.errors import RowError
 from pipeline.models.generation import Writer
 from pipeline.models.model import Model
-from pipeline.models.prompts import Long, Prompts, chat_frame
+from pipeline.models.prompts import Prompts, chat_frame
+from pipeline.tasks.map_reduce import Reading, map_reduce
 from pipeline.tasks.questions import PLACE, Questions
 from pipeline.tasks.task import Annotated
+from pipeline.tasks.written import column
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-
-@dataclass
-class _Asked:
-    """A text on its way to its answer.
-
-    Attributes:
-        text: What the question is asked about; in the end the answer.
-        question: What is asked.
-        windows: Pieces that the text was read in the last time; 0 before the first.
-        long: What becomes of the text if it is too long.
-    """
-
-    text: str
-    question: str
-    windows: int = 0
-    long: Long = "windows"
 
 
 class AnswerChat:
@@ -71,62 +53,24 @@ class AnswerChat:
 
     def annotate(self, texts: Sequence[str]) -> Annotated:
         """One answer per text, without offsets and score."""
-        import pyarrow as pa
-
         asked, failures = self.questions.of(texts)
-        out = Annotated(pa.nulls(0, self.output_type), failures)
-        open_ = {
-            row: _Asked(text, question)
-            for row, (text, question) in enumerate(zip(texts, asked, strict=True))
-            if row not in failures
-        }
-        answers: list[dict[str, object] | None] = [None] * len(texts)
-        while open_:
-            for row in self._ask(open_, out):
-                text = open_.pop(row).text
-                if row not in failures:
-                    answers[row] = {"text": text, "start": None, "end": None, "score": None}
-        out.column = pa.array(answers, self.output_type)
-        return out
-
-    def _ask(self, open_: dict[int, _Asked], out: Annotated) -> list[int]:
-        """Asks every open text once; gives back those that are done or failed."""
-        prompts: list[np.ndarray] = []
-        owner: list[int] = []
-        done = []
-        by_question: dict[tuple[str, Long], list[int]] = {}
-        for row, item in open_.items():
-            by_question.setdefault((item.question, item.long), []).append(row)
-        for (question, long), rows in by_question.items():
-            layer = self._prompts(question)
-            if layer.room < 1:
-                for row in rows:
-                    out.failures[row] = RowError(
-                        "the question leaves no room for a text", code="question_too_long"
-                    )
-                done += rows
-                continue
-            laid = layer.lay_out([open_[row].text for row in rows], long=long)
-            prompts += laid.ids
-            owner += [rows[at] for at in laid.owner]
-        writing = self.writer.write(prompts)
-        out.tokens += writing.tokens
-        out.padded_tokens += writing.padded_tokens
-        written: dict[int, list[str]] = {}
-        for at, (row, text) in enumerate(zip(owner, writing.texts, strict=True)):
-            if text is None:
-                out.failures.setdefault(row, writing.failures[at])
-            written.setdefault(row, []).append("" if text is None else text.text)
-        for row, parts in written.items():
-            item = open_[row]
-            item.text = "\n".join(part for part in parts if part)
-            if row in out.failures or len(parts) == 1 or not item.text:
-                done.append(row)
-            elif item.windows and len(parts) >= item.windows:
-                # Answers that get no fewer would go on for ever.
-                item.long = "end"
-            item.windows = len(parts)
-        return done
+        prompts = {question: self._prompts(question) for question in set(asked)}
+        readings = [
+            Reading(text, prompts[question]) for text, question in zip(texts, asked, strict=True)
+        ]
+        for row, reading in enumerate(readings):
+            if row in failures:
+                reading.fail(failures[row])
+            elif reading.prompts.room < 1:
+                reading.fail(
+                    RowError("the question leaves no room for a text", code="question_too_long")
+                )
+        writings = map_reduce(self.writer, readings)
+        rows = [
+            reading.failure or {"text": reading.text, "start": None, "end": None, "score": None}
+            for reading in readings
+        ]
+        return column(rows, self.output_type, writings)
 
     def _prompts(self, question: str) -> Prompts:
         if question == self.questions.fixed:

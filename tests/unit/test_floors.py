@@ -33,6 +33,7 @@ HEAVY = ("torch", "transformers", "ray", "datasets")
 # Modules that are nothing without one of them; only their like imports them when it is imported.
 ALLOWED = {
     "engine.pool": {"ray"},
+    "engine.worker": {"ray"},
     "starter.train_sentiment": {"torch"},
     "starter.low_rank": {"torch"},
     "starter.measure": {"torch"},

@@ -1,0 +1,44 @@
+"""What becomes of what a model raises: a row's error, or the end of its split, job or worker."""
+
+from __future__ import annotations
+
+from pipeline.errors import OutOfMemory, RowError, ShardscribeError, WorkerLost, one_line
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a smaller batch may go through."""
+    import torch
+
+    return isinstance(error, (torch.OutOfMemoryError, OutOfMemory, MemoryError))
+
+
+def raise_if_fatal(error: Exception) -> None:
+    """Lets through what no halving of a batch can heal.
+
+    Raises:
+        WorkerLost: The device is broken for the whole process, as after a failed assertion in a
+            CUDA kernel.
+        ShardscribeError: The error is of the split, the job or the run.
+    """
+    import torch
+
+    if isinstance(error, ShardscribeError) and not isinstance(error, (RowError, OutOfMemory)):
+        raise error
+    broken = getattr(torch, "AcceleratorError", None)
+    if broken is not None and isinstance(error, broken) and not is_out_of_memory(error):
+        raise WorkerLost(f"the device is broken: {error}") from error
+
+
+def row_error(error: Exception, *, code: str = "model_error") -> RowError:
+    """What a row's error is called.
+
+    Args:
+        error: What was raised for the row alone.
+        code: For an error that has none of its own.
+    """
+    if isinstance(error, RowError):
+        return error
+    if is_out_of_memory(error):
+        return RowError("the text alone does not fit the device's memory", code="out_of_memory")
+    reason = one_line(error)
+    return RowError(f"{type(error).__name__}: {reason}", code=code)
