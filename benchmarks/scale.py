@@ -98,21 +98,21 @@ def matrix_work(module: Any, counts: np.ndarray) -> float:
     """FLOPs of the matrix products that are needed for texts of some lengths.
 
     Padding is not counted, and of the last layer only what leads to the first token, as the
-    classifier reads no other: keys and values of all tokens, the rest once a text.
+    classifier reads no other: each matrix once a text, and attention on the tokens themselves.
     """
     config = module.config
-    layers, wide = config.num_hidden_layers, config.hidden_size
-    matrices = [(name, p.numel()) for name, p in module.named_parameters() if p.dim() == 2]
+    layers, wide, heads = config.num_hidden_layers, config.hidden_size, config.num_attention_heads
     last = f".layer.{layers - 1}."
     of_tokens = of_texts = 0
-    for name, size in matrices:
-        if ".layer." in name and (last not in name or ".key." in name or ".value." in name):
-            of_tokens += size
-        elif ".layer." in name:
-            of_texts += size
+    for name, parameter in module.named_parameters():
+        if parameter.dim() == 2 and ".layer." in name:
+            if last in name:
+                of_texts += parameter.numel()
+            else:
+                of_tokens += parameter.numel()
     tokens, squares = counts.sum(), (counts.astype(float) ** 2).sum()
     linear = 2 * (of_tokens * tokens + of_texts * len(counts))
-    return float(linear + 4 * wide * ((layers - 1) * squares + tokens))
+    return float(linear + 4 * wide * ((layers - 1) * squares + heads * tokens))
 
 
 def bare_loop(lake: Path) -> tuple[float, float, int]:
