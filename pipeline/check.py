@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from pipeline.errors import JobError, SplitError
 from pipeline.job import ERRORS_COLUMN, Job, fingerprint
 from pipeline.lake.dataset import SPLIT_BYTES, Dataset, Split, splits_of
 from pipeline.lake.store import Entry, LocalStore, Store, open_store
+from pipeline.models.device import device_here
 from pipeline.models.resolve import ModelInfo, look_up
 from pipeline.tasks.reads import check_chain
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 # Footers that are read before a run. A file that is wrong among good ones fails alone, later;
 # a dataset of which none of these is right is the job's mistake.
 SAMPLED_FILES = 8
+# The fingerprint says nothing of it as long as files are cut as they have been from the start.
+USUAL_SPLIT_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -205,11 +208,29 @@ class Pinned:
         return list(splits_of(checked.dataset.store, checked.files, fingerprint=self.fingerprint))
 
 
-def pin(checked: Checked) -> Pinned:
-    """Pins the weights of every model, which for a local folder means hashing it."""
+def pin(checked: Checked, *, device: str = "", like: Collection[str] = ()) -> Pinned:
+    """Pins the weights of every model, which for a local folder means hashing it.
+
+    Args:
+        checked: The job.
+        device: What ``compute.device: auto`` becomes; what this machine has by default.
+        like: Fingerprints of an output that may have been made on another kind of device: where
+            the job leaves it open, the device that gives one of these is taken.
+    """
     revisions = {reference: info.revision() for reference, info in checked.infos.items()}
-    parts = checked.job.fingerprint_parts(revisions) | {"split_bytes": SPLIT_BYTES}
-    return Pinned(checked, revisions, parts, fingerprint(parts))
+    compute = checked.job.compute
+    if compute.device != "auto" or compute.dtype != "auto":
+        return _pinned(checked, revisions, checked.job.on(device or compute.device))
+    first = _pinned(checked, revisions, checked.job.on(device or device_here()))
+    others = (_pinned(checked, revisions, checked.job.on(name)) for name in ("cpu", "cuda"))
+    return next((other for other in others if other.fingerprint in like), first)
+
+
+def _pinned(checked: Checked, revisions: dict[str, str], job: Job) -> Pinned:
+    parts = job.fingerprint_parts(revisions)
+    if SPLIT_BYTES != USUAL_SPLIT_BYTES:
+        parts["split_bytes"] = SPLIT_BYTES
+    return Pinned(replace(checked, job=job), revisions, parts, fingerprint(parts))
 
 
 def _absolute(address: str) -> str:

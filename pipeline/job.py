@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from pipeline import RESULTS_VERSION
+from pipeline.models.device import dtype_on
 from pipeline.models.resolve import ModelInfo
 from pipeline.tasks import TASKS, Task, TaskOptions
 from pipeline.tasks.reads import columns_read, sources
@@ -231,27 +232,53 @@ class Job(Part):
         names = {name for task in plain for name in sources(task, text=self.input.text)}
         return [name for name in self.reads if name in names]
 
+    def on(self, device: str) -> Job:
+        """The job as it is on a device, with what its dtype becomes there.
+
+        Args:
+            device: What ``compute.device: auto`` becomes: ``cpu`` or ``cuda``.
+        """
+        compute = self.compute
+        if compute.device != "auto":
+            device = compute.device
+        known = {"device": device, "dtype": dtype_on(device, compute.dtype)}
+        return self.model_copy(update={"compute": compute.model_copy(update=known)})
+
     def fingerprint_parts(self, revisions: Mapping[str, str]) -> dict[str, Any]:
         """Everything that changes results, for comparison between runs.
+
+        What a job leaves at its default is not in it, but for the dtype: of a job that knows its
+        device, see `on`.
 
         Args:
             revisions: What pins each model's weights, by reference.
         """
-        return {
-            "results_version": RESULTS_VERSION,
+        said = {
             "text": self.input.text,
             "columns": list(self.input.columns) if self.input.columns is not None else None,
-            "dtype": self.compute.dtype,
             "compression": self.output.compression,
-            "tasks": {
-                name: {
-                    **task.dump(),
-                    "revision": revisions[task.options.model],
-                    "adapter": revisions[task.options.adapter] if task.options.adapter else None,
-                }
-                for name, task in self.build_tasks().items()
-            },
         }
+        parts = {name: value for name, value in said.items() if value != USUAL[name]}
+        tasks = {}
+        for name, task in self.build_tasks().items():
+            options = task.options
+            tasks[name] = {**task.dump(), "revision": revisions[options.model]}
+            if options.adapter is not None:
+                tasks[name]["adapter"] = revisions[options.adapter]
+        return {
+            "results_version": RESULTS_VERSION,
+            "dtype": self.compute.dtype,
+            **parts,
+            "tasks": tasks,
+        }
+
+
+# What the fingerprint says nothing of.
+USUAL = {
+    "text": Input.model_fields["text"].default,
+    "columns": Input.model_fields["columns"].default,
+    "compression": Output.model_fields["compression"].default,
+}
 
 
 def fingerprint(parts: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from pipeline.errors import JobError
 from pipeline.job import Job
 from pipeline.lake.dataset import SUFFIXES, Split
 from pipeline.lake.store import open_store
+from pipeline.models.device import device_here
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,7 +37,8 @@ def preview_rows(job: Job, *, rows: int) -> pa.Table:
     from pipeline.lake.reader import input_schema, open_split, windows
 
     pinned = pin(checked)
-    device = "cpu" if job.compute.device == "cpu" else _device(job.compute.device)
+    asked = pinned.checked.job.compute.device
+    device = device_here() if asked == "auto" else asked
     annotator = Annotator(pinned.work(device=device, threads=os.cpu_count() or 1))
     store = checked.dataset.store
     parts: list[pa.Table] = []
@@ -85,9 +87,3 @@ def output_rows(job: Job, *, rows: int) -> pa.Table:
     if not parts:
         raise JobError(f"{job.output.path} holds no annotated rows yet", mend="Run the job first")
     return pa.concat_tables(parts, promote_options="permissive")
-
-
-def _device(asked: str) -> str:
-    import torch
-
-    return "cuda" if asked == "cuda" or torch.cuda.is_available() else "cpu"

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.check import Pinned, check, pin
-from pipeline.engine.cluster import ray_cluster
+from pipeline.engine.cluster import cluster_device, ray_cluster
 from pipeline.engine.lease import Lease
 from pipeline.engine.record import RunRecord, Summary, versions
 from pipeline.engine.tally import Display, Tally
@@ -67,7 +67,19 @@ def run_job(
         OutputBusy: Another run holds the output.
     """
     started = time.monotonic()
-    pinned = pin(check(job))
+    checked = check(job)
+    with cluster_device(checked.job.compute, choices.address) as device:
+        return _run_pinned(pin(checked, device=device), started, display, choices, source, stop)
+
+
+def _run_pinned(
+    pinned: Pinned,
+    started: float,
+    display: Display,
+    choices: Choices,
+    source: str,
+    stop: Callable[[], int],
+) -> Summary:
     output = open_store(pinned.checked.job.output.path)
     now = datetime.now(UTC)
     run = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"

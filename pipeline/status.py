@@ -59,7 +59,7 @@ def output_status(address: str, *, job: Job | None = None) -> Status:
     store = open_store(address)
     entries = [entry for entry in store.entries() if entry.path.endswith(SUFFIXES)]
     status = Status(store.root, runs=last_runs(store))
-    footers = read_footers(store, [entry.path for entry in entries])
+    footers = list(read_footers(store, [entry.path for entry in entries]))
     for entry, footer in zip(entries, footers, strict=True):
         if footer:
             status.files += 1
@@ -68,7 +68,8 @@ def output_status(address: str, *, job: Job | None = None) -> Status:
                 setattr(status.rows, name, getattr(status.rows, name) + number)
     if job is not None:
         present = {entry.path for entry in entries}
-        splits = pin(check(job)).splits()
+        made = {str(footer.get("fingerprint")) for footer in footers}
+        splits = pin(check(job), like=made).splits()
         status.total = len(splits)
         status.left = sum(split.output_path not in present for split in splits)
     return status
@@ -110,9 +111,11 @@ def verify_job(job: Job) -> Verdict:
     Raises:
         JobError: The job is wrong.
     """
-    pinned = pin(check(job))
-    output = open_store(pinned.checked.job.output.path)
+    checked = check(job)
+    output = open_store(checked.job.output.path)
     there = Counter(entry.path for entry in output.entries() if entry.path.endswith(SUFFIXES))
+    footers = read_footers(output, sorted(there))
+    pinned = pin(checked, like={str(footer.get("fingerprint")) for footer in footers})
     verdict = Verdict()
     for split in pinned.splits():
         if not there.pop(split.output_path, 0):

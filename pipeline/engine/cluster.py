@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from pipeline.engine.placement import shape_of
 from pipeline.errors import RunError, one_line
+from pipeline.job import Compute
 
 # Ray's own store; what passes through it here is receipts.
 RAY_STORE_BYTES = 128 * 1024 * 1024
@@ -61,6 +64,29 @@ def ray_cluster(address: str | None) -> Iterator[Callable[[], list[dict[str, flo
         yield nodes
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def cluster_device(compute: Compute, address: str | None) -> Iterator[str]:
+    """What `compute.device` becomes where the dtype, and so the fingerprint, depends on it.
+
+    On this machine that is known without Ray. Of a cluster its nodes say; the connection is kept
+    for the run.
+
+    Yields:
+        The device; empty where nobody needs to be asked.
+    """
+    elsewhere = address or os.environ.get("RAY_ADDRESS") or _connected()
+    if compute.device != "auto" or compute.dtype != "auto" or not elsewhere:
+        yield ""
+        return
+    with ray_cluster(address) as nodes:
+        yield shape_of(compute, nodes()).device
+
+
+def _connected() -> bool:
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
 
 
 def _init(options: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from pipeline.errors import JobError
@@ -21,6 +22,27 @@ GPU_BUDGET = 65_536
 # What starting another batch costs, in tokens of computing.
 CPU_SLACK = 48
 GPU_SLACK = 4096
+# One of these is there where a driver for GPUs is: NVIDIA's, Windows' for its Linux, AMD's.
+DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+
+
+def device_here() -> str:
+    """What ``auto`` is on this machine: ``cuda`` where torch sees a GPU, or ``cpu``.
+
+    torch, which takes seconds to import, is asked only where a GPU may be.
+    """
+    if not any(Path(driver).exists() for driver in DRIVERS):
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def dtype_on(device: str, asked: str) -> str:
+    """What a dtype of a job file is on a device: ``auto`` is bfloat16 on a GPU, else float32."""
+    if asked != "auto":
+        return asked
+    return "bfloat16" if device.startswith("cuda") else "float32"
 
 
 class Device:
@@ -48,8 +70,7 @@ class Device:
                 f"compute.device is {name}, but torch {torch.__version__} sees no CUDA device here",
                 mend="Set compute.device to cpu, or install a CUDA build of torch on that machine",
             )
-        if dtype == "auto":
-            dtype = "bfloat16" if name.startswith("cuda") else "float32"
+        dtype = dtype_on(name, dtype)
         if name == "cpu" and not _is_native(dtype):
             raise JobError(
                 f"compute.dtype is {dtype}, which the processor of this machine has no arithmetic "

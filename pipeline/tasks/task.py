@@ -189,5 +189,11 @@ class Task(ABC, Generic[OptionsT]):
         )
 
     def dump(self) -> dict[str, Any]:
-        """The options that change results, for the fingerprint: all but the models' names."""
-        return self.options.model_dump(mode="json", exclude={"model", "adapter"})
+        """The options that change results, for the fingerprint: all but the models' names.
+
+        Only those that differ from their defaults, so that an option that a later version adds
+        leaves the fingerprints of today's jobs as they are.
+        """
+        return self.options.model_dump(
+            mode="json", exclude={"model", "adapter"}, exclude_defaults=True
+        )
