@@ -212,7 +212,7 @@ def run(
     broken: str | None = None,
 ) -> None:
     """Schedules a plan, and proves that each split ended once."""
-    record = RunRecord(LocalStore(str(output)), "run")
+    record = RunRecord(LocalStore(str(output)).own, "run")
     count = len(plan.todo)
     with phase(name, count):
         tally = Tally(plan, TASKS, record, Silent(), lambda path: None)
@@ -228,7 +228,7 @@ def run(
     assert summary.rows.rows == 100 * count
     events = sum(
         len(part.read_bytes().splitlines())
-        for part in (output / "_shardscribe/runs/run").glob("events-*.jsonl")
+        for part in (record.store.base / "runs/run").glob("events-*.jsonl")
     )
     assert events >= count
 

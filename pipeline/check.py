@@ -126,6 +126,11 @@ def check_places(dataset: Dataset, output: Store) -> None:
         raise JobError(
             f"output.path {output.root} is a file", mend="Name a directory, existing or not"
         )
+    if isinstance(output, LocalStore) and not output.is_writable():
+        raise JobError(
+            f"output.path {output.root} can't be written: no permission",
+            mend="Check its permissions, or choose another directory",
+        )
 
 
 def check_columns(

@@ -83,15 +83,19 @@ def _run_pinned(
     output = open_store(pinned.checked.job.output.path)
     now = datetime.now(UTC)
     run = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-    lease = Lease(output, run, wait=choices.wait, notice=display.notice, stop=stop)
+    lease = Lease(
+        output.own, run, output=output.root, wait=choices.wait, notice=display.notice, stop=stop
+    )
     try:
         lease.take()
     except OSError as error:
         raise JobError(
-            f"output.path {output.root} can't be written: {error.strerror or error}",
-            mend="Check its permissions and free space",
+            f"output.path {output.root} can't be written: {error.strerror or error} "
+            f"({output.own.root})",
+            mend="Check the permissions and free space there: records and unfinished files are "
+            "kept beside the output",
         ) from error
-    record = RunRecord(output, run, notice=display.notice)
+    record = RunRecord(output.own, run, notice=display.notice)
     with lease:
         summary = _run_under(lease, record, pinned, output, display, choices, source, stop)
         summary.started = now.isoformat(timespec="seconds")

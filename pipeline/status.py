@@ -15,7 +15,7 @@ from pipeline.errors import SplitError
 from pipeline.job import Job
 from pipeline.lake.dataset import SUFFIXES, Split
 from pipeline.lake.publish import read_footer, read_footers
-from pipeline.lake.store import OWN, Store, open_store
+from pipeline.lake.store import Store, open_store
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -77,10 +77,10 @@ def output_status(address: str, *, job: Job | None = None) -> Status:
 
 def last_runs(store: Store) -> list[dict[str, Any]]:
     """The summaries of the last runs, latest first; of a run that died, its name alone."""
-    runs = sorted(store.names(f"{OWN}/runs"), reverse=True)[:RUNS_SHOWN]
+    runs = sorted(store.own.names("runs"), reverse=True)[:RUNS_SHOWN]
     found: list[dict[str, Any]] = []
     for run in runs:
-        raw = store.read(f"{OWN}/runs/{run}/summary.json")
+        raw = store.own.read(f"runs/{run}/summary.json")
         found.append(json.loads(raw) if raw else {"run": run, "state": "died or is running"})
     return found
 

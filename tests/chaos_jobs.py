@@ -22,6 +22,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+from helpers import own
 
 ROOT = Path(__file__).parents[1]
 WORDS = [f"w{i}" for i in range(200)]
@@ -129,12 +130,12 @@ class Job:
         return sorted(path.name for path in self.output.glob("*.parquet"))
 
     def scratch(self) -> list[str]:
-        directory = self.output / "_shardscribe/scratch"
+        directory = own(self.output) / "scratch"
         return sorted(p.name for p in directory.iterdir()) if directory.is_dir() else []
 
     def summaries(self) -> list[dict]:
         """Of the runs that ended, oldest first."""
-        found = sorted(self.output.glob("_shardscribe/runs/*/summary.json"))
+        found = sorted(own(self.output).glob("runs/*/summary.json"))
         return [json.loads(path.read_text()) for path in found]
 
     def assert_right(self, expected: dict[int, dict], *, note: str = "") -> None:

@@ -1,6 +1,10 @@
 """What several tests share."""
 
+from pathlib import Path
+
 import pyarrow.dataset as pads
+
+from pipeline.lake.own import own_address
 
 CLASSIFY = {"kind": "classify", "model": "starter/sentiment"}
 NER = {"kind": "ner", "model": "starter/pii"}
@@ -27,6 +31,11 @@ class QuietDisplay:
         self.shares.append(progress.share)
         if not self.phases or self.phases[-1] != progress.phase:
             self.phases.append(progress.phase)
+
+
+def own(output) -> Path:
+    """Where shardscribe keeps its own files of a local output."""
+    return Path(own_address(str(output)))
 
 
 def rows_of(directory) -> list[dict]:

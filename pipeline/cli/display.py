@@ -12,6 +12,7 @@ import click
 
 from pipeline.engine.record import Summary
 from pipeline.engine.tally import Progress
+from pipeline.lake.own import own_address
 
 LINE_EVERY = 30.0
 
@@ -189,7 +190,7 @@ def summary_lines(summary: Summary, *, command: str) -> list[str]:
         lines.append(f"          and {len(summary.failed_splits) - 10} more in the record")
     lines.append(f"  output  {summary.output}")
     if summary.state != "nothing to do":
-        lines.append(f"  record  {summary.output}/_shardscribe/runs/{summary.run}")
+        lines.append(f"  record  {own_address(summary.output)}/runs/{summary.run}")
     if summary.exit_code in (1, 3):
         lines.append(f"  what is committed stays; to go on: {command}")
     return lines

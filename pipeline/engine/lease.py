@@ -18,21 +18,22 @@ from typing import Any
 
 from pipeline.errors import Interrupted, OutputBusy, ShardscribeError
 from pipeline.lake.process import is_gone, token
-from pipeline.lake.store import OWN, Store
+from pipeline.lake.store import Store
 
 SECONDS = 60.0
 LOOK_EVERY = 2.0
 SAY_EVERY = 30.0
 DAY = 24 * 3600.0
-PATH = f"{OWN}/lease.json"
+PATH = "lease.json"
 
 
 class Lease:
     """Holds an output for as long as the block runs.
 
     Args:
-        store: The output.
+        store: Where the lease is.
         run: The run's id.
+        output: What is held, for messages.
         wait: Wait for another run to end instead of raising.
         notice: Told every 30 s what is waited for.
         stop: Not 0 when the waiting should end.
@@ -48,6 +49,7 @@ class Lease:
         store: Store,
         run: str,
         *,
+        output: str = "",
         wait: bool = False,
         notice: Callable[[str], None] = lambda text: None,
         stop: Callable[[], int] = lambda: 0,
@@ -55,6 +57,7 @@ class Lease:
     ) -> None:
         self.store = store
         self.run = run
+        self._output = output or store.root
         self.lost: OutputBusy | None = None
         self._wait = wait
         self._notice = notice
@@ -154,7 +157,7 @@ class Lease:
     def _busy(self, held: dict[str, Any]) -> OutputBusy:
         return OutputBusy(
             f"run {held.get('run')} on {held.get('host')} (process {held.get('pid')}) holds the "
-            f"output {self.store.root}",
+            f"output {self._output}",
             mend="Let it end, or add --wait",
         )
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.errors import ShardscribeError
-from pipeline.lake.store import OWN, Store
+from pipeline.lake.store import Store
 
 # Events are written in parts: an object store can't append.
 PART_EVENTS = 5_000
@@ -92,10 +92,10 @@ class Summary(Section):
 
 
 class RunRecord:
-    """Writes a run's record under ``_shardscribe/runs/<run>/`` in the output.
+    """Writes a run's record under ``runs/<run>/`` among our own files of the output.
 
     Args:
-        store: The output.
+        store: Of our own files of the output.
         run: The run's id.
         notice: Told once if the record can't be written; the run goes on without it.
     """
@@ -112,8 +112,8 @@ class RunRecord:
 
     @property
     def directory(self) -> str:
-        """Relative to the output."""
-        return f"{OWN}/runs/{self.run}"
+        """Relative to our own files."""
+        return f"runs/{self.run}"
 
     def event(self, kind: str, **fields: Any) -> None:
         """Notes that something happened."""

@@ -14,14 +14,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import JobError, RunError, SplitError
+from pipeline.lake.own import own_address
 
 # Readers of a lake (Spark, pyarrow, Ray) pass over such names, and so do we.
 HIDDEN = ("_", ".")
-OWN = "_shardscribe"
 NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV)
 SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss")
 
@@ -55,6 +56,11 @@ class Store(ABC):
         """The full address of an object, for messages."""
         text = f"{self.root.rstrip('/')}/{path}"
         return text.encode("utf-8", "backslashreplace").decode()
+
+    @cached_property
+    def own(self) -> Store:
+        """Where we keep our own files of this output; not in it, if there is a place beside it."""
+        return open_store(own_address(self.root))
 
     @abstractmethod
     def entries(self) -> Iterator[Entry]:
@@ -164,13 +170,13 @@ class LocalStore(Store):
     def put_new(self, path: str, local: Path) -> bool:
         """Links the file to its name, which fails if the name is taken; then syncs both."""
         target = self.base / path
-        _make_directory(target.parent)
-        _sync(local)
         try:
+            _make_directory(target.parent)
+            _sync(local)
             os.link(local, target)
-        except FileExistsError:
-            return False
         except OSError as error:
+            if isinstance(error, FileExistsError) and target.exists():
+                return False
             if error.errno in NO_HARD_LINKS:
                 raise RunError(
                     f"{target} can't be published: {error.strerror}",
@@ -233,9 +239,16 @@ class LocalStore(Store):
         with suppress(FileNotFoundError):
             (self.base / path).unlink()
 
+    def is_writable(self) -> bool:
+        """Whether files may be made there; what is not there yet is made."""
+        there = self.base
+        while not os.path.lexists(there):
+            there = there.parent
+        return not there.is_dir() or os.access(there, os.W_OK | os.X_OK)
+
     def scratch(self) -> Path:
         """On the output's own file system, as hard links need."""
-        return self.base / OWN / "scratch"
+        return Path(own_address(self.root)) / "scratch"
 
 
 def open_store(root: str) -> Store:

@@ -12,6 +12,7 @@ from pathlib import Path
 import chaos_jobs
 import pytest
 from chaos_jobs import SLOW, Cluster, Job, take, wait_for
+from helpers import own
 from s3_server import SECRET, Faults, S3Server, s3_server
 
 from pipeline.lake.store import open_store
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.chaos
 KILLS = 12
 FILES = 100
 SEED = 20_261_122
-LEASE = "_shardscribe/lease.json"
+LEASE = "lease.json"
 
 
 @pytest.fixture(scope="module")
@@ -75,13 +76,17 @@ class S3Job(Job):
 
     def fetch(self) -> None:
         shutil.rmtree(self.output, ignore_errors=True)
-        runs = [f"_shardscribe/runs/{run}/summary.json"
-                for run in self.store.names("_shardscribe/runs")]  # fmt: skip
-        for name in [*self.outputs(), *runs]:
-            content = self.store.read(name)
-            if content is not None:
-                (self.output / name).parent.mkdir(parents=True, exist_ok=True)
-                (self.output / name).write_bytes(content)
+        shutil.rmtree(own(self.output), ignore_errors=True)
+        runs = [f"runs/{run}/summary.json" for run in self.store.own.names("runs")]
+        for store, names, to in [
+            (self.store, self.outputs(), self.output),
+            (self.store.own, runs, own(self.output)),
+        ]:
+            for name in names:
+                content = store.read(name)
+                if content is not None:
+                    (to / name).parent.mkdir(parents=True, exist_ok=True)
+                    (to / name).write_bytes(content)
 
     def outputs(self) -> list[str]:
         return sorted(entry.path for entry in self.store.entries())
@@ -98,7 +103,7 @@ class S3Job(Job):
     def assert_right(self, expected: dict[int, dict], *, note: str = "") -> None:
         self.fetch()
         super().assert_right(expected, note=note)
-        assert self.store.read(LEASE) is None, note
+        assert self.store.own.read(LEASE) is None, note
         assert SECRET not in self.said()
 
 
@@ -199,7 +204,7 @@ def test_of_two_runs_at_once_one_works(s3_cluster, job, undisturbed):
 
 def test_without_the_lease_two_runs_at_once_give_what_one_gives(s3_cluster, job, undisturbed):
     def lose_the_lease() -> None:
-        job.store.delete(LEASE)
+        job.store.own.delete(LEASE)
         time.sleep(0.01)
 
     codes = run_both(job, s3_cluster, lose_the_lease)

@@ -26,6 +26,7 @@ from pipeline.engine.tally import Tally
 from pipeline.engine.work import Receipt
 from pipeline.lake import store as stores
 from pipeline.lake.dataset import Dataset, Plan, Split, splits_of
+from pipeline.lake.own import OWN
 from pipeline.lake.publish import OutputFile, clean_scratch, read_footer
 from pipeline.lake.store import LocalStore
 from pipeline.run import plan_run
@@ -64,7 +65,7 @@ def work(lake: Path, out: LocalStore, todo: list[Split] | None = None) -> Plan:
     """Plans and does everything; gives the plan as it was before."""
     plan = plan_run(pinned(lake), out)
     before = Plan(list(plan.todo), list(plan.done), dict(plan.outdated))
-    tally = Tally(plan, [], RunRecord(out, "run"), QuietDisplay(), out.delete)
+    tally = Tally(plan, [], RunRecord(out.own, "run"), QuietDisplay(), out.delete)
     for split in todo if todo is not None else plan.todo:
         published = annotate(lake, out, split)
         tally.done(split, Receipt(split.id, split.output_path, published=published))
@@ -155,7 +156,7 @@ def seen(out: LocalStore) -> list[str]:
     for fragment in dataset.get_fragments():
         assert fragment.to_table().num_rows == ROWS
         assert read_footer(out, os.path.relpath(fragment.path, out.base))["split"]
-    assert not any("_shardscribe" in path for path in dataset.files)
+    assert not any(OWN in path for path in dataset.files)
     files = sorted(os.path.relpath(path, out.base) for path in dataset.files)
     assert files == sorted(entry.path for entry in out.entries())
     return files
@@ -260,7 +261,7 @@ def test_an_outdated_file_stays_while_one_split_of_its_input_is_missing(
     other = Split("b" * 16, "a.parquet", 1, "v2", (1, 1))
     removed: list[str] = []
     plan = Plan(todo=[split, other], outdated={"a.parquet": ["a-all-old.parquet"]})
-    tally = Tally(plan, [], RunRecord(out, "run"), QuietDisplay(), removed.append)
+    tally = Tally(plan, [], RunRecord(out.own, "run"), QuietDisplay(), removed.append)
     tally.done(split, Receipt(split.id, split.output_path))
     assert removed == []
     tally.done(other, Receipt(other.id, other.output_path))

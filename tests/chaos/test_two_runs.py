@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 from chaos_jobs import SLOW, Job, take, wait_for
+from helpers import own
 
 pytestmark = pytest.mark.chaos
 
-LEASE = "_shardscribe/lease.json"
+LEASE = "lease.json"
 # Two workers fit the cluster side by side.
 ONE_CORE = {**SLOW, "cpus_per_worker": 1}
 
@@ -25,7 +26,7 @@ def job(lake, tiny_model, tmp_path) -> Job:
 
 
 def write_lease(job: Job, **fields) -> Path:
-    path = job.output / LEASE
+    path = own(job.output) / LEASE
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
         json.dumps({"run": "20990101T000000Z-abc123", "pid": 1, "process": "x.1.2"} | fields)
@@ -51,7 +52,7 @@ def test_of_two_runs_started_together_one_works_and_the_other_says_who_does(
     assert f"run {summary['run']} on {socket.gethostname()}" in job.said()
     assert "holds the output" in job.said()
     job.assert_right(undisturbed)
-    assert not (job.output / LEASE).exists()
+    assert not (own(job.output) / LEASE).exists()
 
 
 def test_with_wait_the_second_run_finds_nothing_left_to_do(cluster, job, undisturbed):
@@ -66,13 +67,13 @@ def test_with_wait_the_second_run_finds_nothing_left_to_do(cluster, job, undistu
 def test_without_the_lease_two_runs_at_once_give_what_one_gives(cluster, job, undisturbed):
     with ExitStack() as stack:
         both = [stack.enter_context(job.process("--address", cluster.address))]
-        wait_for((job.output / LEASE).exists, seconds=30, what=job.said)
-        (job.output / LEASE).unlink()
+        wait_for((own(job.output) / LEASE).exists, seconds=30, what=job.said)
+        (own(job.output) / LEASE).unlink()
         both.append(stack.enter_context(job.process("--address", cluster.address)))
         deadline = time.monotonic() + 90
         while any(process.poll() is None for process in both):
             assert time.monotonic() < deadline, job.said()
-            (job.output / LEASE).unlink(missing_ok=True)
+            (own(job.output) / LEASE).unlink(missing_ok=True)
             time.sleep(0.01)
         codes = [process.returncode for process in both]
     # A run that sees the other's lease between two of our looks may stop for it.
@@ -97,17 +98,17 @@ def test_a_run_that_waits_for_another_ends_at_the_first_ctrl_c(job):
 def test_only_a_lease_that_someone_may_still_hold_keeps_a_run_out(cluster, job, undisturbed):
     """A killed driver's, also one whose end nobody has asked for yet; another host's."""
     with job.process("--address", cluster.address) as killed:
-        wait_for((job.output / LEASE).exists, seconds=30, what=job.said)
+        wait_for((own(job.output) / LEASE).exists, seconds=30, what=job.said)
         wait_for(lambda: len(job.outputs()) >= 3, seconds=60, what=job.said)
         os.kill(killed.pid, signal.SIGKILL)
-        assert json.loads((job.output / LEASE).read_text())["pid"] == killed.pid
+        assert json.loads((own(job.output) / LEASE).read_text())["pid"] == killed.pid
         assert job.finish("--address", cluster.address) == 0, job.said()
     assert job.summaries()[-1]["splits"]["done_before"] >= 3
-    assert not (job.output / LEASE).exists()
+    assert not (own(job.output) / LEASE).exists()
 
     write_lease(job, host="elsewhere", expires=time.time() - 1)
     assert job.finish() == 0, job.said()
-    assert not (job.output / LEASE).exists()
+    assert not (own(job.output) / LEASE).exists()
 
     held = write_lease(job, host="elsewhere", expires=time.time() + 600)
     content = held.read_bytes()

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers import QuietDisplay, rows_of, tiny_classifier
+from helpers import QuietDisplay, own, rows_of, tiny_classifier
 
 from pipeline import check
 from pipeline.errors import JobError
@@ -87,11 +87,7 @@ def write(lake: Path, name: str, *texts: Any, **options: Any) -> None:
 
 def outputs(out: Path) -> dict[str, int]:
     """Output files with their times of modification."""
-    return {
-        str(path.relative_to(out)): path.stat().st_mtime_ns
-        for path in out.rglob("*.parquet")
-        if "_shardscribe" not in path.parts
-    }
+    return {str(path.relative_to(out)): path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
 
 
 def inputs_of(out: Path) -> list[str]:
@@ -233,7 +229,7 @@ def test_a_file_with_bad_rows_is_annotated_again_in_its_place_and_no_other_is_to
     assert [row["id"] for row in rows if row["sentiment"]] == [
         "bad.parquet/0", "bad.parquet/3", *(f"good.parquet/{row}" for row in range(ROWS)),
     ]  # fmt: skip
-    assert not list((out / "_shardscribe/scratch").iterdir())
+    assert not list((own(out) / "scratch").iterdir())
 
 
 def test_a_bad_file_that_was_mended_is_one_changed_file_to_a_retry(job, lake, out, display):

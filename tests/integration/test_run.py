@@ -6,7 +6,7 @@ import shutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers import CLASSIFY, GIST, NER, rows_of
+from helpers import CLASSIFY, GIST, NER, own, rows_of
 
 from pipeline.lake.publish import read_footer
 from pipeline.lake.store import open_store
@@ -66,7 +66,7 @@ def test_the_output_has_the_declared_types_and_says_what_made_it(reviews, make_j
 def test_the_record_holds_the_job_the_events_and_the_summary(reviews, make_job, display):
     job = make_job(reviews)
     summary = run_job(job, display=display, source="name: test\n")
-    directory = open_store(job.output.path).base / "_shardscribe/runs" / summary.run
+    directory = own(job.output.path) / "runs" / summary.run
     assert json.loads((directory / "summary.json").read_text()) == summary.model_dump(mode="json")
     assert (directory / "job.yaml").read_text() == "name: test\n"
     lines = (directory / "events-00001.jsonl").read_text().splitlines()

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from helpers import own
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -328,7 +329,7 @@ def test_a_split_becomes_one_committed_file(make: Make, tmp_path: Path) -> None:
     assert (footer["job"], footer["fingerprint"]) == ("loud", "f")
     assert footer["models"] == {"none": "r1"}
     assert footer["rows"] == {"rows": 4, "annotated": 2, "bad": 1, "skipped": 1}
-    assert list((tmp_path / "out" / "_shardscribe" / "scratch").iterdir()) == []
+    assert list((own(tmp_path / "out") / "scratch").iterdir()) == []
 
 
 def test_the_same_split_twice_is_committed_once(make: Make, tmp_path: Path) -> None:
@@ -393,7 +394,7 @@ def test_too_many_bad_rows_fail_the_split_and_say_where(
     assert "row 2, task shout: ValueError: no such luck" in said
     assert "Mend the rows, or raise limits.bad_rows" in said
     assert list((tmp_path / "out").glob("*.parquet")) == []
-    assert list((tmp_path / "out" / "_shardscribe" / "scratch").iterdir()) == []
+    assert list((own(tmp_path / "out") / "scratch").iterdir()) == []
 
 
 @pytest.mark.parametrize("limit", [0.5, 3, 100])
@@ -544,7 +545,7 @@ def test_small_files_go_through_the_model_together_and_become_a_file_each(
         ]
     assert sum(receipt.tokens for receipt in receipts) == 21  # type: ignore[union-attr]
     assert sum(receipt.padded_tokens for receipt in receipts) == 9  # type: ignore[union-attr]
-    assert list((tmp_path / "out" / "_shardscribe" / "scratch").iterdir()) == []
+    assert list((own(tmp_path / "out") / "scratch").iterdir()) == []
 
 
 def test_a_broken_file_among_small_ones_fails_alone(make: Make, tmp_path: Path) -> None:
@@ -567,7 +568,7 @@ def test_a_broken_file_among_small_ones_fails_alone(make: Make, tmp_path: Path) 
     assert "1 of 2 rows can't be annotated" in told[2]
     assert "no column `text`" in told[3]
     assert len(list((tmp_path / "out").glob("*.parquet"))) == 2
-    assert list((tmp_path / "out" / "_shardscribe" / "scratch").iterdir()) == []
+    assert list((own(tmp_path / "out") / "scratch").iterdir()) == []
 
 
 def test_files_whose_text_columns_differ_in_type_are_annotated_all_the_same(
@@ -643,7 +644,7 @@ def test_an_error_of_the_run_ends_the_call_and_leaves_no_scratch(
     pq.write_table(pa.table({"x": [1]}), tmp_path / "out" / splits[1].output_path)
     with pytest.raises(RunError, match="is of split None"):
         annotator.annotate_all(splits)
-    assert list((tmp_path / "out" / "_shardscribe" / "scratch").iterdir()) == []
+    assert list((own(tmp_path / "out") / "scratch").iterdir()) == []
 
 
 def test_the_pulse_of_a_call_moves_all_its_splits(make: Make) -> None:

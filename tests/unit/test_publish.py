@@ -158,6 +158,7 @@ def test_before_it_is_published_nothing_is_visible(store: LocalStore) -> None:
     out.write(table())
     # Killed here: neither our own listing nor a reader of the lake sees anything.
     assert visible(store) == []
+    store.base.mkdir()
     assert pads.dataset(str(store.base), format="parquet").files == []
     (left,) = scratch(store)
     assert left.suffix != ".parquet"
@@ -187,9 +188,16 @@ def test_discarding_twice_or_after_publication_is_harmless(store: LocalStore) ->
 
 
 def test_an_output_that_can_not_be_made_is_named(tmp_path: Path) -> None:
-    (tmp_path / "out").write_text("a file")
+    store = LocalStore(str(tmp_path / "out"))
+    store.own.base.parent.write_text("a file")  # type: ignore[attr-defined]
     with pytest.raises(SplitError, match=r"the output .*out can't be written.*free space"):
-        OutputFile(LocalStore(str(tmp_path / "out")), NAME, SCHEMA, compression="zstd")
+        OutputFile(store, NAME, SCHEMA, compression="zstd")
+
+
+def test_an_output_that_became_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(SplitError, match=r"out/y=1/a-all-.* can't be published.*free space"):
+        publish(LocalStore(str(tmp_path / "out")))
 
 
 @pytest.fixture

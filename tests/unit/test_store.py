@@ -35,7 +35,7 @@ def test_hidden_names_are_skipped_at_any_depth(tmp_path: Path) -> None:
         "a",
         "_SUCCESS",
         ".a.crc",
-        "_shardscribe/runs/x",
+        ".shardscribe/runs/x",
         ".git/a",
         "y=1/_temporary/b",
         "y=1/.b",
@@ -187,7 +187,8 @@ def test_deleting_what_is_gone_is_silent(tmp_path: Path) -> None:
 
 
 def test_scratch_is_on_the_outputs_own_file_system_and_not_in_its_listing(tmp_path: Path) -> None:
-    store = LocalStore(str(tmp_path))
+    store = LocalStore(str(tmp_path / "out"))
+    store.base.mkdir()
     assert tmp_path in store.scratch().parents
     store.scratch().mkdir(parents=True)
     (store.scratch() / "x.parquet").touch()
