@@ -13,6 +13,8 @@
 An error is told apart by its class, never by its text.
 """
 
+from collections.abc import Sequence
+
 
 class ShardscribeError(Exception):
     """Base of all errors that shardscribe raises on purpose.
@@ -20,27 +22,34 @@ class ShardscribeError(Exception):
     Args:
         message: What is wrong, naming the file, the field or the row.
         mend: What the user can do about it, as one imperative sentence.
+        also: Other mistakes that were found at the same time, in a sentence or two each.
     """
 
     exit_code = 1
 
-    def __init__(self, message: str, *, mend: str = "") -> None:
-        super().__init__(message, mend)
+    def __init__(self, message: str, *, mend: str = "", also: Sequence[str] = ()) -> None:
+        super().__init__(message, mend, also)
         self.message = message
         self.mend = mend
+        self.also = tuple(also)
+
+    @property
+    def lines(self) -> list[str]:
+        """What is wrong, one line for each mistake."""
+        end = "" if not self.mend or self.message.endswith((".", "!", "?")) else "."
+        return [f"{self.message}{end} {self.mend}".strip(), *self.also]
 
     def __str__(self) -> str:
-        if not self.mend:
-            return self.message
-        end = "" if self.message.endswith((".", "!", "?")) else "."
-        return f"{self.message}{end} {self.mend}"
+        return "\n".join(self.lines)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild, (type(self), self.message, self.mend))
+        return (_rebuild, (type(self), self.message, self.mend, self.also))
 
 
-def _rebuild(kind: type[ShardscribeError], message: str, mend: str) -> ShardscribeError:
-    return kind(message, mend=mend)
+def _rebuild(
+    kind: type[ShardscribeError], message: str, mend: str, also: Sequence[str]
+) -> ShardscribeError:
+    return kind(message, mend=mend, also=also)
 
 
 class JobError(ShardscribeError):

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from types import TracebackType
 from typing import Any
 
-import click
-
+from pipeline.cli.say import say, say_json
 from pipeline.engine.record import Summary
 from pipeline.engine.tally import Progress
+from pipeline.escape import visible
 from pipeline.lake.own import own_address
 
 LINE_EVERY = 30.0
@@ -76,7 +75,7 @@ class PlainDisplay:
 
     def notice(self, text: str) -> None:
         """A line on standard error."""
-        click.echo(f"{time.strftime('%H:%M:%S')} {text}", err=True)
+        say(f"{time.strftime('%H:%M:%S')} {text}", err=True)
 
     def progress(self, progress: Progress) -> None:
         """A line at each new phase, then every 30 s."""
@@ -84,11 +83,12 @@ class PlainDisplay:
         if progress.phase != self._phase or now - self._last >= LINE_EVERY:
             self._phase, self._last = progress.phase, now
             text = status_line(progress) if progress.seconds > 1 else progress.phase
-            click.echo(f"{time.strftime('%H:%M:%S')} {text}", err=True)
+            say(f"{time.strftime('%H:%M:%S')} {text}", err=True)
 
     def summary(self, summary: Summary, *, command: str) -> None:
         """The end of the run, in a few lines that add up."""
-        click.echo("\n".join(summary_lines(summary, command=command)))
+        for line in summary_lines(summary, command=command):
+            say(line)
 
 
 class BarDisplay(PlainDisplay):
@@ -123,7 +123,7 @@ class BarDisplay(PlainDisplay):
 
     def notice(self, text: str) -> None:
         """A line above the bar."""
-        self._console.print(text, markup=False, highlight=False)
+        self._console.print(visible(text), markup=False, highlight=False)
 
     def progress(self, progress: Progress) -> None:
         """Moves the bar."""
@@ -138,7 +138,7 @@ class JsonDisplay(PlainDisplay):
     """One JSON object per line on standard output."""
 
     def _write(self, kind: str, **fields: Any) -> None:
-        click.echo(json.dumps({"time": round(time.time(), 3), "event": kind, **fields}))
+        say_json({"time": round(time.time(), 3), "event": kind, **fields})
 
     def notice(self, text: str) -> None:
         """An event of its own."""

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from pipeline import __version__
-from pipeline.errors import ShardscribeError
+from pipeline.cli.say import fail, say
+from pipeline.errors import Interrupted, ShardscribeError, one_line
 
 # verb -> (module, object, one line for --help)
 VERBS = {
@@ -52,12 +53,42 @@ class _Verbs(click.Group):
                 f"there is no command {args[0]!r}; there are {', '.join(VERBS)}", ctx
             ) from error
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Ends the process with an exit code; whatever happens is told in a line or two."""
         try:
-            return super().invoke(ctx)
+            code = super().main(*args, **{**options, "standalone_mode": False})
         except ShardscribeError as error:
-            click.echo(f"Error: {error}", err=True)
+            fail(error)
             sys.exit(error.exit_code)
+        except click.ClickException as error:
+            context = getattr(error, "ctx", None)
+            say(f"Error: {error.format_message()}", err=True)
+            if context is not None:
+                say(f"Try `{context.command_path} --help`", err=True)
+            sys.exit(error.exit_code)
+        except (click.Abort, KeyboardInterrupt):
+            say("Error: interrupted", err=True)
+            sys.exit(Interrupted.exit_code)
+        except Exception as error:
+            say(_unforeseen(error), err=True)
+            sys.exit(1)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _unforeseen(error: Exception) -> str:
+    """What to say of an error that nobody thought of; where it arose goes into a file."""
+    import tempfile
+    import traceback
+
+    told = f"Error: this was not foreseen: {type(error).__name__}: {one_line(error, most=200)}"
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="shardscribe-", suffix=".log", delete=False, errors="backslashreplace"
+        ) as file:
+            traceback.print_exception(error, file=file)
+    except OSError:
+        return told
+    return f"{told}. Please report it with {file.name}, which says where it arose"
 
 
 @click.group(

@@ -1,8 +1,8 @@
 """``shardscribe models``: starter models that need no model hub."""
 
-import json
-
 import click
+
+from pipeline.cli.say import say, say_json
 
 
 @click.group()
@@ -34,7 +34,7 @@ def pull(names: tuple[str, ...]) -> None:
     """
     from pipeline.starter import catalog
 
-    catalog.pull(names, progress=click.echo)
+    catalog.pull(names, progress=say)
 
 
 @models.command(name="list")
@@ -50,7 +50,7 @@ def list_models(as_json: bool) -> None:
 
     rows = [catalog.describe(name) for name in catalog.STARTERS]
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        say_json(rows)
         return
     from rich import box
     from rich.console import Console
@@ -86,7 +86,7 @@ def show(name: str, as_json: bool) -> None:
 
     facts = catalog.describe(name)
     if as_json:
-        click.echo(json.dumps(facts, indent=2))
+        say_json(facts)
         return
     from rich import box
     from rich.console import Console

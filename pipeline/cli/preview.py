@@ -7,6 +7,7 @@ import os
 import click
 
 from pipeline.cli.options import job_argument, quiet_libraries, set_option
+from pipeline.cli.say import say_json
 from pipeline.job_file import load_job
 
 
@@ -27,12 +28,10 @@ def preview(job_file: str, overrides: tuple[str, ...], rows: int, as_json: bool)
     from pipeline.preview import preview_rows
 
     table = preview_rows(job, rows=rows)
+    from pipeline.cli.render import print_rows, rows_of
+
     if as_json:
-        import json
-
-        for row in table.to_pylist():
-            click.echo(json.dumps(row, default=str, ensure_ascii=False))
+        for row in rows_of(table):
+            say_json(row)
         return
-    from pipeline.cli.render import print_rows
-
-    print_rows(table.to_pylist(), columns=[job.input.text, *job.tasks, "errors"])
+    print_rows(rows_of(table), columns=[job.input.text, *job.tasks, "errors"])

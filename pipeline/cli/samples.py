@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from pipeline.cli.say import say, say_json
+
 
 @click.group()
 def samples() -> None:
@@ -28,11 +30,10 @@ def list_samples(as_json: bool) -> None:
     from pipeline.starter.samples import SAMPLES
 
     if as_json:
-        import json
         from dataclasses import asdict
 
         rows = [{"name": name} | asdict(sample) for name, sample in SAMPLES.items()]
-        click.echo(json.dumps(rows, indent=2))
+        say_json(rows)
         return
     from rich import box
     from rich.console import Console
@@ -64,5 +65,5 @@ def write(name: str, directory: Path, rows: int | None, shards: int | None) -> N
     """
     from pipeline.starter.samples import write_sample
 
-    files = write_sample(name, directory, rows=rows, shards=shards, progress=click.echo)
-    click.echo(f"{directory}: {len(files)} Parquet files")
+    files = write_sample(name, directory, rows=rows, shards=shards, progress=say)
+    say(f"{directory}: {len(files)} Parquet files")

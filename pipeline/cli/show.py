@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from pipeline.cli.options import job_argument, set_option
+from pipeline.cli.say import say_json
 
 
 @click.command()
@@ -24,12 +25,10 @@ def show(job_file: str, overrides: tuple[str, ...], rows: int, as_json: bool) ->
 
     job = load_job(job_file, overrides=overrides)
     table = output_rows(job, rows=rows)
+    from pipeline.cli.render import print_rows, rows_of
+
     if as_json:
-        import json
-
-        for row in table.to_pylist():
-            click.echo(json.dumps(row, default=str, ensure_ascii=False))
+        for row in rows_of(table):
+            say_json(row)
         return
-    from pipeline.cli.render import print_rows
-
-    print_rows(table.to_pylist(), columns=[job.input.text, *job.tasks, "errors"])
+    print_rows(rows_of(table), columns=[job.input.text, *job.tasks, "errors"])

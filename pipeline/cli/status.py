@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
 
 import click
 
 from pipeline.cli.options import job_argument, set_option
+from pipeline.cli.say import say, say_json
 from pipeline.job_file import load_job
 
 PROBLEMS_SHOWN = 20
@@ -38,28 +38,26 @@ def status(job_or_output: str, overrides: tuple[str, ...], as_json: bool) -> Non
         found = output_status(job_or_output)
     if as_json:
         fields = {**dataclasses.asdict(found), "rows": found.rows.model_dump()}
-        click.echo(json.dumps(fields))
+        say_json(fields)
         return
     rows = found.rows
     if not found.files and not found.runs:
-        click.echo(f"{found.output} holds no annotated files yet")
-    click.echo(f"output  {found.output}: {found.files:,} files, {found.bytes / 1e6:,.1f} MB")
+        say(f"{found.output} holds no annotated files yet")
+    say(f"output  {found.output}: {found.files:,} files, {found.bytes / 1e6:,.1f} MB")
     if found.total is not None and found.left is not None:
-        click.echo(
-            f"splits  {found.total:,} = {found.total - found.left:,} done + {found.left:,} left"
-        )
-    click.echo(
+        say(f"splits  {found.total:,} = {found.total - found.left:,} done + {found.left:,} left")
+    say(
         f"rows    {rows.rows:,} = {rows.annotated:,} annotated + {rows.bad:,} bad"
         f" + {rows.skipped:,} skipped"
     )
     for run in found.runs:
         seconds = f" in {run['seconds']:,.0f} s" if "seconds" in run else ""
-        click.echo(f"run     {run['run']}: {run['state']}{seconds}")
+        say(f"run     {run['run']}: {run['state']}{seconds}")
         if run.get("error"):
-            click.echo(f"        {run['error']}")
+            say(f"        {run['error']}")
     # Of the last run alone: what failed before it may have been mended since.
     for failed in (found.runs[0].get("failed_splits") or [])[:10] if found.runs else []:
-        click.echo(f"failed  {failed['path']}: {failed['reason']}")
+        say(f"failed  {failed['path']}: {failed['reason']}")
 
 
 @click.command()
@@ -80,10 +78,10 @@ def verify(job_file: str, overrides: tuple[str, ...]) -> None:
 
     verdict = verify_job(job)
     for problem in verdict.problems[:PROBLEMS_SHOWN]:
-        click.echo(f"wrong: {problem}")
+        say(f"wrong: {problem}")
     if len(verdict.problems) > PROBLEMS_SHOWN:
-        click.echo(f"and {len(verdict.problems) - PROBLEMS_SHOWN} more")
-    click.echo(
+        say(f"and {len(verdict.problems) - PROBLEMS_SHOWN} more")
+    say(
         f"{verdict.splits:,} splits and {verdict.rows:,} rows compared: "
         f"{'all right' if not verdict.problems else f'{len(verdict.problems)} problems'}"
     )

@@ -6,6 +6,7 @@ import click
 
 from pipeline.check import check
 from pipeline.cli.options import job_argument, set_option
+from pipeline.cli.say import say
 from pipeline.job_file import load_job
 
 
@@ -24,9 +25,9 @@ def validate(job_file: str, overrides: tuple[str, ...]) -> None:
     checked = check(load_job(job_file, overrides=overrides))
     job = checked.job
     size = sum(entry.size for entry in checked.files)
-    click.echo(f"{job_file} is a valid job: {job.name}")
-    click.echo(f"  input   {job.input.path}: {len(checked.files)} files, {size / 1e6:,.1f} MB")
+    say(f"{job_file} is a valid job: {job.name}")
+    say(f"  input   {job.input.path}: {len(checked.files)} files, {size / 1e6:,.1f} MB")
     for name, options in job.options.items():
         arch = ", ".join(checked.infos[options.model].architectures) or "unknown architecture"
-        click.echo(f"  task    {name}: {options.kind} with {options.model} ({arch})")
-    click.echo(f"  output  {job.output.path}")
+        say(f"  task    {name}: {options.kind} with {options.model} ({arch})")
+    say(f"  output  {job.output.path}")

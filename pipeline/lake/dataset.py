@@ -95,10 +95,8 @@ class Dataset:
             JobError: There is nothing.
         """
         address = address.removeprefix("file://")
-        wild = WILD.search(address)
-        if wild:
-            root, _, _ = address[: wild.start()].rpartition("/")
-            pattern = address[len(root) + 1 :] if root else address.lstrip("/")
+        root, pattern = _parts(address)
+        if pattern is not None:
             top = root or ("/" if address.startswith("/") else ".")
             return cls(open_store(top), address, pattern=pattern)
         trimmed = address.rstrip("/")
@@ -317,3 +315,28 @@ def _is_directory(parent: Store, name: str) -> bool:
     from pipeline.lake.store import LocalStore
 
     return isinstance(parent, LocalStore) and (parent.base / name).is_dir()
+
+
+def _parts(address: str) -> tuple[str, str | None]:
+    """The directory and the pattern in it that an address is; no pattern if it is none.
+
+    A name may hold the characters of a pattern: what is there under that very name is meant.
+    """
+    scheme, _, path = address.rpartition("://")
+    steps = path.split("/")
+    for at, step in enumerate(steps):
+        here = "/".join(steps[: at + 1])
+        if WILD.search(step) and not _is_there(f"{scheme}://{here}" if scheme else here):
+            above = "/".join(steps[:at])
+            return f"{scheme}://{above}" if scheme else above, "/".join(steps[at:])
+    return address, None
+
+
+def _is_there(address: str) -> bool:
+    """Whether a file, or a directory with something in it, has exactly this name."""
+    if "://" not in address:
+        return os.path.lexists(os.path.expanduser(address))  # noqa: PTH111 (takes any text)
+    parent, _, name = address.rpartition("/")
+    if not parent.endswith("/") and open_store(parent).entry(name) is not None:
+        return True
+    return next(iter(open_store(address).entries()), None) is not None

@@ -374,3 +374,34 @@ def test_superseding_takes_outputs_of_another_job_for_outdated() -> None:
 def test_superseding_spares_a_file_that_shardscribe_did_not_write() -> None:
     with pytest.raises(JobError, match="did not write"):
         plan([split_of("a.parquet")], {"theirs.parquet": {}}, supersede=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ("a[1].parquet", ["a[1].parquet"]),
+        ("part [1]", ["x.parquet"]),
+        ("part [1]/x.parquet", ["x.parquet"]),
+        ("part [1]/*.parquet", ["x.parquet"]),
+        ("what?/", ["y.parquet"]),
+        ("a[12].parquet", ["a1.parquet", "a2.parquet"]),
+        ("part [2]/*.parquet", []),
+        ("a*.parquet", ["a1.parquet", "a2.parquet", "a[1].parquet"]),
+    ],
+)
+def test_a_path_that_is_there_is_taken_as_it_is_written(
+    tmp_path: Path, given: str, found: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ["a[1].parquet", "a1.parquet", "a2.parquet", "part [1]/x.parquet"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "what?").mkdir()
+    (tmp_path / "what?" / "y.parquet").write_bytes(b"")
+    for address in (given, f"{tmp_path}/{given}"):
+        dataset = Dataset.open(address)
+        if found:
+            assert [entry.path for entry in dataset.files()] == found
+        else:
+            with pytest.raises(JobError, match="matches no file"):
+                dataset.files()

@@ -25,7 +25,7 @@ FLOORS = (
     ("models",),
     ("starter",),
     ("lake",),
-    ("errors",),
+    ("errors", "escape"),
     ("",),
 )
 FLOOR = {part: height for height, parts in enumerate(reversed(FLOORS)) for part in parts}
@@ -124,6 +124,19 @@ def test_heavy_libraries_are_imported_where_they_are_used(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(MODULES.keys() - ALLOWED.keys()))
 def test_a_module_that_needs_a_heavy_library_is_imported_where_it_is_used(name: str) -> None:
     assert not own(at_import(tree_of(name))) & ALLOWED.keys()
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if part(name) == "cli"])
+def test_one_place_alone_writes_so_that_all_is_escaped(name: str) -> None:
+    written = {
+        ast.unparse(node.func)
+        for node in ast.walk(tree_of(name))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func).endswith((".echo", ".secho", "print", ".write"))
+    }
+    # Tables of rich: their cells are escaped where they are made.
+    allowed = {"Console().print", "console.print", "self._console.print"}
+    assert written <= ({"click.echo"} if name == "cli.say" else allowed)
 
 
 @pytest.mark.parametrize("name", MODULES)
