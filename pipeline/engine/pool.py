@@ -16,7 +16,7 @@ from pipeline.engine.placement import Shape, describe, places
 from pipeline.engine.scheduler import Attempt, Scheduler
 from pipeline.engine.work import Pulse, Receipt, WorkPlan
 from pipeline.engine.worker import Worker
-from pipeline.errors import Interrupted, JobError, RunError
+from pipeline.errors import Interrupted, JobError, RunError, WorkerLost
 from pipeline.lake.dataset import Split
 
 IN_FLIGHT = 2  # calls: while one holds the device, the other is read and tokenized
@@ -252,7 +252,7 @@ class Pool:
 
     def _on_load(self, member: _Member, ref: Any, answer: Any, scheduler: Scheduler) -> None:
         if answer is not None:
-            raise JobError(f"{answer.message} (on {member.host})")
+            raise JobError(f"{answer.error.message} (on {member.host})", mend=answer.error.mend)
         member.ready = True
         self._failed_starts = 0
         self.most_ready = max(self.most_ready, self.ready)
@@ -263,16 +263,21 @@ class Pool:
         receipts = [answer.seconds for answer in answers if isinstance(answer, Receipt)]
         if receipts:
             member.learn(len(attempts), max(receipts))
+        worst: RunError | WorkerLost | None = None
         for attempt, answer in zip(attempts, answers, strict=True):
             member.moved.pop(attempt.split.id, None)
             if isinstance(answer, Receipt):
                 if scheduler.succeed(attempt):
                     self.listener.done(attempt.split, answer)
-            elif answer.job_is_wrong:
-                raise RunError(answer.message)
+            elif isinstance(answer.error, (RunError, WorkerLost)):
+                worst = answer.error
             elif scheduler.fail(attempt, answer.message):
                 final = attempt.split.id in scheduler.failed
                 self.listener.failed(attempt.split, answer.message, final=final)
+        if isinstance(worst, RunError):
+            raise worst
+        if worst is not None:
+            self._lose(member, scheduler, str(worst))
 
     def _on_pulse(self, member: _Member, ref: Any, answer: Any, scheduler: Scheduler) -> None:
         member.pulse_ref = None

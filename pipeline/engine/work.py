@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.errors import ShardscribeError
 from pipeline.job import Job
 from pipeline.models.resolve import ModelInfo
 
@@ -95,15 +96,19 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Failure:
-    """What a failed attempt at a split gives back.
+    """What a failed attempt at a split gives back, and a worker that can't load its models.
 
     Attributes:
-        message: For people, naming the file.
-        job_is_wrong: Whether every other split would fail the same way.
+        error: Its class says what follows: a `RunError` ends the run, with its exit code; with a
+            `WorkerLost` the worker goes; any other is this attempt's alone.
     """
 
-    message: str
-    job_is_wrong: bool = False
+    error: ShardscribeError
+
+    @property
+    def message(self) -> str:
+        """For people, naming the file."""
+        return str(self.error)
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from typing import Any
 
 import ray
 
 from pipeline import __version__
 from pipeline.engine.work import Failure, Pulse, Receipt, WorkPlan
-from pipeline.errors import RunError, ShardscribeError, WorkerLost
+from pipeline.errors import RunError, ShardscribeError, SplitError, WorkerLost
 from pipeline.lake.dataset import Split
 
 
@@ -43,7 +42,7 @@ class Worker:
         try:
             self.annotator = Annotator(self.plan, name=self.name)
         except ShardscribeError as error:
-            return Failure(str(error), job_is_wrong=True)
+            return Failure(error)
         return None
 
     @ray.method(concurrency_group="work")
@@ -51,18 +50,14 @@ class Worker:
         """Turns splits into committed files."""
         try:
             answers = self.annotator.annotate_all(splits)
-        except RunError as error:
-            return [Failure(str(error), job_is_wrong=True) for _ in splits]
-        except WorkerLost as error:
-            # The process can't be trusted any more; its end gives the splits back.
-            print(error, file=sys.stderr, flush=True)
-            os._exit(1)
+        except (RunError, WorkerLost) as error:
+            return [Failure(error) for _ in splits]
         except Exception as error:
             # No split's own: whichever it was, each is tried again.
             told = str(error) if isinstance(error, ShardscribeError) else repr(error)
             where = self.annotator.input.address
-            return [Failure(f"{where(split.path)}: {told}") for split in splits]
-        return [Failure(str(a)) if isinstance(a, ShardscribeError) else a for a in answers]
+            return [Failure(SplitError(f"{where(split.path)}: {told}")) for split in splits]
+        return [Failure(a) if isinstance(a, ShardscribeError) else a for a in answers]
 
     @ray.method(concurrency_group="watch")
     def pulse(self) -> Pulse | None:
