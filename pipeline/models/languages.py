@@ -30,10 +30,12 @@ class Languages:
     Attributes:
         ids: By code, as the model writes it.
         paired: Whether the text's own language is said too.
+        leads: Whether it is said before the text, rather than behind its end token.
     """
 
     ids: Mapping[str, int]
     paired: bool
+    leads: bool = True
 
     def token(self, code: str, *, field: str) -> int:
         """The token of a language.
@@ -61,18 +63,11 @@ class Languages:
     def around(
         self, prefix: Sequence[int], suffix: Sequence[int], source: int
     ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Special tokens around a text of a language, from those around one of any.
-
-        NLLB and mBART-50 put the language before the text, mBART behind its end token; a fast
-        tokenizer does so for the language that it was saved with.
-        """
+        """Special tokens around a text of a language, from those around one of any."""
         known = set(self.ids.values())
-        if not known & {*prefix, *suffix}:
-            return (source, *prefix), tuple(suffix)
-        return (
-            tuple(source if token in known else token for token in prefix),
-            tuple(source if token in known else token for token in suffix),
-        )
+        before = tuple(token for token in prefix if token not in known)
+        after = tuple(token for token in suffix if token not in known)
+        return ((source, *before), after) if self.leads else (before, (*after, source))
 
 
 def languages_of(model: Model) -> Languages | None:
@@ -85,4 +80,14 @@ def languages_of(model: Model) -> Languages | None:
     for token, number in model.tokenizer.get_vocab().items():
         if found := re.fullmatch(pattern, token):
             ids[next(code for code in found.groups() if code)] = int(number)
-    return Languages(ids, kind in PAIRED) if ids else None
+    return Languages(ids, kind in PAIRED, _leads(model, set(ids.values()))) if ids else None
+
+
+def _leads(model: Model, known: set[int]) -> bool:
+    """NLLB and mBART-50 put the language before the text, mBART behind its end token.
+
+    Where transformers has a class of its own, that says it: NLLB's first files had the language
+    behind the text, which was a mistake (`legacy_behaviour` asks for it).
+    """
+    declared = getattr(model.tokenizer, "prefix_tokens", None)
+    return not known & set(model.suffix) if declared is None else bool(declared)

@@ -7,7 +7,6 @@ import hashlib
 import json
 import threading
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,8 @@ from pipeline.models.model import Model
 from pipeline.models.packed import Packed, packed
 from pipeline.models.resolve import ModelInfo, fetch
 from pipeline.models.texts import Tokens
+from pipeline.models.tokenizer import load_tokenizer
+from pipeline.models.tokenizer_files import check_tokenizer
 
 # How a head is called in this project -> the transformers class that loads it.
 HEADS = {
@@ -84,9 +85,10 @@ class Models:
         transformers.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         folder = fetch(info)
+        check_tokenizer(info.reference, folder, info.config)
         auto = getattr(transformers, HEADS[head])
         try:
-            tokenizer = _tokenizer(folder)
+            tokenizer = load_tokenizer(folder)
             module, report = auto.from_pretrained(
                 folder,
                 dtype=self.device.dtype,
@@ -102,14 +104,6 @@ class Models:
                 f"model {info.reference} can't be loaded for {head}: {reason}",
                 mend="Check that the folder is complete and the architecture fits the task",
             ) from error
-        if not getattr(tokenizer, "is_fast", False):
-            raise JobError(
-                f"model {info.reference} has no fast tokenizer (tokenizer.json), "
-                "which exact offsets need",
-                mend="Convert it once with AutoTokenizer.from_pretrained(...).save_pretrained(...);"
-                " for Marian and M2M-100, which transformers can't convert, copy the file from a "
-                "conversion for transformers.js",
-            )
         adapter = self.infos[self.adapter] if self.adapter is not None else None
         brought = tuple(adapter.config.get("modules_to_save") or ()) if adapter else ()
         missing = sorted(
@@ -183,27 +177,6 @@ class Models:
             return self.device.default_budget
         Budgets().put(key, found)
         return found
-
-
-def _tokenizer(folder: Path) -> Any:
-    """The model's tokenizer; None for one that transformers knows in Python alone.
-
-    For some families (Marian, M2M-100) transformers has such a class only, and wants another
-    package for it, even if tokenizer.json is there.
-    """
-    import transformers
-
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (ImportError, ValueError):
-        if (folder / "tokenizer.json").exists():
-            return transformers.PreTrainedTokenizerFast.from_pretrained(folder)
-        if any(folder.glob("*.spm")) or any(folder.glob("*.model")):
-            return None
-        raise
-    if not tokenizer.is_fast and (folder / "tokenizer.json").exists():
-        return transformers.PreTrainedTokenizerFast.from_pretrained(folder)
-    return tokenizer
 
 
 def _merged(module: Any, adapter: ModelInfo) -> Any:

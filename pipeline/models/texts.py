@@ -148,8 +148,10 @@ class Tokens:
 
     def _special_tokens(self) -> tuple[list[int], list[int]]:
         """What the tokenizer puts before and after a single text, such as [CLS] and [SEP]."""
-        probe = "a"
-        bare = self._backend.encode(probe, add_special_tokens=False).ids
+        for probe in ("a", *self._backend.get_vocab()):
+            bare = self._backend.encode(probe, add_special_tokens=False).ids
+            if bare:  # an alphabet need not have an "a"
+                break
         full = self._backend.encode(probe, add_special_tokens=True).ids
         for at in range(len(full) - len(bare) + 1):
             if full[at : at + len(bare)] == bare:

@@ -1,0 +1,172 @@
+"""What a folder must hold for a model's texts to be tokenized as it was trained.
+
+Without its tokenizer transformers makes up an empty one, and a model answers all the same. Nothing
+heavy is imported here: jobs are checked with it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import JobError, one_line
+
+TOKENIZER = "tokenizer.json"
+CONFIG = "tokenizer_config.json"
+ADDED = "added_tokens.json"
+
+# Families whose tokenizers transformers 5 makes from older files as transformers 4.57 did: the
+# same ids for 260 mixed texts, alone and as pairs. Of others it does not (DeBERTa, Blenderbot,
+# whatever has a sentencepiece model: normalizers are lost).
+WORD_PIECES = ("vocab.txt",)
+BYTE_PAIRS = ("vocab.json", "merges.txt")
+REBUILT: Mapping[str, tuple[str, ...]] = {
+    "bert": WORD_PIECES,
+    "convbert": WORD_PIECES,
+    "distilbert": WORD_PIECES,
+    "electra": WORD_PIECES,
+    "funnel": WORD_PIECES,
+    "layoutlm": WORD_PIECES,
+    "lxmert": WORD_PIECES,
+    "mobilebert": WORD_PIECES,
+    "mpnet": WORD_PIECES,
+    "squeezebert": WORD_PIECES,
+    "bart": BYTE_PAIRS,
+    "codegen": BYTE_PAIRS,
+    "gpt2": BYTE_PAIRS,
+    "led": BYTE_PAIRS,
+    "longformer": BYTE_PAIRS,
+    "qwen2": BYTE_PAIRS,
+    "roberta": BYTE_PAIRS,
+}
+# Their mask token takes the space before it along, which transformers 5 forgets.
+MASK_TAKES_SPACE = ("bart", "led", "longformer", "roberta")
+COPY = "Save the tokenizer of the model that it was trained from beside the weights"
+SAVE = "AutoTokenizer.from_pretrained(...).save_pretrained(folder)"
+OLDER = (".model", ".spm", ".tiktoken", ".codes")
+OLDER_NAMES = ("vocab.txt", "vocab.json", "merges.txt", "tekken.json")
+
+
+def check_tokenizer(reference: str, folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuses a model whose tokenizer is missing, broken or rebuilt wrongly.
+
+    Args:
+        reference: As the job names the model.
+        folder: Where its files are.
+        config: The content of ``config.json``.
+
+    Raises:
+        JobError: Says which file, and what to do.
+    """
+    names = [path.name for path in folder.iterdir()]
+    try:
+        if TOKENIZER in names:
+            read_tokenizer(folder)
+            return
+        said = read_json(folder / CONFIG) if CONFIG in names else {}
+        check_names(reference, names, config, said)
+        for name in (name for name in REBUILT[family_of(config, said)] if name in names):
+            if not (folder / name).stat().st_size:
+                raise ValueError(f"{name} is empty")
+    except ValueError as error:
+        raise JobError(f"model {reference}: {error}", mend=f"{COPY}: {SAVE}") from error
+
+
+def check_names(
+    reference: str, names: Collection[str], config: Mapping[str, Any], said: Mapping[str, Any]
+) -> None:
+    """The same for what can be told from the names of a model's files.
+
+    Args:
+        reference: As the job names the model.
+        names: Of the files.
+        config: The content of ``config.json``.
+        said: The content of ``tokenizer_config.json``.
+
+    Raises:
+        JobError: Says which file is missing, and what to do.
+    """
+    family = family_of(config, said)
+    if TOKENIZER in names or set(REBUILT.get(family, (TOKENIZER,))) <= set(names):
+        return
+    older = sorted(n for n in names if n.endswith(OLDER) or n in OLDER_NAMES)
+    if older:
+        raise JobError(
+            f"model {reference} has no {TOKENIZER}, and from {', '.join(older)} transformers makes "
+            f"another tokenizer of {family or 'its family'} than the model was trained with",
+            mend=f"Write the file once with transformers 4.57 ({SAVE}); for Marian and M2M-100, "
+            "which it can't convert, copy it from a conversion for transformers.js",
+        )
+    raise JobError(
+        f"model {reference} has no tokenizer ({TOKENIZER}), without which its texts mean nothing",
+        mend=f"{COPY}: {SAVE}",
+    )
+
+
+def family_of(config: Mapping[str, Any], said: Mapping[str, Any]) -> str:
+    """The kind of tokenizer that transformers takes a model's files for, such as ``distilbert``."""
+    named = said.get("tokenizer_class") or config.get("tokenizer_class")
+    if not named:
+        named = str(config.get("model_type") or "").replace("-", "").replace("_", "")
+        named = {"gptneo": "gpt2", "gptj": "gpt2", "opt": "gpt2"}.get(named, named)
+    return str(named).removesuffix("Fast").removesuffix("Tokenizer").lower()
+
+
+def read_tokenizer(folder: Path) -> Any:
+    """A folder's ``tokenizer.json``, with the tokens that files beside it add.
+
+    Returns:
+        A ``tokenizers.Tokenizer``.
+
+    Raises:
+        ValueError: It can't be read, is empty, or contradicts the other files.
+    """
+    from tokenizers import AddedToken, Tokenizer
+
+    try:
+        backend = Tokenizer.from_file(str(folder / TOKENIZER))
+    except Exception as error:  # the library raises nothing more precise
+        raise ValueError(f"{TOKENIZER} can't be read ({one_line(error)})") from error
+    if backend.get_vocab_size() == 0:
+        raise ValueError(f"{TOKENIZER} holds no vocabulary")
+    for number, token in sorted(_added(folder).items()):
+        content = str(token.get("content"))
+        if backend.token_to_id(content) is not None:
+            continue  # the file is right, whatever number the others give
+        if number != backend.get_vocab_size():
+            raise ValueError(
+                f"{TOKENIZER} lacks token {number}, {content!r}, which the files beside it add"
+            )
+        backend.add_tokens([AddedToken(**token)])
+    return backend
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        ValueError: It is something else; names the file.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path.name} is not JSON ({error})") from error
+    except RecursionError as error:
+        raise ValueError(f"{path.name} is nested too deeply") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} is not a JSON object")
+    return content
+
+
+def _added(folder: Path) -> dict[int, dict[str, Any]]:
+    """By number, the tokens that were added to the model's vocabulary."""
+    said = read_json(folder / CONFIG) if (folder / CONFIG).exists() else {}
+    found = said.get("added_tokens_decoder")
+    if isinstance(found, dict):
+        return {int(number): dict(token) for number, token in found.items()}
+    if (folder / ADDED).exists():
+        older = read_json(folder / ADDED)
+        return {int(number): {"content": content} for content, number in older.items()}
+    return {}
