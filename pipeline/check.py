@@ -158,6 +158,7 @@ def check_columns(
                     file.schema_arrow,
                     reads=job.reads,
                     texts=job.texts_read,
+                    named=job.named_by,
                     columns=job.input.columns,
                     where=dataset.store.address(entry.path),
                 )

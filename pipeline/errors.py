@@ -13,7 +13,8 @@
 An error is told apart by its class, never by its text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 
 
 class ShardscribeError(Exception):
@@ -109,3 +110,10 @@ class OutputBusy(RunError):
 def one_line(error: object, *, most: int = 300) -> str:
     """What an error of a library says, on one line of at most so many characters."""
     return " ".join(str(error).split())[:most]
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """The mend for a name that is not there: the likely one that is, or any."""
+    by_letters = {other.casefold(): other for other in known}
+    found = get_close_matches(name.casefold(), by_letters, n=1)
+    return f"Name `{by_letters[found[0]]}`, or another of them," if found else "Name one of them"

@@ -26,7 +26,7 @@ from pipeline import RESULTS_VERSION
 from pipeline.models.device import dtype_on
 from pipeline.models.resolve import ModelInfo
 from pipeline.tasks import TASKS, Task, TaskOptions
-from pipeline.tasks.reads import columns_read, sources
+from pipeline.tasks.reads import columns_read, fields_naming, sources
 
 ERRORS_COLUMN = "errors"
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -224,6 +224,11 @@ class Job(Part):
     def reads(self) -> list[str]:
         """The input's columns that tasks read."""
         return columns_read(self.build_tasks(), text=self.input.text)
+
+    @cached_property
+    def named_by(self) -> dict[str, str]:
+        """Which field of the job names each column that tasks read."""
+        return fields_naming(self.build_tasks())
 
     @cached_property
     def texts_read(self) -> list[str]:

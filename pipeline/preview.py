@@ -51,6 +51,7 @@ def preview_rows(job: Job, *, rows: int) -> pa.Table:
                 file.schema_arrow,
                 reads=job.reads,
                 texts=job.texts_read,
+                named=job.named_by,
                 columns=job.input.columns,
                 where=store.address(entry.path),
             )

@@ -153,6 +153,7 @@ def _compare(store: Store, output: Store, split: Split, job: Job, verdict: Verdi
             given.schema_arrow,
             reads=job.reads,
             texts=job.texts_read,
+            named=job.named_by,
             columns=job.input.columns,
             where=split.path,
         ).names

@@ -126,6 +126,7 @@ class Part:
             file.schema_arrow,
             reads=job.reads,
             texts=job.texts_read,
+            named=job.named_by,
             columns=job.input.columns,
             where=self.where,
         )

@@ -18,7 +18,8 @@ from pipeline.models.faults import raise_if_fatal, row_error
 from pipeline.models.load import Models
 from pipeline.models.texts import Texts, Tokens
 from pipeline.tasks import Annotate, Annotated, Task
-from pipeline.tasks.reads import condition_names, ordered, rows_where, sources, text_maker
+from pipeline.tasks.condition import condition_names, rows_where
+from pipeline.tasks.reads import ordered, sources, text_maker
 
 ERRORS_TYPE = pa.list_(
     pa.struct([("task", pa.string()), ("code", pa.string()), ("message", pa.string())])

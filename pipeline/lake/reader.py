@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import RowError, SplitError, one_line
+from pipeline.errors import RowError, SplitError, near, one_line
 from pipeline.lake.dataset import Split
 from pipeline.lake.store import Store
 
@@ -52,6 +52,7 @@ def input_schema(
     columns: Sequence[str] | None,
     where: str,
     reads: Sequence[str] = (),
+    named: Mapping[str, str] | None = None,
 ) -> pa.Schema:
     """The carried columns of a file, after checking that it has what the job names.
 
@@ -61,21 +62,18 @@ def input_schema(
         columns: Carried columns; None for all.
         where: The file, for messages.
         reads: Further columns that tasks look at, of any type.
+        named: The job's field that names each column, such as ``tasks.topic.input``.
 
     Raises:
         SplitError: A column is missing or a text column holds no text.
     """
     have = ", ".join(schema.names)
-    mends = dict.fromkeys(texts, "Set input.text to the column with the text")
-    for name in reads:
-        mends.setdefault(name, "A task reads it: name a column that is there, or another task")
-    for name in (*mends, *(columns or ())):
+    fields = {name: (named or {}).get(name, "input.text") for name in (*texts, *reads)}
+    for name in (*fields, *(columns or ())):
         if schema.get_field_index(name) < 0:
             again = " (or more than once)" if schema.names.count(name) > 1 else ""
-            raise SplitError(
-                f"{where} has no column `{name}`{again}; it has {have}",
-                mend=mends.get(name, "Take it out of input.columns"),
-            )
+            mend = f"{near(name, schema.names)} in {fields.get(name, 'input.columns')}"
+            raise SplitError(f"{where} has no column `{name}`{again}; it has {have}", mend=mend)
     for name in texts:
         kind = schema.field(name).type
         if pa.types.is_dictionary(kind):
@@ -89,7 +87,7 @@ def input_schema(
             raise SplitError(
                 f"{where}: column `{name}` is {schema.field(name).type}, not text; "
                 f"the columns are {', '.join(f'{f.name}: {f.type}' for f in schema)}",
-                mend="Set input.text to a string column, or cast that one",
+                mend=f"Set {fields[name]} to a string column, or cast that one",
             )
     kept = schema if columns is None else pa.schema([schema.field(name) for name in columns])
     return kept.with_metadata(

@@ -1,15 +1,12 @@
-"""What a task reads: columns of the input, the text of other tasks, and the rows that it is for.
-
-A condition is SQL, parsed and evaluated by polars: an expression over columns, without queries,
-files or anything else of the world.
-"""
+"""What a task reads: columns of the input, the text of other tasks, and the rows that it is for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import JobError, one_line
+from pipeline.errors import JobError, SplitError, near
+from pipeline.tasks.condition import condition_names, rows_where
 from pipeline.tasks.task import Task, template_fields
 
 if TYPE_CHECKING:
@@ -58,62 +55,6 @@ def _word(value: Any) -> str:
     return value if isinstance(value, str) else str(value)
 
 
-def condition_names(condition: str) -> tuple[str, ...]:
-    """The columns, or other tasks, that a condition looks at.
-
-    Raises:
-        JobError: It is not a condition.
-    """
-    return tuple(_expression(condition).meta.root_names())
-
-
-def rows_where(condition: str, table: pa.Table) -> list[bool]:
-    """Which rows a condition holds for; where it is null it does not hold.
-
-    Args:
-        condition: SQL.
-        table: With the columns that it looks at.
-
-    Raises:
-        JobError: A field is not there, or the condition is not true or false.
-    """
-    import polars as pl
-
-    try:
-        frame = pl.from_arrow(table)
-        if not isinstance(frame, pl.DataFrame):
-            raise TypeError("a table is not a frame")
-        found = frame.select(_expression(condition).alias("found")).to_series()
-    except (pl.exceptions.PolarsError, TypeError) as error:
-        raise _wrong(condition, error) from error
-    if found.dtype != pl.Boolean:
-        raise JobError(
-            f"the condition `{condition}` gives {found.dtype}, not true or false",
-            mend="Compare, as in `sentiment.score < 0.7`",
-        )
-    if len(found) != table.num_rows:  # a condition of constants alone
-        found = pl.Series([bool(found[0])] * table.num_rows, dtype=pl.Boolean)
-    return [bool(value) for value in found]
-
-
-def _expression(condition: str) -> Any:
-    import polars as pl
-
-    try:
-        return pl.sql_expr(condition)
-    except pl.exceptions.PolarsError as error:
-        raise _wrong(condition, error) from error
-
-
-def _wrong(condition: str, error: Exception) -> JobError:
-    reason = one_line(error, most=200)
-    return JobError(
-        f"the condition `{condition}` is wrong: {reason}",
-        mend="Write a SQL condition over columns and tasks' fields, as in "
-        "`sentiment.score < 0.7 AND language = 'en'`",
-    )
-
-
 def ordered(tasks: Mapping[str, Task[Any]], *, text: str) -> list[str]:
     """The tasks' names, each after those that it reads.
 
@@ -146,6 +87,7 @@ def check_chain(tasks: Mapping[str, Task[Any]], columns: pa.Schema, *, text: str
 
     Raises:
         JobError: A circle, a task without a text to read, a wrong condition.
+        SplitError: A task names a column that these do not have; another file may.
     """
     import pyarrow as pa
 
@@ -156,6 +98,13 @@ def check_chain(tasks: Mapping[str, Task[Any]], columns: pa.Schema, *, text: str
         except JobError as error:
             raise JobError(f"tasks.{name}.when: {error.message}", mend=error.mend) from error
     ordered(tasks, text=text)
+    for source, field in fields_naming(tasks).items():
+        if source not in tasks and source not in columns.names:
+            there = [*columns.names, *tasks]
+            raise SplitError(
+                f"{field}: there is no column or task `{source}`; there are {', '.join(there)}",
+                mend=f"{near(source, there)} in {field}",
+            )
     for name, task in tasks.items():
         for source in (*sources(task, text=text), *task.extra_columns()):
             kind = types.get(source)
@@ -168,10 +117,10 @@ def check_chain(tasks: Mapping[str, Task[Any]], columns: pa.Schema, *, text: str
         if task.options.when:
             try:
                 known = {**{f.name: f.type for f in columns}, **types}
-                names = [n for n in condition_names(task.options.when) if n in known]
+                names = condition_names(task.options.when)
                 rows_where(
                     task.options.when,
-                    pa.table({n: pa.nulls(0, known[n]) for n in names} or {"": pa.nulls(0)}),
+                    pa.table({n: pa.nulls(0, k) for n, k in known.items() if n in names}),
                 )
             except JobError as error:
                 raise JobError(f"tasks.{name}.when: {error.message}", mend=error.mend) from error
@@ -185,3 +134,23 @@ def columns_read(tasks: Mapping[str, Task[Any]], *, text: str) -> list[str]:
     """The input's columns that tasks read, each once; the job's text column first, if it is."""
     names = dict.fromkeys(n for task in tasks.values() for n in reads(task, text=text))
     return sorted((n for n in names if n not in tasks), key=lambda name: name != text)
+
+
+def fields_naming(tasks: Mapping[str, Task[Any]]) -> dict[str, str]:
+    """Which field of a job names each column or task that tasks read, other than by default."""
+    out: dict[str, str] = {}
+    for name, task in tasks.items():
+        options = task.options
+        condition = condition_names(options.when) if options.when else ()
+        given = () if options.input is None else sources(task, text="")
+        for field, names in (
+            ("input", given),
+            ("template", template_fields(options.template) if options.template else ()),
+            ("when", condition),
+        ):
+            for source in names:
+                out.setdefault(source, f"tasks.{name}.{field}")
+        for source in task.extra_columns():
+            fields = (f for f in type(options).model_fields if getattr(options, f) == source)
+            out.setdefault(source, f"tasks.{name}.{next(fields, 'input')}")
+    return out

@@ -65,7 +65,7 @@ class TaskOptions(BaseModel):
     when: str | None = Field(
         None,
         title="Condition",
-        description="A SQL condition over the row's columns and other tasks' fields, such as "
+        description="A SQL condition over the row's own columns and other tasks' fields, such as "
         "`sentiment.score < 0.7`. Other rows are null and counted as skipped.",
         min_length=1,
     )

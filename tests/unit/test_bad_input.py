@@ -97,7 +97,7 @@ def test_a_csv_file_is_refused_by_its_name(tmp_path, folder):
 def test_a_missing_text_column_is_told_with_the_columns_that_there_are(tmp_path, lake, folder):
     code, said = run(tmp_path, **job_of(tmp_path, lake, folder, text="text"))
     assert code == 2
-    assert "a.parquet has no column `text`; it has id, body, n. Set input.text" in said
+    assert "a.parquet has no column `text`; it has id, body, n. Name one of them in input.text" in said
     assert len(said.splitlines()) == 1
 
 
@@ -237,3 +237,34 @@ def test_every_verb_has_help_with_an_example(verb):
     done = CliRunner().invoke(main, [verb, "--help"])
     assert done.exit_code == 0
     assert f"shardscribe {verb}" in done.stdout
+
+
+@pytest.mark.parametrize("verb", ["validate", "run"])
+def test_a_condition_that_reads_a_file_is_refused_without_reading_it(
+    tmp_path, lake, folder, verb, monkeypatch
+):
+    monkeypatch.setattr("polars.scan_csv", lambda *a, **k: pytest.fail("a file was read"))
+    monkeypatch.setattr("polars.read_csv", lambda *a, **k: pytest.fail("a file was read"))
+    (tmp_path / "secret.csv").write_text("column_1\n2\n")
+    when = f"n in (select column_1 from read_csv('{tmp_path}/secret.csv'))"
+    code, said = run(tmp_path, verb=verb, **job_of(tmp_path, lake, folder, when=when))
+    assert (code, "tasks.label.when: " in said, "it holds a query" in said) == (2, True, True)
+
+
+@pytest.mark.parametrize(
+    ("task", "place"),
+    [
+        ({"input": "boddy"}, "tasks.label.input"),
+        ({"input": "id"}, "tasks.label.input"),
+        ({"when": "boddy is null"}, "tasks.label.when"),
+        ({"template": "{boddy}"}, "tasks.label.template"),
+        ({"pair": "boddy"}, "tasks.label.pair"),
+    ],
+)
+def test_a_wrong_column_of_a_task_is_mended_in_the_task_not_in_the_input(
+    tmp_path, lake, folder, task, place
+):
+    code, said = run(tmp_path, verb="validate", **job_of(tmp_path, lake, folder, **task))
+    assert (code, place in said, "input.text" in said) == (2, True, False)
+    if "boddy" in str(task):
+        assert "there are id, body, n, label. Name `body`" in said

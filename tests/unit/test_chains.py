@@ -8,12 +8,13 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.engine.rows import RowAnnotator, Window
-from pipeline.errors import JobError
+from pipeline.errors import JobError, SplitError
 from pipeline.models.device import Device
 from pipeline.models.load import Models
 from pipeline.models.texts import Texts
 from pipeline.tasks import Annotated, Task, TaskOptions
-from pipeline.tasks.reads import check_chain, columns_read, condition_names, ordered, rows_where
+from pipeline.tasks.condition import condition_names, rows_where
+from pipeline.tasks.reads import check_chain, columns_read, ordered
 
 pytestmark = pytest.mark.unit
 
@@ -51,6 +52,19 @@ class Shout(Task[Options]):
         if any("BUG" in text for text in texts):
             raise ValueError("no luck")
         return Annotated(pa.array(rows, WRITTEN), tokens=len(rows), padded_tokens=len(rows))
+
+
+class AsksOptions(Options):
+    question_column: str | None = None
+
+
+class Asks(Shout):
+    """Looks at a column beside the text."""
+
+    Options = AsksOptions
+
+    def extra_columns(self) -> tuple[str, ...]:
+        return (self.options.question_column,) if self.options.question_column else ()
 
 
 class Length(Shout):
@@ -242,13 +256,43 @@ SCHEMA = pa.schema([("text", pa.string()), ("year", pa.int64())])
         ("first.nope > 1", "nope"),
         ("first.letters", "not true or false"),
         ("year", "not true or false"),
-        ("nowhere = 1", "nowhere"),
+        ("text < 5", "`text` is a text, `5` is a number"),
+        ("year in (select 1)", "a query"),
+        ("first.letters > avg(year)", "avg looks at other rows"),
     ],
 )
 def test_a_wrong_condition_is_told_before_anything_is_loaded(condition: str, said: str) -> None:
     with pytest.raises(JobError, match=said) as caught:
         check_chain(shouts(first={}, second={"when": condition}), SCHEMA, text="text")
     assert caught.value.message.startswith("tasks.second.when: ")
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"when": "yer > 1"}, "when"),
+        ({"input": "yer"}, "input"),
+        ({"input": ["text", "yer"]}, "input"),
+        ({"template": "{text} of {yer}"}, "template"),
+        ({"question_column": "yer"}, "question_column"),
+    ],
+)
+def test_a_column_that_is_not_there_is_told_with_the_field_that_names_it(
+    options: dict[str, Any], field: str
+) -> None:
+    tasks = {"first": Shout(Options()), "second": Asks(AsksOptions(**options))}
+    with pytest.raises(SplitError) as caught:
+        check_chain(tasks, SCHEMA, text="text")
+    assert str(caught.value) == (
+        f"tasks.second.{field}: there is no column or task `yer`; there are text, year, first, "
+        f"second. Name `year`, or another of them, in tasks.second.{field}"
+    )
+
+
+def test_a_task_that_is_not_there_is_told_with_the_likely_one() -> None:
+    tasks = shouts(first={}, second={"when": "frist.letters > 1"})
+    with pytest.raises(SplitError, match="Name `first`"):
+        check_chain(tasks, SCHEMA, text="text")
 
 
 def test_a_task_that_writes_no_text_can_not_be_read_as_text() -> None:

@@ -142,7 +142,7 @@ SCHEMA = pa.schema([("id", pa.int64()), ("body", pa.string()), ("when", pa.times
 def test_a_missing_text_column_is_told_with_those_that_are_there() -> None:
     said = refusal(SCHEMA)
     assert "lake/a.parquet has no column `text`; it has id, body, when" in said
-    assert "Set input.text" in said
+    assert "Name one of them in input.text" in said
 
 
 def test_a_missing_carried_column_is_told_with_those_that_are_there() -> None:
