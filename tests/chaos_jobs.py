@@ -13,29 +13,23 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from helpers import own
+from helpers import PATIENCE, own, wait_for
 
 ROOT = Path(__file__).parents[1]
 WORDS = [f"w{i}" for i in range(200)]
 # One row a batch: slow enough to be hit in the middle, and no batch differs from run to run.
 SLOW = {"workers": 1, "batch_tokens": 8}
-ENVIRONMENT = {
-    **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
-    "RAY_AUTH_MODE": "disabled",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "HF_HUB_OFFLINE": "1",
-    # Ray kills workers when other programs fill the machine; who dies here is for us to say.
-    "RAY_memory_monitor_refresh_ms": "0",
-}
+ENVIRONMENT = dict(os.environ)
+# Below what Linux gives out by itself, to Ray as well: what is free now stays so.
+OWN_PORTS = range(20_000, 32_000)
 
 
 def some_text(chance: random.Random, words: int) -> str:
@@ -81,6 +75,7 @@ class Job:
         self.output = folder / "annotated"
         self.file = folder / "job.yaml"
         self.log = folder / "log.txt"
+        self.said_before = 0
         content = {
             "name": "chaos",
             "input": {"path": str(lake)},
@@ -92,6 +87,7 @@ class Job:
 
     def start(self, *options: str, verb: str = "run", **environment: str) -> subprocess.Popen:
         """Starts ``python -m pipeline run``; what it says goes to the log."""
+        self.said_before = len(self.said())
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "pipeline", verb, str(self.file), *options],
@@ -103,12 +99,10 @@ class Job:
                 start_new_session=True,
             )
 
-    def finish(
-        self, *options: str, verb: str = "run", seconds: float = 120, **environment: str
-    ) -> int:
+    def finish(self, *options: str, verb: str = "run", **environment: str) -> int:
         """The exit code of a run to its end."""
         with self.process(*options, verb=verb, **environment) as process:
-            return process.wait(seconds)
+            return process.wait(PATIENCE)
 
     @contextmanager
     def process(
@@ -125,6 +119,10 @@ class Job:
         """Everything that runs of this job printed."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
+    def said_last(self) -> str:
+        """What the last run printed."""
+        return self.said()[self.said_before :]
+
     def outputs(self) -> list[str]:
         """The committed files."""
         return sorted(path.name for path in self.output.glob("*.parquet"))
@@ -140,7 +138,7 @@ class Job:
 
     def assert_right(self, expected: dict[int, dict], *, note: str = "") -> None:
         """Verified by the program, and by looking: the rows, one file per input, no scratch."""
-        assert self.finish(verb="verify", seconds=60) == 0, f"{note}\n{self.said()[-2000:]}"
+        assert self.finish(verb="verify") == 0, f"{note}\n{self.said()[-2000:]}"
         found = rows_by_id(self.output)
         wanted = {row: expected[row] for row in rows_by_id(self.lake)}
         wrong = [row for row in wanted if found.get(row) != wanted[row]]
@@ -198,23 +196,17 @@ def kill_all(process: subprocess.Popen) -> None:
     for pid in doomed:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    process.wait(10)
-    wait_for(lambda: not parents().keys() & set(doomed), seconds=10)
-
-
-def wait_for(condition: Callable[[], object], *, seconds: float, what: object = "") -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, (
-            f"waited {seconds} s: {what() if callable(what) else what}"
-        )
-        time.sleep(0.02)
+    process.wait(PATIENCE)
+    wait_for(lambda: not parents().keys() & set(doomed))
 
 
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """One that nobody has, and that nobody is given who does not ask for it."""
+    for port in random.sample(OWN_PORTS, 100):
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError(f"no free port in {OWN_PORTS}")
 
 
 class Cluster:
@@ -242,7 +234,7 @@ class Cluster:
                 ],
                 stdout=stream, stderr=subprocess.STDOUT, env=ENVIRONMENT, start_new_session=True,
             )  # fmt: skip
-        wait_for(lambda: b"Ray runtime started" in log.read_bytes(), seconds=60, what=log.read_text)
+        wait_for(lambda: b"Ray runtime started" in log.read_bytes(), what=log.read_text)
         self.address = f"127.0.0.1:{port}"
 
     def kill(self) -> None:

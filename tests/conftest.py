@@ -1,9 +1,19 @@
 import os
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
-
 ORDER = ("unit", "integration", "chaos", "browser", "gpu")
+# What a machine may have set that would lead these tests, and all they start, elsewhere: to
+# another cluster, through a proxy to a server on loopback, to colours in what is compared.
+for name in ("RAY_ADDRESS", "FORCE_COLOR", "COLUMNS", "LINES"):
+    os.environ.pop(name, None)
+for name in ("NO_PROXY", "no_proxy"):
+    os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1,localhost"]))
+os.environ |= {
+    "HF_HUB_OFFLINE": "1",
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray kills workers when other programs fill the machine; who dies here is for us to say.
+    "RAY_memory_monitor_refresh_ms": "0",
+}
 
 
 def pytest_collection_modifyitems(items):

@@ -1,10 +1,17 @@
 """What several tests share."""
 
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.dataset as pads
 
 from pipeline.lake.own import own_address
+
+# Only what hangs takes so long, also on a machine that does ten other things.
+PATIENCE = 400.0
 
 CLASSIFY = {"kind": "classify", "model": "starter/sentiment"}
 NER = {"kind": "ner", "model": "starter/pii"}
@@ -14,6 +21,44 @@ GIST = {
     "method": "extractive",
     "sentences": 2,
 }
+
+
+def wait_for(condition: Callable[[], object], *, what: object = "") -> None:
+    """Returns when a condition holds; `what` says, or gives, what was waited for in vain."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, (
+            f"waited {PATIENCE:.0f} s: {what() if callable(what) else what}"
+        )
+        time.sleep(0.02)
+
+
+# Slow to import: only what computes may need them, so that all else answers at once.
+HEAVY = {"torch", "transformers", "ray", "datasets"}
+
+
+def loaded_by(code: str, *arguments: object) -> set[str]:
+    """The packages that a program has imported when it ends."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys\nprint('loaded', *sys.modules)"]
+        + [str(argument) for argument in arguments],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 0, done.stderr
+    return {name.split(".")[0] for name in done.stdout.rsplit("loaded", 1)[1].split()}
+
+
+def loaded_by_verb(*arguments: object) -> set[str]:
+    """The packages that a command has imported when it ends well."""
+    code = (
+        "import sys\n"
+        "from pipeline.cli.main import main\n"
+        "try: main(sys.argv[1:], prog_name='shardscribe')\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+    )
+    return loaded_by(code, *arguments)
 
 
 class QuietDisplay:

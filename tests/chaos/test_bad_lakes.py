@@ -13,8 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from chaos_jobs import SLOW, Job, rows_by_id, some_text, wait_for
-from helpers import QuietDisplay, own
+from chaos_jobs import SLOW, Job, rows_by_id, some_text
+from helpers import PATIENCE, QuietDisplay, own, wait_for
 
 from pipeline.check import check, pin
 from pipeline.job_file import load_job
@@ -172,11 +172,11 @@ def test_files_that_change_while_they_are_read_are_not_published_and_the_next_ru
     this = job(compute={**ONE_WORKER, **SLOW})
     with this.process("--address", cluster.address) as process:
         # The large ones start first; each has a scratch file when it is read.
-        wait_for(lambda: len(this.scratch()) == 2, seconds=60, what=this.said)
+        wait_for(lambda: len(this.scratch()) == 2, what=this.said)
         write(lake / "in-place.parquet", 500, rows=7)
         write(lake / ".new", 600, rows=7)
         (lake / ".new").replace(lake / "renamed.parquet")
-        assert process.wait(90) == 1, this.said()
+        assert process.wait(PATIENCE) == 1, this.said()
     for name in ("in-place.parquet", "renamed.parquet"):
         line = failed_line(this.said(), name)
         assert f"{lake / name} has changed since the run was planned" in line
@@ -199,11 +199,11 @@ def test_files_that_are_touched_deleted_or_cut_short_in_the_middle_of_a_run_fail
     write(lake / "small.parquet", 0)
     this = job(compute={**ONE_WORKER, **SLOW})
     with this.process("--address", cluster.address) as process:
-        wait_for(lambda: len(this.scratch()) == 2, seconds=60, what=this.said)
+        wait_for(lambda: len(this.scratch()) == 2, what=this.said)
         os.utime(lake / "touched.parquet")
         (lake / "deleted.parquet").unlink()
         os.truncate(lake / "cut-short.parquet", 5000)
-        assert process.wait(90) == 1, this.said()
+        assert process.wait(PATIENCE) == 1, this.said()
     assert "has changed since the run was planned" in failed_line(this.said(), names[0])
     assert "is not there any more" in failed_line(this.said(), names[1])
     assert str(lake / names[2]) in failed_line(this.said(), names[2])
@@ -381,7 +381,7 @@ def test_an_output_that_turns_read_only_in_the_middle_loses_nothing_that_is_comm
     this = job(output={"path": str(disk.where / "annotated")}, compute={**ONE_WORKER, **SLOW})
     this.output = disk.where / "annotated"
     with this.process("--address", cluster.address) as process:
-        wait_for(lambda: len(this.outputs()) >= 2, seconds=60, what=this.said)
+        wait_for(lambda: len(this.outputs()) >= 2, what=this.said)
         if disk.mounts:
             # Over itself: what is open for writing stays so, and what comes now is refused. Made
             # read-only elsewhere first, where nobody writes: a mount in use can't be.
@@ -395,7 +395,7 @@ def test_an_output_that_turns_read_only_in_the_middle_loses_nothing_that_is_comm
                 subprocess.run(command, check=True)
         else:
             process.terminate()
-        code = process.wait(90)
+        code = process.wait(PATIENCE)
     if disk.mounts:
         for mounted in (this.output, aside):
             subprocess.run(["umount", str(mounted)], check=True)

@@ -8,12 +8,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
-from chaos_jobs import SLOW, Cluster, Job, kill_all, take, wait_for, write_lake
+from chaos_jobs import SLOW, Cluster, Job, kill_all, take, write_lake
+from helpers import PATIENCE, wait_for
 
 pytestmark = pytest.mark.chaos
 
 KILLS = 31
 SEED = 20_261_122
+# Seconds for a file, about: a kill may hit it anywhere.
+A_FILE = 0.04
 
 
 @dataclass
@@ -51,16 +54,20 @@ class Killer:
     def wait(self, process, what: str) -> None:
         """Until a random moment of the start, or some way into the annotating."""
         if self.chance.random() < 0.5 and what != "actor":
-            time.sleep(self.chance.uniform(0, 4))
+            phase = self.chance.choice(["starting Ray", "starting workers", "annotating"])
+            wait_for(
+                lambda: phase in self.job.said_last() or process.poll() is not None,
+                what=self.job.said,
+            )
+            time.sleep(self.chance.uniform(0, 1 if phase != "annotating" else A_FILE))
             return
         before = len(self.job.outputs())
         more = self.chance.randint(1, 6)
         wait_for(
             lambda: len(self.job.outputs()) >= before + more or process.poll() is not None,
-            seconds=60,
             what=lambda: f"{self.history}\n{self.job.said()[-3000:]}",
         )
-        time.sleep(self.chance.uniform(0, 0.15))
+        time.sleep(self.chance.uniform(0, A_FILE))
 
     def kill(self, process, what: str) -> None:
         started = self.cluster.actors()
@@ -72,7 +79,7 @@ class Killer:
             self.cluster.kill()
         if what != "actor":
             process.kill()
-            process.wait(10)
+            process.wait(PATIENCE)
 
 
 def test_after_many_kills_the_same_command_finishes_as_if_nothing_had_been(
@@ -102,10 +109,10 @@ def test_an_actor_that_is_killed_costs_the_run_nothing_but_time(
     few = take(lake, tmp_path / "lake", 40)
     job = Job(tmp_path, lake=few, model=tiny_model, compute=SLOW)
     with job.process("--address", cluster.address) as process:
-        wait_for(lambda: len(job.outputs()) >= 5, seconds=60, what=job.said)
+        wait_for(lambda: len(job.outputs()) >= 5, what=job.said)
         [actor] = cluster.actors()
         os.kill(actor, signal.SIGKILL)
-        assert process.wait(60) == 0, job.said()
+        assert process.wait(PATIENCE) == 0, job.said()
     [summary] = job.summaries()
     assert summary["workers_lost"] == 1
     assert summary["splits"] == {
@@ -123,14 +130,10 @@ def test_ctrl_c_lets_the_splits_in_flight_end_and_the_same_command_finishes(
     few = take(lake, tmp_path / "lake", 60)
     job = Job(tmp_path, lake=few, model=tiny_model, compute=SLOW)
     with job.process() as process:
-        wait_for(lambda: len(job.outputs()) >= 3, seconds=60, what=job.said)
+        wait_for(lambda: len(job.outputs()) >= 3, what=job.said)
         before = set(job.outputs())
-        asked = time.monotonic()
         os.killpg(process.pid, signal.SIGINT)
-        code = process.wait(60)
-        took = time.monotonic() - asked
-    assert code == 3, job.said()
-    assert took < 25, f"{took:.1f} s"
+        assert process.wait(PATIENCE) == 3, job.said()
     after = set(job.outputs())
     assert before <= after
     assert len(after) < 60, "it was over before the signal came"
@@ -144,28 +147,19 @@ def test_ctrl_c_lets_the_splits_in_flight_end_and_the_same_command_finishes(
     job.assert_right(undisturbed)
 
 
-def test_long_splits_are_waited_for_only_so_long_and_a_second_signal_stops_at_once(
-    cluster, tiny_model, tmp_path
-):
-    slow = write_lake(tmp_path / "lake", files=2, rows=20_000, words=60, seed=2)
+def test_a_second_signal_stops_at_once_and_the_same_command_finishes(cluster, tiny_model, tmp_path):
+    slow = write_lake(tmp_path / "lake", files=2, rows=10_000, words=60, seed=2)
     job = Job(tmp_path, lake=slow, model=tiny_model, compute=SLOW)
-    for signals, soonest, latest in ((2, 0, 8), (1, 10, 25)):
-        job.log.unlink(missing_ok=True)
-        with job.process("--address", cluster.address) as process:
-            wait_for(lambda: "annotating" in job.said(), seconds=60, what=job.said)
-            process.send_signal(signal.SIGTERM)
-            asked = time.monotonic()
-            wait_for(lambda: "again to stop at once" in job.said(), seconds=5, what=job.said)
-            if signals == 2:
-                process.send_signal(signal.SIGINT)
-            code = process.wait(40)
-            took = time.monotonic() - asked
-        assert code == 3, job.said()
-        assert soonest <= took < latest, f"{signals} signals: {took:.1f} s"
-        assert f"what is committed stays; to go on: shardscribe run {job.file}" in job.said()
-        assert job.outputs() == []
-        wait_for(lambda: not cluster.actors(), seconds=10, what="the actor is killed")
+    with job.process("--address", cluster.address) as process:
+        wait_for(lambda: "annotating" in job.said(), what=job.said)
+        process.send_signal(signal.SIGTERM)
+        wait_for(lambda: "again to stop at once" in job.said(), what=job.said)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 3, job.said()
+    assert f"what is committed stays; to go on: shardscribe run {job.file}" in job.said()
+    assert job.outputs() == []
+    wait_for(lambda: not cluster.actors(), what="the actor is killed")
     # How large a batch may be is no part of what a job gives: the rest goes fast.
     assert job.finish("--address", cluster.address, "--set", "compute.batch_tokens=auto") == 0
-    assert job.summaries()[-1]["rows"]["annotated"] == 40_000
+    assert job.summaries()[-1]["rows"]["annotated"] == 20_000
     assert job.scratch() == []

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import chaos_jobs
 import pytest
-from chaos_jobs import SLOW, Cluster, Job, take, wait_for
-from helpers import own
+from chaos_jobs import SLOW, Cluster, Job, take
+from helpers import PATIENCE, own, wait_for
 from s3_server import SECRET, Faults, S3Server, s3_server
 
 from pipeline.lake.store import open_store
@@ -22,6 +22,8 @@ pytestmark = pytest.mark.chaos
 KILLS = 12
 FILES = 100
 SEED = 20_261_122
+# Requests that are refused before the store is back.
+REFUSALS = 20
 LEASE = "lease.json"
 
 
@@ -142,13 +144,13 @@ def test_a_faulty_store_costs_time_alone(s3_cluster, s3, job, undisturbed):
     assert len(puts) > len(set(puts)) == 30
 
 
-def test_a_store_that_is_away_for_some_seconds_is_waited_for(s3_cluster, s3, job, undisturbed):
+def test_a_store_that_is_away_for_a_while_is_waited_for(s3_cluster, s3, job, undisturbed):
     with job.process("--address", s3_cluster.address) as process:
-        wait_for(lambda: len(job.outputs()) >= 5, seconds=60, what=job.said)
+        wait_for(lambda: len(job.outputs()) >= 5, what=job.said)
         s3.faults = Faults(reset=1.0)
-        time.sleep(4)
+        wait_for(lambda: s3.faults.seen["reset"] >= REFUSALS, what=job.said)
         s3.faults = None
-        assert process.wait(90) == 0, job.said()
+        assert process.wait(PATIENCE) == 0, job.said()
     job.assert_right(undisturbed)
     [summary] = job.summaries()
     assert (summary["splits"]["done"], summary["splits"]["failed"]) == (30, 0)
@@ -163,20 +165,22 @@ def test_after_many_kills_of_the_driver_the_same_command_finishes(
     for number in range(KILLS):
         with job.process("--address", s3_cluster.address) as process:
             if number % 3 == 2:  # some hit the start
-                time.sleep(chance.uniform(0, 3))
+                phase = chance.choice(["starting Ray", "starting workers"])
+                wait_for(lambda said=phase: said in job.said_last(), what=job.said)
+                time.sleep(chance.uniform(0, 1))
             else:
                 wanted = len(job.outputs()) + chance.randint(1, 8)
-                wait_for(lambda n=wanted: len(job.outputs()) >= n, seconds=60, what=job.said)
-                time.sleep(chance.uniform(0, 0.15))
+                wait_for(lambda n=wanted: len(job.outputs()) >= n, what=job.said)
+                time.sleep(chance.uniform(0, 0.1))
             assert process.poll() is None, f"{committed}\n{job.said()[-3000:]}"
             os.kill(process.pid, 9)
-            process.wait(10)
+            process.wait(PATIENCE)
         committed.append(len(job.outputs()))
     note = f"seed {SEED}: killed at {committed} of {FILES} files"
     print(note)
     assert committed == sorted(committed), note
     assert 20 < committed[-1] < FILES, note
-    wait_for(lambda: not s3_cluster.actors(), seconds=20, what="the actors of killed drivers end")
+    wait_for(lambda: not s3_cluster.actors(), what="the actors of killed drivers end")
     assert job.finish("--address", s3_cluster.address) == 0, f"{note}\n{job.said()[-3000:]}"
     job.assert_right(undisturbed, note=note)
     last = job.summaries()[-1]["splits"]
@@ -184,14 +188,16 @@ def test_after_many_kills_of_the_driver_the_same_command_finishes(
     assert last["done_before"] + last["done"] == FILES, note
 
 
-def run_both(job: S3Job, cluster: Cluster, meanwhile=lambda: time.sleep(0.1)) -> list[int]:
+def run_both(job: S3Job, cluster: Cluster, meanwhile=lambda: None) -> list[int]:
     """The exit codes of two runs that are started together."""
     with ExitStack() as stack:
         both = [stack.enter_context(job.process("--address", cluster.address)) for _ in range(2)]
-        deadline = time.monotonic() + 90
-        while any(process.poll() is None for process in both):
-            assert time.monotonic() < deadline, job.said()
+
+        def over() -> bool:
             meanwhile()
+            return all(process.poll() is not None for process in both)
+
+        wait_for(over, what=job.said)
         return [process.returncode for process in both]
 
 
@@ -203,11 +209,7 @@ def test_of_two_runs_at_once_one_works(s3_cluster, job, undisturbed):
 
 
 def test_without_the_lease_two_runs_at_once_give_what_one_gives(s3_cluster, job, undisturbed):
-    def lose_the_lease() -> None:
-        job.store.own.delete(LEASE)
-        time.sleep(0.01)
-
-    codes = run_both(job, s3_cluster, lose_the_lease)
+    codes = run_both(job, s3_cluster, lambda: job.store.own.delete(LEASE))
     # Between two deletions one may still see the other's lease and leave it the work.
     assert sorted(codes) in ([0, 0], [0, 4]), job.said()
     job.assert_right(undisturbed)
@@ -223,9 +225,7 @@ def test_without_the_lease_two_runs_at_once_give_what_one_gives(s3_cluster, job,
     ],
 )
 def test_a_store_that_can_not_be_used_ends_the_run_in_a_line(job, environment, said):
-    began = time.monotonic()
     assert job.finish(**environment) == 2, job.said()
-    assert time.monotonic() - began < 20
     assert said in job.said()
     assert len(job.said().strip().splitlines()) == 1, job.said()
     assert SECRET not in job.said()

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
-from helpers import QuietDisplay
+from helpers import PATIENCE, QuietDisplay
 
 from pipeline.engine.record import RunRecord
 from pipeline.engine.tally import Tally
@@ -69,8 +69,13 @@ def work(lake: Path, out: LocalStore, todo: list[Split] | None = None) -> Plan:
     for split in todo if todo is not None else plan.todo:
         published = annotate(lake, out, split)
         tally.done(split, Receipt(split.id, split.output_path, published=published))
-        print(split.output_path, published, flush=True)
+        tell(split.output_path, published)
     return before
+
+
+def tell(*words: object) -> None:
+    """Says what is done to who started this program."""
+    print(*words, flush=True)
 
 
 # The dying process.
@@ -88,6 +93,12 @@ def on_second_call(function: Callable[..., Any]) -> Callable[..., Any]:
         return next(calls, die)(*arguments, **named)
 
     return call
+
+
+def tell_and_wait(*words: object) -> None:
+    """Goes on when it is told to, so that the end is never nearer than the test knows."""
+    print(*words, flush=True)
+    sys.stdin.readline()
 
 
 def sync_or_die(path: Path) -> None:
@@ -108,6 +119,7 @@ PATCHES: dict[str, Callable[[], None]] = {
     "before it removes the scratch file": lambda: setattr(OutputFile, "discard", die),
     "before it removes the outdated file": lambda: setattr(LocalStore, "delete", die),
     "before it renames over the old file": lambda: setattr(Path, "replace", die),
+    "when it is killed": lambda: globals().update(tell=tell_and_wait),
     "nowhere": lambda: None,
 }
 BEFORE_COMMIT = list(PATCHES)[:5]
@@ -126,6 +138,7 @@ def main(step: str, lake: str, out: str, replace: str = "") -> None:
 def run(step: str, lake: Path, out: LocalStore, *more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, __file__, step, str(lake), str(out.base), *more],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -135,7 +148,7 @@ def run(step: str, lake: Path, out: LocalStore, *more: str) -> subprocess.Popen[
 
 def run_until_it_dies(step: str, lake: Path, out: LocalStore, *more: str) -> None:
     process = run(step, lake, out, *more)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == -signal.SIGKILL, said
 
 
@@ -301,13 +314,16 @@ def test_killed_at_any_moment_again_and_again_everything_is_there_once_in_the_en
     draw = random.Random(7)
     deaths, counts = 0, []
     for _ in range(5):
-        process = run("nowhere", lake, out)
+        process = run("when it is killed", lake, out)
+        assert process.stdin is not None
         assert process.stdout is not None
         for _ in range(draw.randrange(1, 25)):
             process.stdout.readline()
+            process.stdin.write("go on\n")
+            process.stdin.flush()
         time.sleep(draw.random() / 100)
         process.kill()
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE)
         deaths += process.returncode == -signal.SIGKILL
         counts.append(len(seen(out)))
     assert deaths == 5
@@ -333,7 +349,7 @@ def test_two_runs_at_once_without_a_lease_publish_every_split_once(
     runs = [run("nowhere", lake, out) for _ in range(2)]
     answers = []
     for process in runs:
-        told, said = process.communicate(timeout=60)
+        told, said = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, said
         answers += [line.split() for line in told.splitlines()]
     published = sorted(path for path, new in answers if new == "True")

@@ -1,19 +1,16 @@
-"""The command as a user meets it: speed of the light verbs, output, exit codes."""
+"""The command as a user meets it: what light verbs load, output, exit codes."""
 
 import json
 import os
-import resource
-import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from helpers import CLASSIFY, GIST, NER
+from helpers import CLASSIFY, GIST, HEAVY, NER, loaded_by_verb
 
 pytestmark = pytest.mark.integration
 
@@ -48,21 +45,10 @@ def job_file(tmp_path, reviews):
     return write
 
 
-@pytest.mark.parametrize("verb", ["--help", "validate"])
-def test_a_light_verb_answers_in_under_half_a_second(job_file, verb):
+@pytest.mark.parametrize("verb", ["validate", "status"])
+def test_a_light_verb_loads_nothing_heavy(job_file, verb):
     tasks = {"sentiment": CLASSIFY, "pii": NER, "gist": GIST}
-    arguments = ["--help"] if verb == "--help" else ["validate", job_file(tasks=tasks)]
-    walls, processor = [], []
-    for _ in range(5):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        started = time.perf_counter()
-        done = shardscribe(*arguments)
-        walls.append(time.perf_counter() - started)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        processor.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        assert done.returncode == 0, done.stderr
-    # Processor time, which a busy machine does not stretch; wall time is more only by waiting.
-    assert statistics.median(processor) < 0.5, (walls, processor)
+    assert loaded_by_verb(verb, job_file(tasks=tasks)) & HEAVY == set()
 
 
 def test_a_run_says_what_it_does_and_its_numbers_add_up(job_file):
@@ -73,10 +59,11 @@ def test_a_run_says_what_it_does_and_its_numbers_add_up(job_file):
     assert "starting Ray" in done.stderr
     assert "annotating" in done.stderr
 
-    again = time.perf_counter()
     done = shardscribe("run", job_file())
-    assert (done.returncode, time.perf_counter() - again < 5) == (0, True)
+    assert (done.returncode, done.stderr) == (0, "")
     assert "test: nothing to do" in done.stdout
+    for verb in ("run", "status", "verify", "show"):
+        assert loaded_by_verb(verb, job_file()) & HEAVY == set(), verb
 
     shown = shardscribe("show", job_file(), "-n", "2", "--json")
     rows = [json.loads(line) for line in shown.stdout.splitlines()]

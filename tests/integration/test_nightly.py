@@ -2,7 +2,6 @@
 
 import functools
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -128,9 +127,7 @@ def test_new_and_changed_files_are_annotated_and_what_is_gone_is_reported_and_pr
     assert texts == ["w1 w2", "w3"]
 
     display.phases.clear()
-    started = time.monotonic()
     summary = run_job(job(), display=display)
-    assert time.monotonic() - started < 5
     assert (summary.state, summary.exit_code, summary.workers) == ("nothing to do", 0, 0)
     assert summary.vanished_outputs == [gone]
     assert display.phases == [], "no worker was started"

@@ -2,13 +2,13 @@
 
 import json
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from helpers import PATIENCE
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -129,19 +129,20 @@ def test_a_device_takes_as_many_batches_as_it_has_lanes_or_one_in_all_of_them(
     monkeypatch.undo()
     inside: list[str] = []
     seen: list[list[str]] = []
+    together = threading.Barrier(3, timeout=PATIENCE)
 
     def work(name: str, lanes: int | None) -> Callable[[], None]:
         def hold() -> None:
             with device.hold(lanes=lanes):
                 inside.append(name)
-                time.sleep(0.05)
+                if name == "one":
+                    together.wait()  # for as many as there are lanes
                 seen.append(sorted(inside))
                 inside.remove(name)
 
         return hold
 
     device.side_by_side(work("one", 1), lanes=3)
-    assert max(map(len, seen)) == 3
     whole = threading.Thread(target=work("all", None))
     whole.start()
     device.side_by_side(work("one", 1), lanes=3)

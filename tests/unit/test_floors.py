@@ -1,12 +1,11 @@
 """The house: imports go down only, heavy libraries are imported where they are used."""
 
 import ast
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers import HEAVY, loaded_by, loaded_by_verb
 
 import pipeline
 
@@ -29,7 +28,6 @@ FLOORS = (
     ("",),
 )
 FLOOR = {part: height for height, parts in enumerate(reversed(FLOORS)) for part in parts}
-HEAVY = ("torch", "transformers", "ray", "datasets")
 # Modules that are nothing without one of them; only their like imports them when it is imported.
 ALLOWED = {
     "engine.pool": {"ray"},
@@ -117,7 +115,7 @@ def test_no_module_imports_itself_in_a_circle() -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_heavy_libraries_are_imported_where_they_are_used(name: str) -> None:
-    found = {item.split(".")[0] for item in at_import(tree_of(name))} & set(HEAVY)
+    found = {item.split(".")[0] for item in at_import(tree_of(name))} & HEAVY
     assert found == ALLOWED.get(name, set())
 
 
@@ -144,36 +142,15 @@ def test_a_file_stays_under_five_hundred_lines(name: str) -> None:
     assert len(MODULES[name].read_text(encoding="utf-8").splitlines()) < 500
 
 
-def loaded_by(code: str) -> set[str]:
-    done = subprocess.run(
-        [sys.executable, "-c", f"{code}\nimport sys\nprint('loaded', *sys.modules)"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return {name.split(".")[0] for name in done.stdout.rsplit("loaded", 1)[1].split()}
-
-
-HELP = """
-from pipeline.cli.main import main
-try:
-    main(["--help"], prog_name="shardscribe")
-except SystemExit as end:
-    assert end.code == 0
-"""
+def test_help_loads_nothing_heavy_and_not_even_arrow() -> None:
+    assert loaded_by_verb("--help") & {*HEAVY, "pyarrow", "numpy", "pydantic", "yaml"} == set()
 
 
 @pytest.mark.parametrize(
-    "code", [HELP, "import pipeline.job", "import pipeline.check", "import pipeline.tasks"]
+    "code", ["import pipeline.job", "import pipeline.check", "import pipeline.tasks"]
 )
-def test_help_and_checks_load_nothing_heavy(code: str) -> None:
-    assert loaded_by(code) & set(HEAVY) == set()
-
-
-def test_help_does_not_even_load_arrow() -> None:
-    assert loaded_by(HELP) & {"pyarrow", "numpy", "pydantic", "yaml"} == set()
+def test_checks_load_nothing_heavy(code: str) -> None:
+    assert loaded_by(code) & HEAVY == set()
 
 
 def test_what_looks_for_heavy_libraries_can_find_one() -> None:

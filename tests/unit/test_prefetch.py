@@ -1,11 +1,11 @@
 """Reading ahead: the same items in the same order, one ahead, and no thread left behind."""
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
+from helpers import PATIENCE
 
 from pipeline.engine.prefetch import prefetch
 
@@ -23,18 +23,24 @@ def test_items_come_in_order_and_all() -> None:
 
 
 def test_the_next_item_is_made_while_one_is_used_and_no_more_than_that() -> None:
-    made = []
+    taken, ahead_by = 0, []
+    third = threading.Event()
 
     def items() -> Iterator[int]:
         for number in range(20):
-            made.append(number)
+            ahead_by.append(number - taken)
+            if number == 2:
+                third.set()
             yield number
 
     with closing(prefetch(items())) as ahead:
         assert next(ahead) == 0
-        time.sleep(0.2)
-        # The one in use, one that waits, and one that could not be handed over yet.
-        assert made == [0, 1, 2]
+        # Beside the one in use, one that waits and one that can't be handed over yet.
+        assert third.wait(PATIENCE)
+        for number in range(1, 20):
+            taken = number
+            assert next(ahead) == number
+    assert max(ahead_by) <= 2
 
 
 def test_an_error_while_reading_comes_where_the_items_are_used() -> None:
@@ -60,5 +66,5 @@ def test_who_stops_early_leaves_no_thread_and_closes_what_is_read() -> None:
 
     with closing(prefetch(items())) as ahead:
         assert next(ahead) == 0
-    assert closed.wait(1)
+    assert closed.is_set()
     assert readers() == 0

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers import PATIENCE, wait_for
 
 from pipeline.errors import JobError, RunError
 from pipeline.starter import catalog, fetch, reviews, sentiment
@@ -34,7 +35,7 @@ def fake_convert(source: Path, destination: Path, *, base: Path | None) -> None:
 
 def slow_convert(source: Path, destination: Path, *, base: Path | None) -> None:
     (destination / "half").touch()
-    time.sleep(60)
+    signal.pause()
 
 
 def a_starter(name: str = "starter/fake", **changes: object) -> Starter:
@@ -250,7 +251,7 @@ def test_of_two_pullers_at_the_same_time_both_get_the_same_good_folder(
 
     def together(source: Path, destination: Path, *, base: Path | None) -> None:
         fake_convert(source, destination, base=base)
-        both.wait(timeout=30)
+        both.wait(timeout=PATIENCE)
 
     monkeypatch.setattr(catalog, "STARTERS", {"starter/fake": a_starter(convert=together)})
     got: list[Path] = []
@@ -258,7 +259,7 @@ def test_of_two_pullers_at_the_same_time_both_get_the_same_good_folder(
     for puller in pullers:
         puller.start()
     for puller in pullers:
-        puller.join(timeout=30)
+        puller.join(timeout=PATIENCE)
     assert got == [catalog.folder("starter/fake")] * 2
     assert len(downloads) == 2
     assert list((catalog.cache_dir() / "tmp").iterdir()) == []
@@ -271,10 +272,7 @@ def test_a_puller_that_is_killed_leaves_no_folder_and_the_next_one_works(
     monkeypatch.setattr(catalog, "STARTERS", {"starter/fake": a_starter(convert=slow_convert)})
     child = multiprocessing.get_context("fork").Process(target=pull, args=("starter/fake",))
     child.start()
-    until = time.monotonic() + 30
-    while not list((catalog.cache_dir()).glob("tmp/*/made/half")):
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    wait_for(lambda: list(catalog.cache_dir().glob("tmp/*/made/half")))
     assert child.pid is not None
     os.kill(child.pid, signal.SIGKILL)
     child.join()
