@@ -30,7 +30,9 @@ from pipeline.engine.record import RunRecord, Summary
 from pipeline.engine.scheduler import Attempt, Scheduler
 from pipeline.engine.tally import Progress, Tally
 from pipeline.engine.work import Counts, Pulse, Receipt
-from pipeline.lake.dataset import Plan, Split, splits_of
+from pipeline.lake.dataset import Split, splits_of
+from pipeline.lake.memory import Memory
+from pipeline.lake.plan import Plan
 from pipeline.lake.store import Entry, LocalStore
 from pipeline.run import plan_run
 
@@ -183,16 +185,22 @@ def measure(count: int, directory: Path) -> list[Phase]:
     with phase("cut it into splits"):
         splits = list(splits_of(LocalStore(str(directory)), files, fingerprint=FINGERPRINT))
     pinned: Any = SimpleNamespace(
-        splits=lambda: splits,
+        splits=lambda memory: splits,
         checked=SimpleNamespace(files=files),
         fingerprint=FINGERPRINT,
         parts={},
     )
     there = [split.output_path for split in splits[::2]]
+    half = Listing(str(directory / "half"), there)
+    # As the run that committed them left it.
+    whole = Memory(half.own, "outputs")
+    for entry in half.entries():
+        whole.put(entry.path, str(entry.size))
+    whole.save()
     with phase("plan, half of the output is there"):
-        plan = plan_run(pinned, Listing(str(directory / "half"), there))
+        plan = plan_run(pinned, half)
     assert (len(plan.todo), len(plan.done)) == (count - len(there), len(there))
-    del plan, there
+    del plan, there, half, whole
 
     with phase("plan, no output is there"):
         plan = plan_run(pinned, Listing(str(directory / "none"), []))

@@ -12,6 +12,7 @@ from pipeline.engine.work import WorkPlan
 from pipeline.errors import JobError, SplitError
 from pipeline.job import ERRORS_COLUMN, Job, fingerprint
 from pipeline.lake.dataset import SPLIT_BYTES, Dataset, Split, splits_of
+from pipeline.lake.memory import Memory
 from pipeline.lake.store import Entry, LocalStore, Store, open_store
 from pipeline.models.device import device_here
 from pipeline.models.resolve import ModelInfo, look_up
@@ -208,10 +209,18 @@ class Pinned:
             self.checked.dataset.store.root,
         )
 
-    def splits(self) -> list[Split]:
-        """All splits of the dataset. Footers of large files are read."""
+    def splits(self, memory: Memory | None = None) -> list[Split]:
+        """All splits of the dataset. Footers of large files are read.
+
+        Args:
+            memory: Holds what was read of them before, and takes what is read now.
+        """
         checked = self.checked
-        return list(splits_of(checked.dataset.store, checked.files, fingerprint=self.fingerprint))
+        return list(
+            splits_of(
+                checked.dataset.store, checked.files, fingerprint=self.fingerprint, memory=memory
+            )
+        )
 
 
 def pin(checked: Checked, *, device: str = "", like: Collection[str] = ()) -> Pinned:

@@ -17,8 +17,11 @@ from pipeline.engine.record import RunRecord, Summary, versions
 from pipeline.engine.tally import Display, Tally
 from pipeline.errors import Interrupted, JobError, ShardscribeError
 from pipeline.job import Job
-from pipeline.lake.dataset import SUFFIXES, Plan, make_plan
-from pipeline.lake.publish import clean_scratch, read_footers
+from pipeline.lake.dataset import SUFFIXES
+from pipeline.lake.footers import look_all, read_footers
+from pipeline.lake.memory import Memory
+from pipeline.lake.plan import Plan, make_plan
+from pipeline.lake.publish import clean_scratch
 from pipeline.lake.store import Store, open_store
 
 
@@ -158,6 +161,7 @@ def _run_under(
         summary.state = "interrupted" if isinstance(stopped, Interrupted) else "failed"
     tally.fill(summary)
     record.flush()
+    _remember(output, tally.sizes)
     _clean(output)
     return summary
 
@@ -180,16 +184,24 @@ def plan_run(
     Raises:
         JobError: The output holds something else.
     """
+    large, whole = Memory(output.own, "inputs"), Memory(output.own, "outputs")
     outputs = [entry for entry in output.entries() if entry.path.endswith(SUFFIXES)]
     plan = make_plan(
-        pinned.splits(),
+        pinned.splits(large),
         outputs,
         files=len(pinned.checked.files),
-        footers=lambda paths: read_footers(output, paths),
+        look=lambda entries: look_all(output, entries),
+        known=lambda entry: whole.get(entry.path, str(entry.size)) is not None,
         fingerprint=pinned.fingerprint,
         parts=pinned.parts,
         supersede=choices.supersede,
     )
+    large.save({entry.path for entry in pinned.checked.files})
+    for entry in outputs:
+        if entry.path not in plan.damaged and entry.path not in plan.unread:
+            whole.put(entry.path, str(entry.size))
+    whole.save({entry.path for entry in outputs})
+    _tell(plan, notice)
     if choices.retry_bad_rows:
         footers = read_footers(output, [split.output_path for split in plan.done])
         bad = {s.id for s, found in zip(plan.done, footers, strict=True) if has_bad_rows(found)}
@@ -206,6 +218,26 @@ def plan_run(
     # Longest first: a long split that starts last would run alone at the end.
     plan.todo.sort(key=lambda split: -split.size)
     return plan
+
+
+def _tell(plan: Plan, notice: Callable[[str], None]) -> None:
+    """Says what is wrong with output files."""
+    if anew := [split.output_path for split in plan.todo if split.replace]:
+        notice(
+            f"{len(anew)} output files are damaged and are annotated anew "
+            f"({anew[0]} is the first: {plan.damaged[anew[0]]})"
+        )
+    if plan.unread:
+        path, why = next(iter(plan.unread.items()))
+        notice(f"{len(plan.unread)} output files can't be read and stay ({path}: {why})")
+
+
+def _remember(output: Store, sizes: Mapping[str, int]) -> None:
+    """Keeps the sizes of committed files, so that the next run sees damage without a look."""
+    whole = Memory(output.own, "outputs")
+    for path, size in sizes.items():
+        whole.put(path, str(size))
+    whole.save()
 
 
 def _delete(output: Store, path: str, notice: Callable[[str], None]) -> None:

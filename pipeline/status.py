@@ -14,7 +14,7 @@ from pipeline.engine.record import RowCounts
 from pipeline.errors import SplitError
 from pipeline.job import Job
 from pipeline.lake.dataset import SUFFIXES, Split
-from pipeline.lake.publish import read_footer, read_footers
+from pipeline.lake.footers import read_footer, read_footers
 from pipeline.lake.store import Store, open_store
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from typing import Protocol
 from pipeline.engine.record import FailedSplit, RowCounts, RunRecord, Summary
 from pipeline.engine.work import Counts, Pulse, Receipt
 from pipeline.errors import ShardscribeError
-from pipeline.lake.dataset import Plan, Split
+from pipeline.lake.dataset import Split
+from pipeline.lake.plan import Plan
 
 FLUSH_EVERY = 30.0
 FAILURES_SHOWN = 20
@@ -103,6 +104,7 @@ class Tally:
     task_rows: dict[str, Counts] = field(default_factory=dict)
     failed_splits: list[FailedSplit] = field(default_factory=list)
     bytes_out: int = 0
+    sizes: dict[str, int] = field(default_factory=dict)
     bytes_seen: int = 0
     pulses: list[Pulse] = field(default_factory=list)
     first_ready: float | None = None
@@ -135,6 +137,7 @@ class Tally:
         for name, counts in receipt.tasks.items():
             self.task_rows[name].add(counts)
         self.bytes_out += receipt.bytes_out
+        self.sizes[receipt.output] = receipt.bytes_out
         self.bytes_seen += split.size
         self.record.event("done", path=split.path, row_groups=split.row_groups, **receipt.fields())
         if split.path in self._left:

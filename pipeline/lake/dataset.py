@@ -1,4 +1,4 @@
-"""A dataset -> its splits; together with what the output holds, what is left to do."""
+"""A dataset -> its splits."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import hashlib
 import os
 import posixpath
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from pipeline.errors import JobError
+from pipeline.lake.memory import Memory
 from pipeline.lake.store import Entry, Store, open_store
 
 SUFFIXES = (".parquet", ".pq", ".parq")
@@ -19,8 +20,9 @@ SUFFIXES = (".parquet", ".pq", ".parq")
 # so it is part of the fingerprint.
 SPLIT_BYTES = 256 * 1024 * 1024
 MAX_STEM_BYTES = 180
+# A footer is a small read: what counts is the answer time of an object store.
+FOOTER_THREADS = 16
 WILD = re.compile(r"[*?\[]")
-OUTPUT_NAME = re.compile(r"^(?P<stem>.*)-(?P<groups>all|\d+-\d+)-(?P<id>[0-9a-f]{16})\.parquet$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +62,20 @@ class Split:
         )
 
     @property
-    def output_path(self) -> str:
-        """The one output file of this split, relative to the output."""
+    def stem_path(self) -> str:
+        """What the names of all output files of the input begin with."""
         directory, name = posixpath.split(self.path)
-        groups = "all" if self.row_groups is None else f"{self.row_groups[0]}-{self.row_groups[1]}"
         # File systems take names of 255 bytes; the id keeps a shortened one apart.
         stem = _stem(name)
         while len(os.fsencode(stem)) > MAX_STEM_BYTES:
             stem = stem[:-1]
-        return posixpath.join(directory, f"{stem}-{groups}-{self.id}.parquet")
+        return posixpath.join(directory, stem)
+
+    @property
+    def output_path(self) -> str:
+        """The one output file of this split, relative to the output."""
+        groups = "all" if self.row_groups is None else f"{self.row_groups[0]}-{self.row_groups[1]}"
+        return f"{self.stem_path}-{groups}-{self.id}.parquet"
 
 
 @dataclass(frozen=True)
@@ -156,37 +163,38 @@ class Dataset:
         )
 
 
-@dataclass
-class Plan:
-    """What is left to do.
+def splits_of(
+    store: Store,
+    files: Sequence[Entry],
+    *,
+    fingerprint: str,
+    split_bytes: int = SPLIT_BYTES,
+    memory: Memory | None = None,
+) -> Iterator[Split]:
+    """Cuts files into splits.
 
-    Attributes:
-        todo: Splits without an output file.
-        done: Splits with one.
-        outdated: Output files of earlier versions of an input, by the input's path. They go when
-            all splits of the input are committed.
-        vanished: Output files whose input is gone.
-        files: Input files.
+    Only the footers of files over `split_bytes` are read, many at once.
+
+    Args:
+        store: Of the dataset.
+        files: Of the dataset.
+        fingerprint: Of the job.
+        split_bytes: How large a split may be.
+        memory: Spares the reading of footers that were read before.
     """
 
-    todo: list[Split] = field(default_factory=list)
-    done: list[Split] = field(default_factory=list)
-    outdated: dict[str, list[str]] = field(default_factory=dict)
-    vanished: list[str] = field(default_factory=list)
-    files: int = 0
+    def sizes_of(entry: Entry) -> Sequence[int]:
+        known = None if memory is None else memory.get(entry.path, entry.version)
+        return _row_group_sizes(store, entry) if known is None else known
 
-    @property
-    def splits(self) -> int:
-        """All splits of the dataset."""
-        return len(self.todo) + len(self.done)
-
-
-def splits_of(
-    store: Store, files: Sequence[Entry], *, fingerprint: str, split_bytes: int = SPLIT_BYTES
-) -> Iterator[Split]:
-    """Cuts files into splits. Only the footers of files over `split_bytes` are read."""
+    large = [entry for entry in files if entry.size > split_bytes]
+    with ThreadPoolExecutor(FOOTER_THREADS) as threads:
+        found = dict(zip(large, threads.map(sizes_of, large), strict=True))
     for entry in files:
-        runs = _runs(store, entry, split_bytes) if entry.size > split_bytes else []
+        sizes = found.get(entry, ())
+        if sizes and memory is not None:
+            memory.put(entry.path, entry.version, sizes)
+        runs = _runs(sizes, split_bytes)
         if len(runs) < 2:
             yield Split.of(entry, fingerprint=fingerprint)
             continue
@@ -194,107 +202,22 @@ def splits_of(
             yield Split.of(entry, fingerprint=fingerprint, row_groups=(first, last), size=size)
 
 
-def make_plan(
-    splits: Sequence[Split],
-    outputs: Sequence[Entry],
-    *,
-    files: int,
-    footers: Callable[[Sequence[str]], Iterable[dict[str, Any]]],
-    fingerprint: str,
-    parts: Mapping[str, Any] | None = None,
-    supersede: bool = False,
-) -> Plan:
-    """Compares what should be there with what is there, by names alone.
-
-    A footer is read only for names that should not be there.
-
-    Args:
-        splits: All splits of the dataset.
-        outputs: Every Parquet file of the output.
-        files: How many input files there are.
-        footers: Gives the shardscribe metadata of output files; empty for one that has none.
-        fingerprint: Of this job.
-        parts: What the fingerprint is made of, to name differences.
-        supersede: Take files of a job that gives other results for outdated.
-
-    Raises:
-        JobError: The output holds files of something else, or of a job that gives other results.
-    """
-    plan = Plan(files=files)
-    present = {entry.path for entry in outputs}
-    sources = set()
-    for split in splits:
-        sources.add(split.path)
-        path = split.output_path
-        if path in present:
-            plan.done.append(split)
-            present.discard(path)
-        else:
-            plan.todo.append(split)
-    rest = sorted(present)
-    for path in rest:
-        if not OUTPUT_NAME.match(posixpath.basename(path)):
-            raise _foreign(path)
-    for path, footer in zip(rest, footers(rest), strict=True):
-        if not footer:
-            raise _foreign(path)
-        if footer.get("fingerprint") != fingerprint and not supersede:
-            before = footer.get("fingerprint_parts")
-            named = differences(before, parts or {}) if before else []
-            raise JobError(
-                f"the output holds {path}, which job {footer.get('job', 'unknown')} annotated "
-                f"in another way: {'; '.join(named) or 'fingerprints differ'} "
-                f"({footer.get('fingerprint')} is not {fingerprint})",
-                mend="Choose another output directory, or add --supersede to replace it all",
-            )
-        source = str(footer.get("input"))
-        if source in sources:
-            plan.outdated.setdefault(source, []).append(path)
-        else:
-            plan.vanished.append(path)
-    return plan
-
-
-def _foreign(path: str) -> JobError:
-    return JobError(
-        f"the output holds {path}, which shardscribe did not write",
-        mend="Choose an empty output directory",
-    )
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any], at: str = "") -> list[str]:
-    """What differs between two nested mappings, as ``tasks.pii.aggregation was first, is max``."""
-    found = []
-    for key in sorted({*before, *now}):
-        old, new = before.get(key), now.get(key)
-        name = f"{at}{key}"
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            found += differences(old, new, f"{name}.")
-        elif old != new:
-            if isinstance(old, Mapping) or isinstance(new, Mapping):
-                found.append(f"{name} {'is new' if old is None else 'is gone'}")
-            else:
-                found.append(f"{name} was {_word(old)}, is {_word(new)}")
-    return found
-
-
-def _word(value: Any) -> str:
-    text = "not set" if value is None else str(value)
-    return text if len(text) <= 80 else f"{text[:40]}…{text[-12:]}"
-
-
-def _runs(store: Store, entry: Entry, split_bytes: int) -> list[tuple[int, int, int]]:
+def _row_group_sizes(store: Store, entry: Entry) -> list[int]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(store.open(entry.path)) as file:
-            sizes = [
+            return [
                 sum(group.column(c).total_compressed_size for c in range(group.num_columns))
                 for group in map(file.metadata.row_group, range(file.metadata.num_row_groups))
             ]
     except (pa.ArrowException, OSError):
         return []  # a broken file is one split, which fails by itself with a clear message
+
+
+def _runs(sizes: Sequence[int], split_bytes: int) -> list[tuple[int, int, int]]:
+    """First and last row group and bytes of each split of a file."""
     runs: list[tuple[int, int, int]] = []
     for index, size in enumerate(sizes):
         if runs and runs[-1][2] + size <= split_bytes:

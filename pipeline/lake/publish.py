@@ -11,8 +11,7 @@ import os
 import re
 import socket
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,16 +20,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import RunError, SplitError
+from pipeline.lake.footers import FOOTER_KEY, read_footer
 from pipeline.lake.process import is_gone, token
+from pipeline.lake.seal import BLANK, SEAL_KEY, seal
 from pipeline.lake.store import Store
 
-# The key of our metadata in an output file's footer; the value is JSON.
-FOOTER_KEY = b"shardscribe"
 SCRATCH_NAME = re.compile(r"^(.*)~(\d+)~(.*)~[0-9a-f]+\.tmp$")
 # A living worker writes to its scratch file at least once a window.
 SCRATCH_SECONDS = 24 * 3600.0
-# A footer is a small read: what counts is the answer time of an object store.
-FOOTER_THREADS = 16
 
 
 class OutputFile:
@@ -48,13 +45,15 @@ class OutputFile:
         self.path = path
         self.schema = schema
         self.rows = 0
+        self.size = 0
         directory = store.scratch()
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self.scratch = directory / _scratch_name()
             self._writer = pq.ParquetWriter(
-                self.scratch, schema, compression=compression, write_page_index=True
-            )
+                self.scratch, schema, compression=compression,
+                write_page_index=True, write_page_checksum=True,
+            )  # fmt: skip
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -81,10 +80,12 @@ class OutputFile:
             SplitError: The file is not what it should be.
             RunError: Another split's file has this name.
         """
-        self._writer.add_key_value_metadata({FOOTER_KEY: json.dumps(dict(footer)).encode()})
+        said = json.dumps(dict(footer)).encode()
+        self._writer.add_key_value_metadata({FOOTER_KEY: said, SEAL_KEY: BLANK})
         try:
             try:
                 self._writer.close()
+                self.size = seal(self.scratch)
             except OSError as error:
                 raise self._unwritable(error) from error
             self._check(rows)
@@ -124,26 +125,6 @@ class OutputFile:
                 )
             if not file.schema_arrow.equals(self.schema):
                 raise SplitError(f"{self.path}: the file's schema is not the declared one")
-
-
-def read_footer(store: Store, path: str) -> dict[str, Any]:
-    """What an output file says of itself; empty if shardscribe did not write it."""
-    try:
-        with pq.ParquetFile(store.open(path)) as file:
-            raw = (file.metadata.metadata or {}).get(FOOTER_KEY)
-    except (pa.ArrowException, OSError):
-        return {}
-    try:
-        found = json.loads(raw) if raw else {}
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def read_footers(store: Store, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """What output files say of themselves, in the order of the paths, many read at once."""
-    with ThreadPoolExecutor(FOOTER_THREADS) as threads:
-        yield from threads.map(lambda path: read_footer(store, path), paths)
 
 
 def clean_scratch(directory: Path, *, now: float) -> int:

@@ -25,8 +25,9 @@ from pipeline.engine.record import RunRecord
 from pipeline.engine.tally import Tally
 from pipeline.engine.work import Receipt
 from pipeline.lake import store as stores
-from pipeline.lake.dataset import Dataset, Plan, Split, splits_of
+from pipeline.lake.dataset import Dataset, Split, splits_of
 from pipeline.lake.own import OWN
+from pipeline.lake.plan import Plan
 from pipeline.lake.publish import OutputFile, clean_scratch, read_footer
 from pipeline.lake.store import LocalStore
 from pipeline.run import plan_run
@@ -43,7 +44,7 @@ def pinned(lake: Path) -> Any:
     dataset = Dataset.open(str(lake))
     files = dataset.files()
     return SimpleNamespace(
-        splits=lambda: list(splits_of(dataset.store, files, fingerprint=FINGERPRINT)),
+        splits=lambda memory: list(splits_of(dataset.store, files, fingerprint=FINGERPRINT)),
         checked=SimpleNamespace(files=files),
         fingerprint=FINGERPRINT,
         parts={},

@@ -1,6 +1,7 @@
 """A dataset's files, its splits, and what is left to do."""
 
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import JobError
-from pipeline.lake.dataset import Dataset, Split, make_plan, splits_of
+from pipeline.lake.dataset import Dataset, Split, splits_of
+from pipeline.lake.footers import Footer
+from pipeline.lake.memory import Memory
+from pipeline.lake.plan import make_plan
 from pipeline.lake.store import Entry, LocalStore
 
 pytestmark = pytest.mark.unit
@@ -259,19 +263,20 @@ def split_of(path: str, version: str = "v1") -> Split:
     return Split.of(Entry(path, 10, version), fingerprint=FINGERPRINT)
 
 
-def plan(splits: list[Split], outputs: dict[str, dict[str, Any]], **options: Any) -> Any:
+def plan(splits: list[Split], outputs: dict[str, Any], **options: Any) -> Any:
     read: list[str] = []
 
-    def footers(paths: Sequence[str]) -> Iterator[dict[str, Any]]:
-        for path in paths:
-            read.append(path)
-            yield outputs[path]
+    def look(entries: Sequence[Entry]) -> Iterator[Footer]:
+        for entry in entries:
+            read.append(entry.path)
+            found = outputs[entry.path]
+            yield found if isinstance(found, Footer) else Footer(found)
 
     made = make_plan(
         splits,
         [Entry(path, 5, "o") for path in outputs],
         files=len(splits),
-        footers=footers,
+        look=look,
         fingerprint=FINGERPRINT,
         **options,
     )
@@ -288,10 +293,10 @@ def test_without_outputs_everything_is_to_do() -> None:
     assert (made.todo, made.done, made.splits) == (splits, [], 2)
 
 
-def test_what_is_committed_is_done_and_no_footer_is_read_for_it() -> None:
+def test_what_is_committed_is_done_and_no_footer_is_read_where_the_size_is_known() -> None:
     splits = [split_of("a.parquet"), split_of("y=1/b.parquet"), split_of("c.parquet")]
     outputs = {split.output_path: footer(split) for split in splits[:2]}
-    made, read = plan(splits, outputs)
+    made, read = plan(splits, outputs, known=lambda entry: entry.size == 5)
     assert made.done == splits[:2]
     assert made.todo == splits[2:]
     assert read == []
@@ -405,3 +410,130 @@ def test_a_path_that_is_there_is_taken_as_it_is_written(
         else:
             with pytest.raises(JobError, match="matches no file"):
                 dataset.files()
+
+
+def test_a_damaged_output_is_annotated_anew_in_its_place() -> None:
+    good, bad = split_of("a.parquet"), split_of("b.parquet")
+    made, _ = plan(
+        [good, bad], {good.output_path: footer(good), bad.output_path: Footer(damage="cut short")}
+    )
+    assert made.done == [good]
+    assert made.todo == [replace(bad, replace=True)]
+    assert made.damaged == {bad.output_path: "cut short"}
+
+
+def test_an_output_that_can_not_be_looked_at_is_not_taken_for_damaged() -> None:
+    split = split_of("a.parquet")
+    made, _ = plan([split], {split.output_path: Footer(unread="Input/output error")})
+    assert (made.done, made.todo, made.damaged) == ([split], [], {})
+    assert made.unread == {split.output_path: "Input/output error"}
+
+
+@pytest.mark.parametrize("groups", [None, (3, 7)], ids=["whole", "row groups"])
+@pytest.mark.parametrize("name", ["y=1/a.parquet", "y=1/a.b.pq", "y=1/" + "ä" * 120 + ".parquet"])
+def test_a_damaged_output_of_a_changed_input_goes_when_its_successor_is_there(
+    name: str, groups: tuple[int, int] | None
+) -> None:
+    old = Split.of(Entry(name, 10, "v1"), fingerprint="f", row_groups=groups)
+    new = split_of(name, "v2")
+    made, _ = plan([new], {old.output_path: Footer(damage="empty")})
+    assert (made.todo, made.outdated, made.vanished) == ([new], {name: [old.output_path]}, [])
+
+
+def test_a_damaged_output_of_a_vanished_input_is_in_nobodys_way() -> None:
+    here, gone = split_of("a.parquet"), split_of("b.parquet")
+    made, _ = plan([here], {gone.output_path: Footer(damage="empty")})
+    assert (made.todo, made.vanished, made.outdated) == ([here], [gone.output_path], {})
+
+
+def test_a_damaged_file_that_has_no_name_of_ours_is_refused() -> None:
+    with pytest.raises(JobError, match="shardscribe did not write"):
+        plan([split_of("a.parquet")], {"theirs.parquet": Footer(damage="empty")})
+
+
+def test_what_an_outdated_output_is_of_can_not_be_told_while_it_can_not_be_read() -> None:
+    old, new = split_of("a.parquet", "v1"), split_of("a.parquet", "v2")
+    made, _ = plan([new], {old.output_path: Footer(unread="Input/output error")})
+    assert (made.todo, made.outdated, made.vanished) == ([new], {}, [])
+    assert made.unread == {old.output_path: "Input/output error"}
+
+
+def test_what_a_superseded_job_left_of_a_vanished_input_is_in_nobodys_way() -> None:
+    here = split_of("a.parquet")
+    gone = Split.of(Entry("b.parquet", 10, "v1"), fingerprint="other")
+    outputs = {here.output_path: footer(here), gone.output_path: footer(gone, "other")}
+    made, _ = plan([here], outputs)
+    assert (made.done, made.todo) == ([here], [])
+    assert made.vanished == [gone.output_path]
+
+
+def test_an_output_that_is_all_another_jobs_is_refused_though_its_inputs_are_gone() -> None:
+    gone = Split.of(Entry("b.parquet", 10, "v1"), fingerprint="other")
+    with pytest.raises(JobError, match="annotated in another way"):
+        plan([split_of("a.parquet")], {gone.output_path: footer(gone, "other")})
+
+
+def test_superseding_that_died_half_way_is_asked_for_again() -> None:
+    splits = [split_of("a.parquet"), split_of("b.parquet")]
+    old = Split.of(Entry("b.parquet", 10, "v1"), fingerprint="other")
+    outputs = {splits[0].output_path: footer(splits[0]), old.output_path: footer(old, "other")}
+    with pytest.raises(JobError, match="--supersede"):
+        plan(splits, outputs)
+
+
+def test_footers_of_large_files_are_read_many_at_once_and_once_a_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(16):
+        parquet(tmp_path / f"in/{number:02}.parquet", rows=100, row_group_size=10)
+    dataset = Dataset.open(str(tmp_path / "in"))
+    meeting, opened = threading.Barrier(16, timeout=60), []
+    plainly = dataset.store.open
+
+    def together(path: str) -> Any:
+        opened.append(path)
+        meeting.wait()  # as long as not all sixteen are here, none goes on
+        return plainly(path)
+
+    monkeypatch.setattr(dataset.store, "open", together)
+
+    def ids() -> list[str]:
+        memory = Memory(LocalStore(str(tmp_path / "own")), "inputs")
+        files = dataset.files()
+        made = list(
+            splits_of(dataset.store, files, fingerprint="f", split_bytes=300, memory=memory)
+        )
+        memory.save({entry.path for entry in files})
+        return [split.id for split in made]
+
+    before = ids()
+    assert len(opened) == 16
+    assert len(before) > 16
+    assert ids() == before
+    assert len(opened) == 16, "and not again"
+
+    meeting = threading.Barrier(1)
+    parquet(tmp_path / "in/03.parquet", rows=200, row_group_size=10)
+    assert ids() != before
+    assert opened[16:] == ["03.parquet"]
+
+
+def test_a_memory_that_is_damaged_is_no_memory(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    memory = Memory(store, "inputs")
+    memory.put("a", "v1", [1, 2])
+    memory.put("ü", "v1")
+    memory.save()
+    memory = Memory(store, "inputs")
+    assert (memory.get("a", "v1"), memory.get("ü", "v1")) == ([1, 2], ())
+    assert (memory.get("a", "v2"), memory.get("b", "v1")) == (None, None)
+    memory.put("b", "v1", [3])
+    memory.save({"b", "ü"})
+    assert (Memory(store, "inputs").get("a", "v1"), Memory(store, "inputs").get("b", "v1")) == (
+        None,
+        [3],
+    )
+    whole = (tmp_path / "memory/inputs").read_bytes()
+    for content in (b"", whole[:-9], whole[: len(whole) // 2], b"PAR1" * 9):
+        (tmp_path / "memory/inputs").write_bytes(content)
+        assert Memory(store, "inputs").get("b", "v1") is None

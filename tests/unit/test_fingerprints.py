@@ -9,7 +9,8 @@ from pipeline import RESULTS_VERSION, check
 from pipeline.engine import cluster
 from pipeline.job import Compute, Job, fingerprint
 from pipeline.job_file import load_job
-from pipeline.lake.dataset import Dataset, differences
+from pipeline.lake.dataset import Dataset
+from pipeline.lake.plan import differences
 from pipeline.models.device import dtype_on
 from pipeline.models.resolve import ModelInfo
 from pipeline.tasks import TASKS

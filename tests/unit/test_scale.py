@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from pipeline.engine.scheduler import Scheduler
-from pipeline.lake.dataset import Plan, Split, splits_of
+from pipeline.lake.dataset import Split, splits_of
+from pipeline.lake.plan import Plan
 from pipeline.lake.store import LocalStore
 
 pytestmark = pytest.mark.unit
