@@ -127,6 +127,14 @@ def check_places(dataset: Dataset, output: Store) -> None:
         raise JobError(
             f"output.path {output.root} is a file", mend="Name a directory, existing or not"
         )
+    file = isinstance(output, LocalStore) and next(
+        (above for above in output.base.parents if above.is_file()), None
+    )
+    if file:
+        raise JobError(
+            f"output.path {output.root} is below {file}, which is a file",
+            mend="Name a directory, existing or not",
+        )
     if isinstance(output, LocalStore) and not output.is_writable():
         raise JobError(
             f"output.path {output.root} can't be written: no permission",

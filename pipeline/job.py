@@ -147,6 +147,16 @@ class Limits(Part):
         description="A worker without progress for this long is replaced, such as 10m.",
     )
 
+    @field_validator("bad_rows")
+    @classmethod
+    def _share_or_number(cls, bad_rows: float) -> float:
+        if bad_rows > 1 and not bad_rows.is_integer():
+            raise ValueError(
+                f"{bad_rows:g} is neither a share nor a number of rows: write 0.05 for one row in "
+                "twenty, 5 for five rows"
+            )
+        return bad_rows
+
     def too_many(self, bad: int, *, rows: int) -> bool:
         """Whether that many bad rows fail a split."""
         return bad > (self.bad_rows if self.bad_rows >= 1 else self.bad_rows * rows)

@@ -17,6 +17,7 @@ from pipeline.engine.record import RunRecord, Summary, versions
 from pipeline.engine.tally import Display, Tally
 from pipeline.errors import Interrupted, JobError, ShardscribeError
 from pipeline.job import Job
+from pipeline.job_file import job_text
 from pipeline.lake.dataset import SUFFIXES
 from pipeline.lake.footers import look_all, read_footers
 from pipeline.lake.memory import Memory
@@ -49,7 +50,6 @@ def run_job(
     *,
     display: Display,
     choices: Choices = Choices(),
-    source: str = "",
     stop: Callable[[], int] = lambda: 0,
 ) -> Summary:
     """Annotates what is not annotated yet.
@@ -58,7 +58,6 @@ def run_job(
         job: From `load_job`.
         display: Is shown notices and progress.
         choices: What else the user asks for.
-        source: The job file's text, for the record.
         stop: 0 to go on, 1 to finish what is in flight, 2 to stop at once.
 
     Returns:
@@ -72,7 +71,7 @@ def run_job(
     started = time.monotonic()
     checked = check(job)
     with cluster_device(checked.job.compute, choices.address) as device:
-        return _run_pinned(pin(checked, device=device), started, display, choices, source, stop)
+        return _run_pinned(pin(checked, device=device), started, display, choices, stop)
 
 
 def _run_pinned(
@@ -80,7 +79,6 @@ def _run_pinned(
     started: float,
     display: Display,
     choices: Choices,
-    source: str,
     stop: Callable[[], int],
 ) -> Summary:
     output = open_store(pinned.checked.job.output.path)
@@ -100,7 +98,7 @@ def _run_pinned(
         ) from error
     record = RunRecord(output.own, run, notice=display.notice)
     with lease:
-        summary = _run_under(lease, record, pinned, output, display, choices, source, stop)
+        summary = _run_under(lease, record, pinned, output, display, choices, stop)
         summary.started = now.isoformat(timespec="seconds")
         summary.seconds = round(time.monotonic() - started, 3)
         if summary.state != "nothing to do":
@@ -115,7 +113,6 @@ def _run_under(
     output: Store,
     display: Display,
     choices: Choices,
-    source: str,
     stop: Callable[[], int],
 ) -> Summary:
     job = pinned.checked.job
@@ -146,7 +143,7 @@ def _run_under(
     if not plan.todo:
         return summary
     tally = Tally(plan, job.tasks, record, display, output.delete)
-    record.write("job.yaml", source)
+    record.write("job.yaml", job_text(job))
     try:
         _annotate(
             pinned, plan, tally, summary, address=choices.address,

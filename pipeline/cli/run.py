@@ -6,7 +6,6 @@ import os
 import shlex
 import signal
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
@@ -100,7 +99,6 @@ def start(job_file: str, overrides: tuple[str, ...], *, log_format: str, **choic
             job,
             display=display,
             choices=Choices(**choices),
-            source=Path(job_file).read_text(encoding="utf-8"),
             stop=_stop_on_signals(),
         )
     display.summary(summary, command=shlex.join(["shardscribe", *sys.argv[1:]]))

@@ -20,6 +20,26 @@ from pipeline.models.model import Model
 ITEM_SEPARATOR, KEY_SEPARATOR = ", ", ": "
 
 
+def trouble_with(schema: Mapping[str, Any]) -> str:
+    """Why no text follows a JSON Schema, or none can be held to it; empty if all is well."""
+    from llguidance import LLMatcher
+
+    return _line(LLMatcher.validate_grammar(_grammar(schema), None))
+
+
+def _grammar(schema: Mapping[str, Any]) -> str:
+    from llguidance import LLMatcher
+
+    return LLMatcher.grammar_from_json_schema(
+        json.dumps(schema),
+        overrides={
+            "whitespace_flexible": False,
+            "item_separator": ITEM_SEPARATOR,
+            "key_separator": KEY_SEPARATOR,
+        },
+    )
+
+
 class Grammar:
     """A JSON Schema, ready for a model's tokenizer.
 
@@ -51,14 +71,7 @@ class Grammar:
                 f"the model's tokenizer can't be used to write JSON: {_line(error)}",
                 mend="Name a model whose tokenizer can write any byte, as those of chat models can",
             ) from error
-        self._grammar = LLMatcher.grammar_from_json_schema(
-            json.dumps(schema),
-            overrides={
-                "whitespace_flexible": False,
-                "item_separator": ITEM_SEPARATOR,
-                "key_separator": KEY_SEPARATOR,
-            },
-        )
+        self._grammar = _grammar(schema)
         trouble = LLMatcher.validate_grammar(self._grammar, self._tokenizer)
         if trouble:
             raise JobError(

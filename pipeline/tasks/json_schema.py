@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import RowError
+from pipeline.models.grammar import trouble_with
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,6 +28,9 @@ KEYWORDS: Mapping[str, frozenset[str]] = {
     "number": frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}),
     "boolean": frozenset(),
 }
+
+COUNTS = ("minItems", "maxItems", "minLength", "maxLength")
+BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 
 PYTHON: Mapping[str, type | tuple[type, ...]] = {
     "object": dict,
@@ -54,6 +58,10 @@ def strict(schema: Any, where: str = "json_schema") -> dict[str, Any]:
     """
     if not isinstance(schema, dict):
         raise ValueError(f"{where} must be an object such as {{type: string}}")
+    known = {"type", "enum"}.union(NOTES, *KEYWORDS.values())
+    for name in schema:
+        if name not in known:
+            raise ValueError(f"{where}: `{name}` is not supported")
     kind, nullable = _kind(schema, where)
     allowed = KEYWORDS[kind] | NOTES | {"type", "enum"}
     for name in schema:
@@ -61,16 +69,20 @@ def strict(schema: Any, where: str = "json_schema") -> dict[str, Any]:
             raise ValueError(f"{where}: `{name}` is not supported for type {kind}")
     out = {name: value for name, value in schema.items() if name not in NOTES}
     out["type"] = [kind, "null"] if nullable else kind
+    _check_limits(out, where)
     if "enum" in schema:
         _check_enum(schema["enum"], kind, nullable, where)
     if kind == "object":
         properties = schema.get("properties")
         if not isinstance(properties, dict) or not properties:
             raise ValueError(f"{where}: an object needs `properties`, at least one")
+        for name in properties:
+            if not isinstance(name, str) or not _is_text(name):
+                raise ValueError(f"{where}: the property {name!r} needs a name in quotes")
         if schema.get("additionalProperties", False) is not False:
             raise ValueError(f"{where}: `additionalProperties` is not supported: set it to false")
         required = schema.get("required", [])
-        if not isinstance(required, list) or not all(name in properties for name in required):
+        if not isinstance(required, list) or any(name not in list(properties) for name in required):
             raise ValueError(f"{where}: `required` must list some of the properties")
         out["additionalProperties"] = False
         out["properties"] = {
@@ -79,11 +91,32 @@ def strict(schema: Any, where: str = "json_schema") -> dict[str, Any]:
     elif kind == "array":
         out["items"] = strict(schema.get("items"), f"{where}.items")
     elif kind == "integer" and "enum" not in schema:
-        if "exclusiveMinimum" not in schema:
-            out.setdefault("minimum", -LARGEST)
-        if "exclusiveMaximum" not in schema:
-            out.setdefault("maximum", LARGEST)
+        out["minimum"] = max(out.get("minimum", -LARGEST), -LARGEST)
+        out["maximum"] = min(out.get("maximum", LARGEST), LARGEST)
+        for name in ("exclusiveMinimum", "exclusiveMaximum"):
+            if name in out:
+                out[name] = min(max(out[name], -LARGEST - 1), LARGEST + 1)
+    trouble = trouble_with(out)
+    if trouble:
+        raise ValueError(f"{where}: nothing can follow this: {trouble}")
     return out
+
+
+def _check_limits(schema: Mapping[str, Any], where: str) -> None:
+    """Refuses a limit that is no number, which a library would take for none."""
+    for name, value in schema.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if name in COUNTS and not (number and value >= 0 and float(value).is_integer()):
+            raise ValueError(f"{where}: `{name}` must be a whole number, not {value!r}")
+        if name in BOUNDS and not (number and math.isfinite(value)):
+            raise ValueError(f"{where}: `{name}` must be a number, not {value!r}")
+        if name == "pattern" and not (isinstance(value, str) and _is_text(value)):
+            raise ValueError(f"{where}: `pattern` must be text, not {value!r}")
+
+
+def _is_text(text: str) -> bool:
+    """Whether it is without halves of surrogate pairs, which YAML can write."""
+    return text.encode("utf-8", "replace").decode() == text
 
 
 def arrow_type(schema: Mapping[str, Any]) -> pa.DataType:
@@ -148,9 +181,9 @@ def _kind(schema: Mapping[str, Any], where: str) -> tuple[str, bool]:
     named = schema.get("type")
     if named is None and isinstance(schema.get("enum"), list):
         named = sorted({_type_of(value) for value in schema["enum"]})
-    kinds = [named] if isinstance(named, str) else list(named or [])
-    rest = [kind for kind in kinds if kind != "null"]
-    if len(rest) != 1:
+    kinds = [named] if isinstance(named, str) else named
+    rest = [kind for kind in kinds if kind != "null"] if isinstance(kinds, list) else []
+    if not isinstance(kinds, list) or len(rest) != 1 or not isinstance(rest[0], str):
         raise ValueError(f"{where}: `type` must be one of {', '.join(KEYWORDS)}, or one and null")
     if rest[0] not in KEYWORDS:
         raise ValueError(f"{where}: type {rest[0]!r} is not one of {', '.join(KEYWORDS)}")
@@ -165,6 +198,13 @@ def _check_enum(values: Any, kind: str, nullable: bool, where: str) -> None:
         fitting |= {"integer"}
     if kind in ("object", "array") or not all(_type_of(value) in fitting for value in values):
         raise ValueError(f"{where}: the values of `enum` must all be of type {kind}")
+    for value in values:
+        if (
+            (isinstance(value, str) and not _is_text(value))
+            or (isinstance(value, float) and not math.isfinite(value))
+            or (isinstance(value, int) and abs(value) > LARGEST)
+        ):
+            raise ValueError(f"{where}: `enum` holds {value!r}, which JSON can't keep")
 
 
 def _type_of(value: Any) -> str:

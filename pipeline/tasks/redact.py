@@ -99,12 +99,14 @@ class Redact(Task[RedactOptions]):
         return pa.struct([("text", pa.string()), ("spans", pa.int32())])
 
     def check_model(self, model: ModelInfo) -> None:
-        """Refuses a model of another head, and labels that it does not have.
+        """Refuses a model of another head, labels that it does not have, and a secret that is not.
 
         Raises:
             JobError: As said.
         """
         super().check_model(model)
+        if self.options.hash_key is not None:
+            _secret(self.options.hash_key)
         id2label = model.config.get("id2label") or {}
         if id2label:
             self._check_labels(Tags.of(list(id2label.values())).names, model.reference)
@@ -152,8 +154,8 @@ def _secret(reference: str) -> bytes:
     value = os.environ.get(name, "")
     if not value:
         raise JobError(
-            f"the environment variable {name} is not set where a worker runs",
-            mend=f"Set {name} before Ray is started, on every machine",
+            f"the environment variable {name} is not set",
+            mend="Set it here and, before Ray is started, on every machine",
         )
     return value.encode()
 

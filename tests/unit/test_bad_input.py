@@ -132,6 +132,49 @@ def test_an_output_inside_the_input_is_refused(tmp_path, lake, folder, output):
     assert (code, "are inside each other" in said) == (2, True)
 
 
+@pytest.mark.parametrize("verb", ["validate", "run"])
+def test_an_output_below_a_file_is_refused(tmp_path, lake, folder, verb):
+    for output in (lake / "a.parquet" / "x", lake / "a.parquet" / "x" / "y"):
+        job = job_of(tmp_path, lake, folder)
+        job["output"]["path"] = str(output)
+        job["input"]["path"] = str(lake / "a.parquet")
+        code, said = run(tmp_path, verb=verb, **job)
+        assert code == 2
+        assert f"{output} is below {lake}/a.parquet, which is a file. Name a directory" in said
+        assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("verb", ["validate", "run"])
+@pytest.mark.parametrize("value", [None, ""])
+def test_a_secret_that_is_not_set_is_missed_before_anything_starts(
+    tmp_path, lake, monkeypatch, verb, value
+):
+    monkeypatch.delenv("SECRET_OF_TEST", raising=False)
+    if value is not None:
+        monkeypatch.setenv("SECRET_OF_TEST", value)
+    model = make_model(tmp_path / "ner", "BertForTokenClassification")
+    job = job_of(tmp_path, lake, model, kind="redact", hash_key="${env:SECRET_OF_TEST}")
+    code, said = run(tmp_path, verb=verb, **job)
+    assert code == 2
+    assert "tasks.label: the environment variable SECRET_OF_TEST is not set. Set it" in said
+    assert len(said.splitlines()) == 1
+
+
+def test_a_schema_that_can_not_be_met_is_found_by_validate(tmp_path, lake):
+    model = make_model(tmp_path / "lm", "LlamaForCausalLM")
+    schema = {
+        "type": "object",
+        "properties": {"n": {"type": "integer", "minimum": 5, "maximum": 3}},
+    }
+    options = {"format": "json", "json_schema": schema}
+    code, said = run(
+        tmp_path, verb="validate", **job_of(tmp_path, lake, model, kind="generate", **options)
+    )
+    assert code == 2
+    assert "`tasks.label.json_schema`: json_schema.n: nothing can follow this" in said
+    assert len(said.splitlines()) == 1
+
+
 def test_an_input_inside_the_output_is_refused(tmp_path, lake, folder):
     job = job_of(tmp_path, lake, folder)
     job["output"]["path"] = str(tmp_path)

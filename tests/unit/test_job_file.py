@@ -1,6 +1,7 @@
 """What `load_job` takes, what it says of what it refuses, and what a fingerprint holds."""
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from pydantic import ValidationError
 
 from pipeline.errors import JobError
 from pipeline.job import Job, Limits, fingerprint
-from pipeline.job_file import load_job
+from pipeline.job_file import job_text, load_job
 
 pytestmark = pytest.mark.unit
 
@@ -68,8 +69,8 @@ def test_a_job_file_gives_a_job_with_defaults(tmp_path: Path) -> None:
             "tasks.mood.topk",
             "top_k",
         ),
-        (("name: reviews", "name: 3"), 1, "name", "string, not 3"),
-        (("name: reviews", "name: 2024-01-01"), 1, "name", "string"),
+        (("name: reviews", "name: 3"), 1, "name", "text, not 3. Put it in quotes"),
+        (("name: reviews", "name: 2024-01-01"), 1, "name", "text, not the date 2024-01-01"),
         (("name: reviews", "name: a b"), 1, "name", "not 'a b'"),
         (("data/annotated", "''"), 6, "output.path", "at least 1 character"),
         (("  text: text", "  columns: id"), 4, "input.columns", "not 'id'"),
@@ -82,7 +83,7 @@ def test_a_job_file_gives_a_job_with_defaults(tmp_path: Path) -> None:
         (("  path: data/reviews\n", ""), 2, "input.path", "missing"),
         (("name: reviews\n", ""), 1, "name", "missing"),
         (("kind: classify", "kind: classify\n    top_k: 0"), 10, "tasks.mood.top_k", "1, not 0"),
-        (("kind: classify", "kind: classify\n    top_k: '2'"), 10, "tasks.mood.top_k", "integer"),
+        (("kind: classify", "kind: classify\n    top_k: '2'"), 10, "tasks.mood.top_k", "number"),
     ],
 )
 def test_a_wrong_field_is_named_with_its_line(
@@ -276,7 +277,7 @@ def test_a_directory_is_no_job_file(tmp_path: Path) -> None:
 def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
     path.write_bytes(b"name: \xff\xfe\n")
-    with pytest.raises(JobError, match=r"job\.yaml can't be read"):
+    with pytest.raises(JobError, match=r"job\.yaml is no text in UTF-8"):
         load_job(path)
 
 
@@ -352,7 +353,8 @@ def test_a_wrong_override_of_a_field_that_the_file_lacks_names_the_override(
 ) -> None:
     said = refusal(tmp_path, GOOD, override)
     for line in said.splitlines():
-        assert line.startswith(f"--set {field}: `{field}`: ")
+        assert line.startswith(f"--set {field}: `{field}`")
+    assert len(said.splitlines()) == 1
 
 
 def test_a_job_can_not_be_changed(tmp_path: Path) -> None:
@@ -479,3 +481,217 @@ def test_the_fingerprint_changes_with_the_version_of_the_results(
 def test_a_fingerprint_is_sixteen_hexadecimal_digits() -> None:
     assert len(print_of(BASE)) == 16
     assert int(print_of(BASE), 16) >= 0
+
+
+# Every way in which the words of the library that checks would reach a user.
+FOREIGN = re.compile(
+    r"Input should|should have|should match|after validation|valid (string|integer|number|tuple|"
+    r"dictionary|boolean|list)|unable to|Keys should|pydantic|Extra inputs|Field required|"
+    r"\\[key\\]|<class|object at 0x"
+)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("name", None, "must be text, not null. Write a value behind it, or remove the line"),
+        ("name", True, "must be text, not true. Put it in quotes"),
+        ("name", "a b", "must be letters, digits, _ and -, a letter or _ first, not 'a b'"),
+        ("input", "data/", "must be a mapping, not 'data/'. Write input: {path: data/}"),
+        ("output", "out", "must be a mapping, not 'out'. Write output: {path: out}"),
+        ("input.columns", "id", "must be a list, not 'id'"),
+        ("input.columns", {"a": 1}, "must be a list, not {'a': 1}"),
+        ("input.path", ["a"], "must be text, not ['a']"),
+        ("tasks", {}, "must be of at least 1 entry, not {}. Write each task below it by its name"),
+        ("tasks", [], "must be a mapping, not []. Write each task below it by its name"),
+        ("tasks", None, "must be a mapping, not null"),
+        ("tasks.mood.input", [], "must be text or of at least 1 entry, not []"),
+        ("tasks.mood.input", 7, "must be text or a list, not 7. Put it in quotes"),
+        ("tasks.mood.adapter", "", "must be text of at least 1 character, not ''"),
+        ("tasks.mood.top_k", 1.5, "must be a whole number, not 1.5"),
+        ("tasks.mood.top_k", "2", "must be a whole number, not '2'. Remove the quotes"),
+        ("tasks.mood.top_k", -3, "must be at least 1, not -3"),
+        ("compute.workers", 0, "must be 'auto' or at least 1, not 0"),
+        ("compute.workers", "many", "must be 'auto' or a whole number, not 'many'"),
+        ("compute.workers", 1.5, "must be 'auto' or a whole number, not 1.5"),
+        ("compute.device", "tpu", "must be 'auto', 'cpu' or 'cuda', not 'tpu'"),
+        ("compute", [1], "must be a mapping, not [1]"),
+        ("limits.stall", [1], "must be a number, not [1]"),
+        ("limits.stall", -1, "must be more than 0, not -1"),
+        ("limits.bad_rows", "0.5", "must be a number, not '0.5'. Remove the quotes"),
+        ("limits.bad_rows", -1, "must be at least 0, not -1"),
+    ],
+)
+def test_a_wrong_value_is_told_once_in_our_words(
+    tmp_path: Path, field: str, value: Any, said: str
+) -> None:
+    text = yaml.safe_dump(put(yaml.safe_load(GOOD), field, value), sort_keys=False)
+    (line,) = refusal(tmp_path, text).splitlines()
+    assert f"`{field}` {said}" in line
+    assert not FOREIGN.search(line)
+
+
+def put(data: dict[str, Any], field: str, value: Any) -> dict[str, Any]:
+    *keys, last = field.split(".")
+    at = data
+    for key in keys:
+        at = at.setdefault(key, {})
+    at[last] = value
+    return data
+
+
+@pytest.mark.parametrize("written", ["1.5", "2.25", ".inf"])
+def test_bad_rows_is_a_share_or_a_whole_number(tmp_path: Path, written: str) -> None:
+    said = refusal(tmp_path, f"{GOOD}limits:\n  bad_rows: {written}\n")
+    assert "job.yaml:16: `limits.bad_rows`: " in said
+    assert "neither a share nor a number of rows: write 0.05" in said
+
+
+@pytest.mark.parametrize("written", ["0", "0.5", "1", "1.0", "7"])
+def test_bad_rows_takes_shares_and_numbers(tmp_path: Path, written: str) -> None:
+    job = load_job(write(tmp_path, f"{GOOD}limits:\n  bad_rows: {written}\n"))
+    assert job.limits.bad_rows == float(written)
+
+
+@pytest.mark.parametrize("key", ["1", "true", "2024-01-01", "1.5", "null"])
+def test_a_name_that_yaml_reads_as_something_else_is_told_to_be_quoted(
+    tmp_path: Path, key: str
+) -> None:
+    for text in (GOOD.replace("  mood:", f"  {key}:"), f"{GOOD}{key}: x\n"):
+        said = refusal(tmp_path, text)
+        assert "its name must be text. Put it in quotes" in said
+        assert len(said.splitlines()) == 1
+        assert not FOREIGN.search(said)
+
+
+def test_many_mistakes_are_five_lines(tmp_path: Path) -> None:
+    said = refusal(tmp_path, GOOD + "".join(f"x{n}: 1\n" for n in range(30))).splitlines()
+    assert len(said) == 5
+    assert said[-1] == "and 26 more mistakes: mend these first"
+
+
+def test_a_huge_value_or_name_is_cut_in_what_is_said(tmp_path: Path) -> None:
+    for text in (
+        GOOD.replace("reviews", "x y" * 100_000, 1),
+        GOOD + "y" * 100_000 + ": 1\n",
+        GOOD.replace("kind: classify", "kind: " + "z" * 100_000),
+    ):
+        assert len(refusal(tmp_path, text)) < 700
+
+
+def laughs(levels: int, name: str = "description") -> str:
+    lines = [f"l0: &l0 [{', '.join(['lol'] * 10)}]"]
+    lines += [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]" for n in range(1, levels)]
+    return f"{GOOD}{chr(10).join(lines)}\n{name}: *l{levels - 1}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (laughs(9), "has more than 50,000 values, with what its aliases stand for"),
+        (laughs(40), "has more than 50,000 values"),
+        ("[" * 20_000, "has more than 64 levels"),
+        ("[" * 20_000 + "]" * 20_000, "has more than 64 levels"),
+        ("{a: " * 20_000, "has more than 64 levels"),
+        ("- " * 20_000, "has more than 64 levels"),
+        ("".join(f"{' ' * n}a:\n" for n in range(1_000)), "has more than 64 levels"),
+        (
+            "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 5_000)),
+            "has more than 64 levels",
+        ),
+        (
+            "m0: &m0 {a: 1, b: 2}\n"
+            + "".join(f"m{n}: &m{n}\n  <<: [*m{n - 1}, *m{n - 1}]\n" for n in range(1, 50)),
+            "values",
+        ),
+        ("a: [" + "x, " * 60_000 + "]", "has more than 50,000 values"),
+        (f"{GOOD}description: {'x' * 2_000_000}\n", "is larger than 1,024 kB"),
+    ],
+    ids=lambda text: text[:12],
+)
+def test_yaml_that_is_too_much_is_refused_in_one_line(tmp_path: Path, text: str, said: str) -> None:
+    told = refusal(tmp_path, text)
+    assert said in told
+    assert len(told.splitlines()) == 1
+    assert len(told) < 300
+
+
+def test_of_a_huge_file_no_more_than_the_limit_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    with path.open("wb") as file:
+        file.truncate(1 << 42)
+    with pytest.raises(JobError, match="is larger than 1,024 kB"):
+        load_job(path)
+    with pytest.raises(JobError, match="is larger than 1,024 kB"):
+        load_job("/dev/zero")
+
+
+def test_an_override_is_bounded_as_the_file_is(tmp_path: Path) -> None:
+    said = refusal(tmp_path, GOOD, "description=" + "[" * 20_000)
+    assert said.startswith("--set description=[")
+    assert len(said) < 300
+
+
+def test_an_override_leaves_what_an_alias_shares_with_it_alone(tmp_path: Path) -> None:
+    text = GOOD.replace("  mood:\n", "  mood: &mood\n") + "  again: *mood\n"
+    path = write(tmp_path, text)
+    job = load_job(path, overrides=["tasks.again.top_k=1", "tasks.again.when=mood.score < 1"])
+    assert (job.tasks["again"].top_k, job.tasks["mood"].top_k) == (1, None)
+    assert job.tasks["mood"].when is None
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (b"", "job.yaml:1: a job file is a mapping with name, input, output and tasks; this is e"),
+        (b"- name: x\n", "job.yaml:1: a job file is a mapping"),
+        (b"PAR1\x15\x04\x15\xb2\xff", "job.yaml is a Parquet file, and no job file"),
+        (bytes(range(256)), "job.yaml is no text in UTF-8"),
+        (b"name: a\x00b\n", "job.yaml:1: this is not valid YAML: the character \\x00 must not"),
+        (b"a: 1\nname: \x1b[2J\n", "job.yaml:2: this is not valid YAML: the character \\x1b"),
+        (b"\xff\xfe\x00", "no text"),
+        (b"name: a\n\tinput: b\n", "Indent with spaces: YAML takes no tabs"),
+        (b'name: "C:\\data"\n', "A backslash in double quotes begins an escape"),
+        (b"name: a\n---\nname: b\n", "Keep one job in a file"),
+        (b"name: !!int abc\n", "job.yaml:1: this is not valid YAML: 'abc' is no int"),
+        (b"name: !!bool abc\n", "'abc' is no bool"),
+        (b"name: !!timestamp abc\n", "'abc' is no timestamp"),
+        (b"name: 2024-99-99\n", "'2024-99-99' is no timestamp"),
+        (b"name: " + b"1" * 5_000 + b"\n", "is no int"),
+    ],
+)
+def test_a_file_that_is_no_job_is_told_as_what_it_is(tmp_path: Path, raw: bytes, said: str) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_bytes(raw)
+    with pytest.raises(JobError) as caught:
+        load_job(path)
+    told = str(caught.value).replace(str(path), "job.yaml")
+    assert said in told
+    assert len(told.splitlines()) == 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-8"])
+def test_a_byte_order_mark_changes_nothing(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_bytes(f"# Grüße\n{GOOD}".encode(encoding))
+    assert load_job(path) == load_job(write(tmp_path, GOOD))
+
+
+def test_the_text_of_a_job_is_a_job_file_of_that_job(tmp_path: Path) -> None:
+    overrides = [
+        "limits.stall=5m",
+        "input.columns=[id]",
+        "tasks.hide={kind: redact, model: m, hash_key: '${env:SECRET_OF_TEST}'}",
+        "tasks.topic={kind: zero_shot, model: m, labels: {a: über, b: two}}",
+    ]
+    job = load_job(write(tmp_path, GOOD), overrides=overrides)
+    text = job_text(job)
+    assert load_job(write(tmp_path, text)) == job
+    assert "${env:SECRET_OF_TEST}" in text
+    assert "compression" not in text
+
+
+def test_the_text_of_a_job_that_ran_names_its_device_and_dtype(tmp_path: Path) -> None:
+    job = load_job(write(tmp_path, GOOD))
+    ran = yaml.safe_load(job_text(job.on("cuda")))
+    assert ran == {**yaml.safe_load(GOOD), "compute": {"device": "cuda", "dtype": "bfloat16"}}

@@ -66,11 +66,11 @@ def test_nothing_is_left_open_in_what_a_model_is_held_to() -> None:
 @pytest.mark.parametrize(
     ("schema", "message"),
     [
-        ({"anyOf": [{"type": "string"}]}, r"json_schema: `type` must be one of"),
+        ({"anyOf": [{"type": "string"}]}, r"json_schema: `anyOf` is not supported"),
         ({"type": "string", "anyOf": []}, r"json_schema: `anyOf` is not supported"),
         (
             {"type": "object", "properties": {"a": {"$ref": "#/$defs/x"}}},
-            r"json_schema\.a: `type` must be",
+            r"json_schema\.a: `\$ref` is not supported",
         ),
         (
             {"type": "array", "items": {"type": "object", "properties": {"b": {"type": "date"}}}},
@@ -145,3 +145,79 @@ def test_the_options_keep_the_schema_as_the_job_wrote_it() -> None:
     options = {"kind": "generate", "model": "m", "format": "json", "json_schema": FORM}
     made = GenerateOptions.model_validate(options)
     assert json.loads(made.model_dump_json())["json_schema"] == FORM
+
+
+def within(part: Any, *, required: bool = False) -> dict[str, Any]:
+    """An object with one part, which need not be there."""
+    whole = {"type": "object", "properties": {"a": part}}
+    return {**whole, "required": ["a"]} if required else whole
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ({"type": "integer", "minimum": 5, "maximum": 3}, "minimum"),
+        ({"type": "integer", "minimum": 1.2, "maximum": 1.8}, "no integer"),
+        ({"type": "integer", "exclusiveMinimum": 2, "exclusiveMaximum": 3}, "."),
+        ({"type": "integer", "minimum": 10**30}, "minimum"),
+        ({"type": "number", "exclusiveMinimum": 3, "maximum": 3}, "exclusiveMinimum"),
+        ({"type": "number", "minimum": "3"}, "`minimum` must be a number, not '3'"),
+        ({"type": "number", "maximum": float("nan")}, "`maximum` must be a number, not nan"),
+        ({"type": "number", "exclusiveMinimum": True}, "must be a number, not True"),
+        ({"type": "string", "minLength": 5, "maxLength": 3}, "minLength"),
+        ({"type": "string", "maxLength": -1}, "`maxLength` must be a whole number, not -1"),
+        ({"type": "string", "maxLength": 2.5}, "`maxLength` must be a whole number"),
+        ({"type": "string", "pattern": "("}, "unclosed group"),
+        ({"type": "string", "pattern": "a(?=b)"}, "look-around"),
+        ({"type": "string", "pattern": 7}, "`pattern` must be text, not 7"),
+        ({"type": "string", "pattern": "^abc$", "maxLength": 2}, "."),
+        ({"type": "array", "items": {"type": "string"}, "minItems": 5, "maxItems": 3}, "minItems"),
+        ({"type": "array", "items": {"type": "integer", "minimum": 5, "maximum": 3}}, "a.items: "),
+        ({"type": "string", "enum": []}, "`enum` must be a list of values"),
+        ({"type": "integer", "enum": [7], "maximum": 3}, "."),
+        ({"type": "string", "enum": ["abc"], "maxLength": 2}, "."),
+        ({"enum": [float("nan")]}, "`enum` holds nan"),
+        ({"enum": [10**40]}, "`enum` holds 1000"),
+        ({"enum": ["\ud800"]}, "`enum` holds"),
+        ({"$ref": "#"}, "`$ref` is not supported"),
+        ({"allOf": [{"type": "string"}]}, "`allOf` is not supported"),
+        ({"type": 5}, "`type` must be one of"),
+        ({"type": {"a": 1}}, "`type` must be one of"),
+        ({"type": [["string"]]}, "`type` must be one of"),
+        ({"type": "object", "properties": {1: {"type": "string"}}}, "needs a name in quotes"),
+        ({"type": "object", "properties": {"\ud800": {"type": "string"}}}, "needs a name"),
+        ({**within({"type": "string"}), "required": [[1]]}, "`required` must list some"),
+        ({**within({"type": "string"}), "required": {"a": 1}}, "`required` must list some"),
+        (None, "must be an object"),
+        ([], "must be an object"),
+    ],
+)
+@pytest.mark.parametrize("required", [True, False])
+def test_a_schema_that_nothing_can_follow_is_refused_by_the_place_of_the_part(
+    part: Any, said: str, *, required: bool
+) -> None:
+    with pytest.raises(ValueError, match=r"json_schema\.a") as caught:
+        strict(within(part, required=required))
+    assert said in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "integer", "minimum": -(10**30), "maximum": 10**30},
+        {"type": "integer", "exclusiveMinimum": -(10**30)},
+        {"type": "integer", "exclusiveMinimum": 1, "exclusiveMaximum": 3},
+        {"type": "integer", "minimum": 3.0},
+        {"type": ["string", "null"], "pattern": "^a+$", "maxLength": 5},
+        {"type": "array", "items": {"enum": [1, 2]}, "minItems": 0, "maxItems": 0},
+        {"enum": [None, "a"]},
+    ],
+)
+def test_a_schema_at_the_edge_of_what_can_be_followed_is_taken(part: Any) -> None:
+    held = strict(within(part))
+    jsonschema.Draft202012Validator.check_schema(held)
+    inner = held["properties"]["a"]
+    if inner["type"] == "integer":
+        assert (inner["minimum"], inner["maximum"]) >= (-LARGEST, -LARGEST)
+        assert inner["maximum"] <= LARGEST
