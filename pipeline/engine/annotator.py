@@ -5,17 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
+from pipeline.engine.call import Call, Rows
 from pipeline.engine.part import Part, Route, annotated_table
 from pipeline.engine.prefetch import prefetch
 from pipeline.engine.rows import RowAnnotator, Window
 from pipeline.engine.work import Pulse, Receipt, WorkPlan
-from pipeline.errors import SplitError
+from pipeline.errors import RunError, ShardscribeError, SplitError, WorkerLost
 from pipeline.lake import reader
 from pipeline.lake.dataset import Split
 from pipeline.lake.publish import clean_scratch
@@ -24,9 +25,12 @@ from pipeline.lake.store import open_store
 from pipeline.models.device import Device
 from pipeline.models.load import Models
 from pipeline.models.resolve import here
+from pipeline.moves import moved, working
 
 # Small files are committed side by side: most of the time is waiting for the disk or the store.
 PUBLISHERS = 8
+# What a split's upload may take without a sign, by its size; a link of 2 Mbit a second.
+SLOWEST_UPLOAD = 256 * 1024
 
 
 @dataclass
@@ -45,15 +49,6 @@ class _Batch:
     pieces: list[_Piece]
     rows: pa.Table | None = None
     known: dict[Any, Any] = field(default_factory=dict)
-
-
-@dataclass
-class _Call:
-    """One call of `annotate_all`, for `pulse`."""
-
-    splits: Sequence[Split]
-    share: float = 0.0
-    rows: int = 0
 
 
 class Annotator:
@@ -91,7 +86,7 @@ class Annotator:
         )
         clean_scratch(self.output.scratch(), now=time.time())
         self.started = time.monotonic()
-        self._calls: list[_Call] = []
+        self._calls: list[Call] = []
         self._publishers = ThreadPoolExecutor(PUBLISHERS, thread_name_prefix="publish")
         # Loading and calibrating held the device for no row of the job.
         self.device.reset()
@@ -99,13 +94,15 @@ class Annotator:
     def pulse(self) -> Pulse:
         """How far this worker is."""
         calls = list(self._calls)
+        progress = [call.progress() for call in calls]
         return Pulse(
             self.device.tokens,
             self.device.padded_tokens,
             self.device.busy_seconds,
             time.monotonic() - self.started,
-            {split.id: call.share for call in calls for split in call.splits},
-            {call.splits[0].id: call.rows for call in calls},
+            {split: share for found in progress for split, (share, _) in found.items()},
+            {split: rows for found in progress for split, (_, rows) in found.items()},
+            {call.key: call.moves.sign(self.device.moves) for call in calls},
         )
 
     def annotate(self, split: Split) -> Receipt:
@@ -116,7 +113,7 @@ class Annotator:
                 rows than the job allows.
         """
         (answer,) = self.annotate_all([split])
-        if isinstance(answer, SplitError):
+        if isinstance(answer, ShardscribeError):
             raise answer
         return answer
 
@@ -131,11 +128,12 @@ class Annotator:
             WorkerLost: The device is broken.
         """
         started = time.monotonic()
-        call = _Call(splits)
+        call = Call(splits)
         parts = [self.route.part(split) for split in splits]
         self._calls.append(call)
         try:
-            with closing(prefetch(self._batches(parts))) as batches:
+            ahead = prefetch(self._batches(parts, call))
+            with working(call.moves), closing(ahead) as batches:
                 for batch in batches:
                     self._annotate(batch, call)
             for part in parts:
@@ -167,8 +165,12 @@ class Annotator:
         window = self.rows.annotate(table)
         return annotated_table(table, schema, window, slice(0, table.num_rows))
 
-    def _batches(self, parts: Sequence[Part]) -> Iterator[_Batch]:
+    def _batches(self, parts: Sequence[Part], call: Call) -> Iterator[_Batch]:
         """Reads ahead, in another thread: what is annotated together, tokenized already."""
+        with working(call.moves):
+            yield from self._read(parts)
+
+    def _read(self, parts: Sequence[Part]) -> Iterator[_Batch]:
         pieces: list[_Piece] = []
         rows = held = 0
         types: list[Any] = []
@@ -191,7 +193,10 @@ class Annotator:
         tables = [p.table.select(self.job.reads) for p in pieces if p.table is not None]
         if tables:
             batch.rows = pa.concat_tables([t.replace_schema_metadata() for t in tables])
-            batch.known = self.rows.prepare(batch.rows)
+            # What is raised here is raised again where the rows are annotated, split by split.
+            with suppress(Exception):
+                batch.known = self.rows.prepare(batch.rows)
+            moved()
         return batch
 
     def _pieces(self, part: Part) -> Iterator[_Piece]:
@@ -202,24 +207,24 @@ class Annotator:
                 for table, share in windows(file, part.split, columns=columns):
                     if part.error is not None:
                         return
+                    moved()
                     yield _Piece(part, table, share)
             yield _Piece(part, None)
 
-    def _annotate(self, batch: _Batch, call: _Call) -> None:
-        size = max(1, sum(split.size for split in call.splits))
-        weight = sum(p.share * max(1, p.part.split.size) for p in batch.pieces) / size
-        share, rows = call.share, call.rows
+    def _annotate(self, batch: _Batch, call: Call) -> None:
         window = Window()
         if batch.rows is not None:
-            count = batch.rows.num_rows
-
-            def report(done: float) -> None:
-                call.share = share + done * weight
-                call.rows = rows + round(done * count)
-
+            call.begin(
+                (piece.part.split.id, Rows(piece.table.num_rows, piece.share))
+                for piece in batch.pieces
+                if piece.table is not None
+            )
             try:
-                window = self.rows.annotate(batch.rows, known=batch.known, report=report)
-            except SplitError as error:
+                window = self.rows.annotate(batch.rows, known=batch.known, report=call.report)
+            except (RunError, WorkerLost):
+                raise
+            except Exception as error:
+                call.end(written=False)
                 self._annotate_apart(batch, call, error)
                 return
             _share_tokens(batch, window)
@@ -228,23 +233,32 @@ class Annotator:
             part = piece.part
             if piece.table is None:
                 if part.error is None:
-                    part.commit = self._publishers.submit(part.publish)
+                    part.commit = self._publishers.submit(_publish, part, call)
                 continue
             here_rows = slice(at, at + piece.table.num_rows)
             at += piece.table.num_rows
             if part.error is None:
                 with part.errors():
                     part.write(piece.table, window, here_rows)
+        call.end(written=True)
 
-    def _annotate_apart(self, batch: _Batch, call: _Call, error: SplitError) -> None:
+    def _annotate_apart(self, batch: _Batch, call: Call, error: Exception) -> None:
         """Finds out which of the splits in a batch it was that failed."""
         parts = {piece.part.split.id: piece.part for piece in batch.pieces}
         if len(parts) == 1:
             (part,) = parts.values()
-            part.error = error
+            part.fail(error)
             return
         for part in parts.values():
             self._annotate(self._prepared([p for p in batch.pieces if p.part is part]), call)
+
+
+def _publish(part: Part, call: Call) -> None:
+    """Commits a split; an upload shows no moves, but takes as long as its bytes need."""
+    with working(call.moves):
+        call.moves.vouch(part.bytes_written / SLOWEST_UPLOAD)
+        part.publish()
+        moved()
 
 
 def _share_tokens(batch: _Batch, window: Window) -> None:

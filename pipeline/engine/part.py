@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from pipeline.engine.rows import ERRORS_TYPE, Window
 from pipeline.engine.work import Counts, Receipt, WorkPlan
-from pipeline.errors import ShardscribeError, SplitError, one_line
+from pipeline.errors import RunError, ShardscribeError, SplitError, WorkerLost, one_line
 from pipeline.job import ERRORS_COLUMN
 from pipeline.lake.dataset import Split
 from pipeline.lake.publish import OutputFile
@@ -84,6 +84,14 @@ class Part:
         return self.route.input.address(self.split.path)
 
     @property
+    def bytes_written(self) -> int:
+        """To scratch so far."""
+        try:
+            return self._out.scratch.stat().st_size if self._out is not None else 0
+        except OSError:
+            return 0
+
+    @property
     def answer(self) -> Receipt | SplitError:
         """What the driver is told."""
         return self.error or self.receipt
@@ -98,15 +106,30 @@ class Part:
         """
         try:
             yield
-        except SplitError as error:
+        except Exception as error:
+            self.fail(error)
+
+    def fail(self, error: Exception) -> None:
+        """Ends this attempt, and nothing beside it.
+
+        Raises:
+            RunError: The error is one.
+            WorkerLost: The error is one.
+        """
+        if isinstance(error, (RunError, WorkerLost)):
+            raise error
+        if isinstance(error, SplitError):
             self.error = error
-        except ShardscribeError:
-            raise
-        except (pa.ArrowException, OSError) as error:
-            reason = one_line(error)
+        elif isinstance(error, ShardscribeError):
+            # As of a store that is away for a moment: told of the job elsewhere, not here.
+            self.error = SplitError(f"{self.where}: {error.message}", mend=error.mend)
+        else:
+            damaged = isinstance(error, (pa.ArrowException, OSError))
             self.error = SplitError(
-                f"{self.where}: {type(error).__name__}: {reason}",
-                mend="If the file is damaged, write it again or take it out of the dataset",
+                f"{self.where}: {type(error).__name__}: {one_line(error)}",
+                mend="If the file is damaged, write it again or take it out of the dataset"
+                if damaged
+                else "",
             )
 
     def open(self, file: pq.ParquetFile) -> list[str]:

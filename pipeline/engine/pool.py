@@ -135,7 +135,7 @@ class Pool:
         return sum(member.ready for member in self.members.values())
 
     def pulses(self) -> list[Pulse]:
-        """The latest sign of life of each worker, those that are gone included."""
+        """The latest sign of life of each worker; of those that are gone, the counters."""
         return [*self.retired, *(m.pulse for m in self.members.values() if m.pulse is not None)]
 
     def run(self, scheduler: Scheduler, *, stop: Callable[[], int]) -> None:
@@ -263,6 +263,8 @@ class Pool:
         receipts = [answer.seconds for answer in answers if isinstance(answer, Receipt)]
         if receipts:
             member.learn(len(attempts), max(receipts))
+        if member.pulse is not None:
+            member.pulse = member.pulse.without({attempt.split.id for attempt in attempts})
         worst: RunError | WorkerLost | None = None
         for attempt, answer in zip(attempts, answers, strict=True):
             member.moved.pop(attempt.split.id, None)
@@ -327,7 +329,7 @@ class Pool:
         self.members.pop(member.name, None)
         self._refs = {ref: at for ref, at in self._refs.items() if at[0] is not member}
         if member.pulse is not None:
-            self.retired.append(member.pulse)
+            self.retired.append(member.pulse.at_rest())
         ray.kill(member.handle)
         where = f" on {member.host}" if member.host else ""
         told = f"{member.name}{where} was lost: {reason}"

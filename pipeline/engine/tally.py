@@ -77,7 +77,7 @@ class Watched(Protocol):
         """Workers that can take splits."""
 
     def pulses(self) -> list[Pulse]:
-        """The latest sign of life of each worker, those that are gone included."""
+        """The latest sign of life of each worker; of those that are gone, the counters."""
 
 
 @dataclass
@@ -112,8 +112,9 @@ class Tally:
 
     def __post_init__(self) -> None:
         self.task_rows = {name: Counts() for name in self.tasks}
-        self._sizes = {split.id: split.size for split in self.plan.todo}
-        self._bytes = max(1, sum(self._sizes.values()))
+        # Of splits that have not ended: what a pulse says of the others is in their receipts.
+        self._open = {split.id: split.size for split in self.plan.todo}
+        self._bytes = max(1, sum(self._open.values()))
         outdated = self.plan.outdated
         self._left = Counter(split.path for split in self.plan.todo if split.path in outdated)
         self._flushed = self.clock()
@@ -138,7 +139,7 @@ class Tally:
             self.task_rows[name].add(counts)
         self.bytes_out += receipt.bytes_out
         self.sizes[receipt.output] = receipt.bytes_out
-        self.bytes_seen += split.size
+        self._end(split)
         self.record.event("done", path=split.path, row_groups=split.row_groups, **receipt.fields())
         if split.path in self._left:
             self._left[split.path] -= 1
@@ -158,7 +159,7 @@ class Tally:
         """Takes note of a failed attempt; says so when the split is given up."""
         self.record.event("failed", path=split.path, split=split.id, reason=reason, final=final)
         if final:
-            self.bytes_seen += split.size
+            self._end(split)
             self.failed_splits.append(
                 FailedSplit(path=split.path, row_groups=split.row_groups, reason=reason)
             )
@@ -168,22 +169,33 @@ class Tally:
             if len(self.failed_splits) == FAILURES_SHOWN:
                 self.display.notice("further failed splits are in the record alone")
 
+    def _end(self, split: Split) -> None:
+        self.bytes_seen += self._open.pop(split.id, 0)
+
+    def _in_flight(self) -> tuple[int, float]:
+        """Rows and bytes of splits that a living worker has, each counted once."""
+        shares = {split: f for pulse in self.pulses for split, f in pulse.fractions.items()}
+        rows = {split: count for pulse in self.pulses for split, count in pulse.rows.items()}
+        return (
+            sum(count for split, count in rows.items() if split in self._open),
+            sum(self._open.get(split, 0) * min(1.0, share) for split, share in shares.items()),
+        )
+
     def tick(self, pool: Watched) -> None:
         """Brings the progress up to date and shows it."""
         now = self.clock()
         if self.first_ready is None and pool.ready:
             self.first_ready = now
         self.pulses = pool.pulses()
-        flying = {split: share for pulse in self.pulses for split, share in pulse.fractions.items()}
-        flying_rows = sum(sum(pulse.rows.values()) for pulse in self.pulses)
-        seen = self.bytes_seen + sum(self._sizes.get(s, 0) * f for s, f in flying.items())
+        rows, size = self._in_flight()
         shown = self.progress
         shown.workers = pool.ready
         shown.phase = "annotating" if self.first_ready is not None else "loading models"
         shown.splits_done, shown.splits_failed = self.splits_done, len(self.failed_splits)
-        shown.rows = max(shown.rows, self.rows.rows + flying_rows)
+        shown.rows = self.rows.rows + rows
         shown.tokens = sum(pulse.tokens for pulse in self.pulses)
-        shown.share = max(shown.share, min(1.0, seen / self._bytes))
+        # Honest rather than rising: it falls when a worker takes what it had done with it.
+        shown.share = (self.bytes_seen + size) / self._bytes
         shown.seconds = now - self.first_ready if self.first_ready is not None else 0.0
         shown.eta = self._eta(now)
         self.display.progress(shown)

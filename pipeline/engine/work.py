@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.errors import ShardscribeError
 from pipeline.job import Job
 from pipeline.models.resolve import ModelInfo
+from pipeline.moves import Sign
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,7 @@ class Pulse:
         seconds: Since it was ready.
         fractions: By split in flight, the share that is done, 0 to 1.
         rows: By split in flight, about how many rows that is.
+        moves: By call in flight, named by its first split, its signs of life.
     """
 
     tokens: int
@@ -130,3 +132,16 @@ class Pulse:
     seconds: float
     fractions: Mapping[str, float]
     rows: Mapping[str, int]
+    moves: Mapping[str, Sign] = field(default_factory=dict)
+
+    def without(self, splits: Collection[str]) -> Pulse:
+        """The same, with these no longer in flight."""
+        return replace(
+            self,
+            fractions={split: f for split, f in self.fractions.items() if split not in splits},
+            rows={split: rows for split, rows in self.rows.items() if split not in splits},
+        )
+
+    def at_rest(self) -> Pulse:
+        """The same, with nothing in flight: the counters of a worker that is gone."""
+        return replace(self, fractions={}, rows={}, moves={})

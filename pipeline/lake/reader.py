@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import RowError, SplitError, near, one_line
 from pipeline.lake.dataset import Split
 from pipeline.lake.store import Store
+from pipeline.moves import moved
 
 # A window is what is sorted by length at once: large enough to leave little padding, small
 # enough that memory does not depend on the file.
@@ -120,6 +121,7 @@ def windows(
     for batch in file.iter_batches(
         batch_size=step, row_groups=groups, columns=list(columns), use_threads=False
     ):
+        moved()
         full = count + batch.num_rows > WINDOW_ROWS or held + batch.nbytes > WINDOW_BYTES
         if waiting and full:
             yield pa.Table.from_batches(waiting), count / rows

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from pipeline.errors import JobError, ShardscribeError, SplitError
 from pipeline.lake.ranges import Ranges
 from pipeline.lake.store import HIDDEN, Entry, Store
+from pipeline.moves import moved
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
@@ -173,9 +174,11 @@ class RemoteStore(Store):
         import obstore
 
         with self._asking("read", path):
-            return self._again(
+            found = self._again(
                 lambda: bytes(obstore.get_range(self.client, path, start=start, end=end))
             )
+        moved()
+        return found
 
     def put_new(self, path: str, local: Path) -> bool:
         """A conditional put (``If-None-Match: *``) of the whole object.

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import JobError
+from pipeline.moves import Moves, line, moved, working
 
 CPU_BUDGET = 2048  # padded tokens: 2 cores, MiniLM; 1,024 and 4,096 were both slower
 GPU_BUDGET = 65_536
@@ -87,6 +88,8 @@ class Device:
         self.busy_seconds = 0.0
         self.tokens = 0
         self.padded_tokens = 0
+        # Of whoever computes on it, for those who wait for them.
+        self.moves = Moves()
         # Two calls of two splits, each as wide as the device.
         self._pool = ThreadPoolExecutor(2 * self.lanes, thread_name_prefix="lane")
         self._free = self.lanes
@@ -115,6 +118,29 @@ class Device:
     def report(self, share: float) -> None:
         """Says how far the inference of this thread is."""
         self.reporter()(share)
+        self.moved()
+
+    def moved(self) -> None:
+        """Something of what this thread computes is done."""
+        self.moves.moved()
+        moved()
+
+    def watch(self, module: Any) -> None:
+        """Each layer of a model counts: one forward may last longer than a worker may stand still.
+
+        Args:
+            module: A transformers model; is given hooks.
+        """
+        import torch
+
+        # A function, as copies of the model share it; a method would be copied with the device.
+        def passed(*_: Any) -> None:
+            self.moved()
+
+        for part in module.modules():
+            if isinstance(part, torch.nn.ModuleList):
+                for layer in part:
+                    layer.register_forward_hook(passed)
 
     def side_by_side(self, work: Callable[[], None], *, lanes: int) -> None:
         """Calls `work` in that many threads at once and waits for all of them.
@@ -122,7 +148,13 @@ class Device:
         Raises:
             Exception: The first that a call raised; the others have ended by then.
         """
-        running = [self._pool.submit(work) for _ in range(lanes)]
+        mine = line()
+
+        def run() -> None:
+            with working(mine):
+                work()
+
+        running = [self._pool.submit(run) for _ in range(lanes)]
         for one in running:
             one.exception()
         for one in running:
@@ -138,9 +170,10 @@ class Device:
             padded: The same with padding.
         """
         wanted = self.lanes if lanes is None else lanes
-        with self._turn, self._changed:
+        with line().waiting(), self._turn, self._changed:
             self._changed.wait_for(lambda: self._free >= wanted)
             self._free -= wanted
+        self.moved()
         started = time.perf_counter()
         try:
             with self._threads(wanted):
@@ -153,6 +186,7 @@ class Device:
                 self.tokens += tokens
                 self.padded_tokens += padded
                 self._changed.notify_all()
+            self.moved()
 
     @contextmanager
     def _threads(self, count: int) -> Iterator[None]:

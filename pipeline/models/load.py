@@ -123,6 +123,7 @@ class Models:
         if self.device.name == "cpu":
             shorten(module)
             lay_out(module)
+        self.device.watch(module)
         model = Model(
             module,
             tokenizer,

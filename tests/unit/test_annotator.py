@@ -664,3 +664,100 @@ def test_the_pulse_of_a_call_moves_all_its_splits(make: Make) -> None:
     annotator.annotate_all(splits)
     assert seen[0].fractions == {split.id: pytest.approx(0.5) for split in splits}
     assert sum(seen[0].rows.values()) == 3
+
+
+@pytest.mark.parametrize(
+    "error",
+    [JobError("the store is away", mend="Check the network"), ValueError("an odd thing")],
+)
+def test_an_error_of_one_split_in_a_call_fails_no_other(
+    make: Make, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    annotator = make()
+    for number in range(4):
+        write(annotator, ["a"], f"{number}.parquet")
+    entry = annotator.input.entry
+
+    def away(path: str) -> Any:
+        if path == "2.parquet":
+            raise error
+        return entry(path)
+
+    splits = splits_in(annotator)
+    monkeypatch.setattr(annotator.input, "entry", away)
+    answers = annotator.annotate_all(splits)
+    assert [type(answer).__name__ for answer in answers] == [
+        "Receipt",
+        "Receipt",
+        "SplitError",
+        "Receipt",
+    ]
+    assert "2.parquet" in str(answers[2])
+    assert str(error) in str(answers[2])
+
+
+def test_rows_that_can_not_be_prepared_fail_their_split_alone(make: Make) -> None:
+    annotator = make()
+    for number in range(4):
+        write(annotator, [f"text {number}"], f"{number}.parquet")
+    given = annotator.rows._given
+
+    def choking(task: Any, rows: pa.Table, *others: Any) -> Any:
+        if "text 1" in rows["text"].to_pylist():
+            raise ValueError("no way to read this")
+        return given(task, rows, *others)
+
+    annotator.rows._given = choking  # type: ignore[method-assign]
+    answers = annotator.annotate_all(splits_in(annotator))
+    assert [isinstance(answer, Receipt) for answer in answers] == [True, False, True, True]
+    assert "1.parquet: ValueError: no way to read this" in str(answers[1])
+
+
+def test_a_pulse_counts_each_row_once_whatever_is_written_already(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "WINDOW_ROWS", 4)
+    monkeypatch.setattr(reader, "STEP_ROWS", 2)
+    annotator = make(tasks=("one", "two"))
+    for number, rows in enumerate([10, 3, 1]):
+        write(annotator, [f"{number} {row}" for row in range(rows)], f"{number}.parquet")
+    splits = splits_in(annotator)
+    seen = []
+    task = annotator.rows.annotates["two"]
+
+    class Watched:
+        def annotate(self, texts: Sequence[str]) -> Annotated:
+            seen.append(annotator.pulse())
+            return task.annotate(texts)
+
+    annotator.rows.annotates["two"] = Watched()
+    annotator.annotate_all(splits)
+    rows = [[pulse.rows[split.id] for split in splits] for pulse in seen]
+    # Half of what goes through the tasks, and all that did before.
+    assert rows == [[2, 0, 0], [6, 0, 0], [9, 0, 0], [10, 1, 0]]
+    shares = [[round(pulse.fractions[split.id], 3) for split in splits] for pulse in seen]
+    assert shares == [[0.2, 0, 0], [0.6, 0, 0], [0.9, 0, 0], [1, 0.5, 0.5]]
+
+
+def test_a_call_moves_with_what_is_read_annotated_and_published(make: Make) -> None:
+    annotator = make(tasks=("one", "two"))
+    write(annotator, ["a"] * 300)
+    signs = []
+    task = annotator.rows.annotates["two"]
+
+    class Watched:
+        def annotate(self, texts: Sequence[str]) -> Annotated:
+            signs.append(annotator.pulse().moves)
+            signs.append(annotator.pulse().moves)
+            annotator.device.moved()
+            signs.append(annotator.pulse().moves)
+            return task.annotate(texts)
+
+    annotator.rows.annotates["two"] = Watched()
+    split = split_of(annotator)
+    annotator.annotate(split)
+    first, second, third = (sign[split.id] for sign in signs)
+    assert first == second, "nothing moves by itself"
+    assert first[0] > 2, "steps of reading, and the first task"
+    assert third != second
+    assert annotator.pulse().moves == {}

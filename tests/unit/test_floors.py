@@ -25,7 +25,7 @@ FLOORS = (
     ("models",),
     ("starter",),
     ("lake",),
-    ("errors", "escape"),
+    ("errors", "escape", "moves"),
     ("",),
 )
 FLOOR = {part: height for height, parts in enumerate(reversed(FLOORS)) for part in parts}

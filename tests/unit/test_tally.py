@@ -1,0 +1,195 @@
+"""What a person sees of a run never exceeds what is there, whatever workers say and when."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from pipeline.engine.record import RunRecord
+from pipeline.engine.tally import Progress, Tally
+from pipeline.engine.work import Counts, Pulse, Receipt
+from pipeline.lake.dataset import Plan, Split
+from pipeline.lake.store import LocalStore
+
+pytestmark = pytest.mark.unit
+
+# Nothing is written there: the clock stands, so that no event is ever flushed.
+NOWHERE = LocalStore("/nonexistent")
+
+
+class Quiet:
+    def notice(self, text: str) -> None:
+        pass
+
+    def progress(self, progress: Progress) -> None:
+        pass
+
+
+def tally_of(splits: list[Split]) -> Tally:
+    return Tally(
+        Plan(todo=list(splits)),
+        [],
+        RunRecord(NOWHERE, "run"),
+        Quiet(),
+        lambda path: None,
+        clock=lambda: 0.0,
+    )
+
+
+def pulse(done: dict[str, tuple[float, int]]) -> Pulse:
+    return Pulse(
+        0,
+        0,
+        0.0,
+        0.0,
+        {split: share for split, (share, _) in done.items()},
+        {split: rows for split, (_, rows) in done.items()},
+    )
+
+
+def splits_of(sizes: list[int]) -> list[Split]:
+    return [Split(f"s{n}", f"{n}.parquet", size, "v") for n, size in enumerate(sizes)]
+
+
+class AnyRun(RuleBasedStateMachine):
+    """Workers take splits, are seen, answer, die: pulses are as old as chance has it.
+
+    A split of size n has n rows, so that rows and share tell of the same thing.
+    """
+
+    @initialize(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=6))
+    def start(self, sizes: list[int]) -> None:
+        self.splits = {split.id: split for split in splits_of(sizes)}
+        self.tally = tally_of(list(self.splits.values()))
+        self.waiting = list(self.splits)
+        # By worker: what it has, and how many rows of each it has done.
+        self.workers: dict[str, dict[str, int]] = {}
+        self.seen: dict[str, Pulse] = {}
+        self.retired: list[Pulse] = []
+        self.born = 0
+        self.done: list[str] = []
+        self.failed: list[str] = []
+
+    @precondition(lambda self: len(self.workers) < 3)
+    @rule()
+    def join(self) -> None:
+        self.born += 1
+        self.workers[f"w{self.born}"] = {}
+
+    @precondition(lambda self: self.waiting and self.workers)
+    @rule(data=st.data())
+    def take(self, data: st.DataObject) -> None:
+        worker = data.draw(st.sampled_from(sorted(self.workers)))
+        self.workers[worker][self.waiting.pop(0)] = 0
+
+    @precondition(lambda self: any(self.workers.values()))
+    @rule(data=st.data())
+    def work(self, data: st.DataObject) -> None:
+        worker = data.draw(st.sampled_from([w for w, has in self.workers.items() if has]))
+        for split in self.workers[worker]:
+            so_far = self.workers[worker][split]
+            rows = data.draw(st.integers(so_far, self.splits[split].size))
+            self.workers[worker][split] = rows
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data())
+    def hear(self, data: st.DataObject) -> None:
+        worker = data.draw(st.sampled_from(sorted(self.workers)))
+        has = self.workers[worker]
+        self.seen[worker] = pulse(
+            {s: (rows / self.splits[s].size, rows) for s, rows in has.items()}
+        )
+
+    @precondition(lambda self: any(self.workers.values()))
+    @rule(data=st.data(), how=st.sampled_from(["done", "done", "again", "failed"]))
+    def answer(self, data: st.DataObject, how: str) -> None:
+        worker = data.draw(st.sampled_from([w for w, has in self.workers.items() if has]))
+        split = data.draw(st.sampled_from(sorted(self.workers[worker])))
+        del self.workers[worker][split]
+        size = self.splits[split].size
+        if how == "done":
+            receipt = Receipt(split, "out", rows=Counts(size, size))
+            self.tally.done(self.splits[split], receipt)
+            self.done.append(split)
+        else:
+            self.tally.failed(self.splits[split], "no", final=how == "failed")
+            (self.failed if how == "failed" else self.waiting).append(split)
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data())
+    def lose(self, data: st.DataObject) -> None:
+        worker = data.draw(st.sampled_from(sorted(self.workers)))
+        self.waiting += self.workers.pop(worker)
+        if worker in self.seen:
+            self.retired.append(self.seen.pop(worker).at_rest())
+
+    @invariant()
+    def nothing_exceeds_what_is_there(self) -> None:
+        if not hasattr(self, "tally"):
+            return
+        shown = self.tick()
+        total = sum(split.size for split in self.splits.values())
+        assert shown.rows <= total
+        assert 0 <= shown.share <= 1
+        ended = [*self.done, *self.failed]
+        seen = {s: dict(p.rows) for s, p in self.seen.items()}
+        most = {s: 0 for s in self.splits if s not in ended}
+        for rows in seen.values():
+            for split in rows.keys() & most.keys():
+                most[split] = max(most[split], rows[split])
+        committed = sum(self.splits[split].size for split in self.done)
+        assert committed <= shown.rows <= committed + sum(most.values())
+        if not any(self.seen.values()):
+            assert shown.rows == committed
+
+    def tick(self) -> Progress:
+        pulses = [*self.retired, *self.seen.values()]
+        watched: Any = SimpleNamespace(ready=len(self.workers), pulses=lambda: pulses)
+        self.tally.tick(watched)
+        return self.tally.progress
+
+    def teardown(self) -> None:
+        """From wherever chance led: at the end the numbers are exact, whatever was heard."""
+        if not hasattr(self, "tally"):
+            return
+        for split in self.splits.keys() - {*self.done, *self.failed}:
+            size = self.splits[split].size
+            self.tally.done(self.splits[split], Receipt(split, "out", rows=Counts(size, size)))
+            self.done.append(split)
+        shown = self.tick()
+        assert shown.rows == sum(self.splits[split].size for split in self.done)
+        assert shown.share == 1
+        assert shown.splits_done + shown.splits_failed == shown.splits
+
+
+AnyRun.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestAnyRun = AnyRun.TestCase
+
+
+def test_rows_in_flight_are_replaced_by_the_receipt_and_not_added_to_it() -> None:
+    split, other = splits_of([40, 60])
+    tally = tally_of([split, other])
+    said = [pulse({split.id: (1.0, 40)})]
+    watched: Any = SimpleNamespace(ready=1, pulses=lambda: said)
+    tally.tick(watched)
+    assert (tally.progress.rows, tally.progress.share) == (40, 0.4)
+    tally.done(split, Receipt(split.id, "out", rows=Counts(40, 40)))
+    tally.tick(watched)
+    assert (tally.progress.rows, tally.progress.share) == (40, 0.4)
+
+
+def test_what_a_lost_worker_had_done_is_no_longer_counted() -> None:
+    [split] = splits_of([40])
+    tally = tally_of([split])
+    said = [pulse({split.id: (0.95, 38)})]
+    watched: Any = SimpleNamespace(ready=1, pulses=lambda: said)
+    tally.tick(watched)
+    assert tally.progress.share == 0.95
+    said[0] = said[0].at_rest()
+    tally.tick(watched)
+    assert (tally.progress.rows, tally.progress.share) == (0, 0)
