@@ -13,7 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from pipeline.engine.record import RunRecord
 from pipeline.engine.tally import Progress, Tally
 from pipeline.engine.work import Counts, Pulse, Receipt
-from pipeline.lake.dataset import Plan, Split
+from pipeline.lake.dataset import Split
+from pipeline.lake.plan import Plan
 from pipeline.lake.store import LocalStore
 
 pytestmark = pytest.mark.unit
