@@ -34,7 +34,7 @@ from pipeline.lake.dataset import Split, splits_of
 from pipeline.lake.memory import Memory
 from pipeline.lake.plan import Plan
 from pipeline.lake.store import Entry, LocalStore
-from pipeline.run import plan_run
+from pipeline.planning import plan_run
 
 SPLITS = 1_000_000
 WORKERS = 64
@@ -65,7 +65,7 @@ class Listing(LocalStore):
         super().__init__(root)
         self.listed = names
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self, missed: object = None) -> Iterator[Entry]:
         """As a walk of the directory would give them."""
         for number, name in enumerate(self.listed):
             yield Entry(name, 50_000 + number % 1000, f"{number:x}")
@@ -186,7 +186,7 @@ def measure(count: int, directory: Path) -> list[Phase]:
         splits = list(splits_of(LocalStore(str(directory)), files, fingerprint=FINGERPRINT))
     pinned: Any = SimpleNamespace(
         splits=lambda memory: splits,
-        checked=SimpleNamespace(files=files),
+        checked=SimpleNamespace(missed={}, files=files),
         fingerprint=FINGERPRINT,
         parts={},
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,19 +36,39 @@ class Checked:
         job: With absolute addresses.
         dataset: The input.
         files: Its Parquet files, by path.
-        schema: The carried columns of a sampled file.
         infos: The models by reference.
+        missed: Paths that may be of the input and can't be listed, each with the reason.
     """
 
     job: Job
     dataset: Dataset
     files: list[Entry]
-    schema: pa.Schema
     infos: Mapping[str, ModelInfo]
+    missed: Mapping[str, str] = field(default_factory=dict)
+
+    def listed(self, *, at_most: int | None = None) -> Checked:
+        """The same job with the files that are there now.
+
+        Raises:
+            JobError: There are none, or none that fits.
+        """
+        missed: dict[str, str] = {}
+        files = self.dataset.files(missed=missed.__setitem__, at_most=at_most)
+        try:
+            check_columns(self.job, self.dataset, files, self.infos)
+        except JobError:
+            if at_most is None or len(files) < at_most:
+                raise  # among those that were not looked at there may be better ones
+        return replace(self, files=files, missed=missed)
 
 
-def check(job: Job) -> Checked:
+def check(job: Job, *, at_most: int | None = None) -> Checked:
     """Checks models, input and output without loading a model.
+
+    Args:
+        job: From `load_job`.
+        at_most: Look only at the first so many files of the input: what a run does before it
+            holds the output, to tell a mistake before anything is written.
 
     Raises:
         JobError: Something is missing or does not fit.
@@ -57,15 +77,13 @@ def check(job: Job) -> Checked:
     dataset = Dataset.open(job.input.path)
     output = open_store(job.output.path)
     check_places(dataset, output)
-    files = dataset.files()
-    schema = check_columns(job, dataset, files, infos)
     absolute = job.model_copy(
         update={
             "input": job.input.model_copy(update={"path": _absolute(job.input.path)}),
             "output": job.output.model_copy(update={"path": output.root}),
         }
     )
-    return Checked(absolute, dataset, files, schema, infos)
+    return Checked(absolute, dataset, [], infos).listed(at_most=at_most)
 
 
 def check_models(job: Job) -> dict[str, ModelInfo]:

@@ -4,52 +4,36 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
 from pipeline.check import Pinned, check, pin
 from pipeline.engine.cluster import cluster_device, ray_cluster
 from pipeline.engine.lease import Lease
-from pipeline.engine.record import RunRecord, Summary, versions
+from pipeline.engine.record import RunRecord, Summary, Unread, versions
 from pipeline.engine.tally import Display, Tally
-from pipeline.errors import Interrupted, JobError, ShardscribeError
+from pipeline.errors import Interrupted, JobError, OutputBusy, ShardscribeError
 from pipeline.job import Job
 from pipeline.job_file import job_text
-from pipeline.lake.dataset import SUFFIXES
-from pipeline.lake.footers import look_all, read_footers
-from pipeline.lake.memory import Memory
-from pipeline.lake.plan import Plan, make_plan
+from pipeline.lake.owner import Owner
+from pipeline.lake.plan import Plan
+from pipeline.lake.probe import check_create_only
 from pipeline.lake.publish import clean_scratch
 from pipeline.lake.store import Store, open_store
+from pipeline.planning import AS_IT_IS, Choices, look, look_again, remember, tidy
 
-
-@dataclass(frozen=True)
-class Choices:
-    """What a user may ask of a run beside the job.
-
-    Attributes:
-        address: Of a Ray cluster; None starts Ray on this machine.
-        wait: Wait for another run that holds the output, instead of giving up.
-        prune: Remove output whose input is gone.
-        supersede: Replace output of a job that gives other results.
-        retry_bad_rows: Annotate splits that hold bad rows again.
-    """
-
-    address: str | None = None
-    wait: bool = False
-    prune: bool = False
-    supersede: bool = False
-    retry_bad_rows: bool = False
+# Files that are looked at before the lease is held; all are listed under it.
+FIRST_FILES = 64
+UNREAD_SHOWN = 20
 
 
 def run_job(
     job: Job,
     *,
     display: Display,
-    choices: Choices = Choices(),
+    choices: Choices = AS_IT_IS,
     stop: Callable[[], int] = lambda: 0,
 ) -> Summary:
     """Annotates what is not annotated yet.
@@ -69,7 +53,7 @@ def run_job(
         OutputBusy: Another run holds the output.
     """
     started = time.monotonic()
-    checked = check(job)
+    checked = check(job, at_most=FIRST_FILES)
     with cluster_device(checked.job.compute, choices.address) as device:
         return _run_pinned(pin(checked, device=device), started, display, choices, stop)
 
@@ -88,6 +72,7 @@ def _run_pinned(
         output.own, run, output=output.root, wait=choices.wait, notice=display.notice, stop=stop
     )
     try:
+        check_create_only(output.own)
         lease.take()
     except OSError as error:
         raise JobError(
@@ -116,7 +101,15 @@ def _run_under(
     stop: Callable[[], int],
 ) -> Summary:
     job = pinned.checked.job
-    plan = plan_run(pinned, output, choices=choices, notice=display.notice)
+    owner = Owner(output, pinned.fingerprint)
+    pinned = replace(pinned, checked=pinned.checked.listed())
+    if not owner.is_marked:
+        if not choices.supersede:
+            look(pinned, output)  # if it holds another job's files, that one goes on
+        owner.claim(lease.run)
+    plan = look(pinned, output, choices=choices)
+    splits, known, missed = [*plan.done, *plan.todo], plan.others, pinned.checked.missed
+    tidy(plan, output, choices=choices, notice=display.notice)
     summary = Summary(
         run=lease.run,
         job=job.name,
@@ -130,6 +123,7 @@ def _run_under(
         fingerprint=pinned.fingerprint,
         models=pinned.revisions,
         vanished_outputs=plan.vanished,
+        unread=[Unread(path=path, reason=reason) for path, reason in missed.items()],
         versions=versions(),
     )
     summary.splits.total, summary.splits.done_before = plan.splits, len(plan.done)
@@ -139,6 +133,14 @@ def _run_under(
             f"{len(plan.vanished)} output files, whose input is gone, {what} "
             f"({plan.vanished[0]} is the first)"
         )
+    for path, reason in list(missed.items())[:UNREAD_SHOWN]:
+        display.notice(f"{pinned.checked.dataset.store.address(path)} can't be read: {reason}")
+    if missed:
+        display.notice(
+            f"{len(missed)} paths of the input can't be read; {len(plan.hidden)} output files that "
+            "may be theirs stay"
+        )
+        summary.state, summary.exit_code = "some input can't be read", 1
     _clean(output)
     if not plan.todo:
         return summary
@@ -149,104 +151,41 @@ def _run_under(
             pinned, plan, tally, summary, address=choices.address,
             stop=lambda: 2 if lease.lost else stop(),
         )  # fmt: skip
-        summary.state = "some splits failed" if tally.failed_splits else "done"
-        summary.exit_code = 1 if tally.failed_splits else 0
+        lease.refuse_loss()
+        owner.refuse_loss()
+        look_again(pinned, output, splits, known=known, left=len(tally.failed_splits))
+        if tally.failed_splits:
+            summary.state, summary.exit_code = "some splits failed", 1
+        elif not missed:
+            summary.state = "done"
     except ShardscribeError as error:
-        stopped = lease.lost or error
+        stopped = lease.lost or _taken(owner) or error
         summary.error = str(stopped)
         summary.exit_code = stopped.exit_code
         summary.state = "interrupted" if isinstance(stopped, Interrupted) else "failed"
     tally.fill(summary)
     record.flush()
-    _remember(output, tally.sizes)
+    remember(output, tally.sizes)
     _clean(output)
     return summary
+
+
+def _taken(owner: Owner) -> OutputBusy | None:
+    """What to say of a worker that found the output taken."""
+    try:
+        owner.refuse_loss()
+    except OutputBusy as error:
+        return error
+    except (OSError, ShardscribeError):
+        pass
+    return None
 
 
 def _clean(output: Store) -> None:
     """Removes what killed workers left; a disk that refuses is no reason to stop."""
     with suppress(OSError):
         clean_scratch(output.scratch(), now=time.time())
-
-
-def plan_run(
-    pinned: Pinned,
-    output: Store,
-    *,
-    choices: Choices = Choices(),
-    notice: Callable[[str], None] = lambda text: None,
-) -> Plan:
-    """Lists input and output, tells what is left, and removes what may go already.
-
-    Raises:
-        JobError: The output holds something else.
-    """
-    large, whole = Memory(output.own, "inputs"), Memory(output.own, "outputs")
-    outputs = [entry for entry in output.entries() if entry.path.endswith(SUFFIXES)]
-    plan = make_plan(
-        pinned.splits(large),
-        outputs,
-        files=len(pinned.checked.files),
-        look=lambda entries: look_all(output, entries),
-        known=lambda entry: whole.get(entry.path, str(entry.size)) is not None,
-        fingerprint=pinned.fingerprint,
-        parts=pinned.parts,
-        supersede=choices.supersede,
-    )
-    large.save({entry.path for entry in pinned.checked.files})
-    for entry in outputs:
-        if entry.path not in plan.damaged and entry.path not in plan.unread:
-            whole.put(entry.path, str(entry.size))
-    whole.save({entry.path for entry in outputs})
-    _tell(plan, notice)
-    if choices.retry_bad_rows:
-        footers = read_footers(output, [split.output_path for split in plan.done])
-        bad = {s.id for s, found in zip(plan.done, footers, strict=True) if has_bad_rows(found)}
-        plan.todo += [replace(split, replace=True) for split in plan.done if split.id in bad]
-        plan.done = [split for split in plan.done if split.id not in bad]
-    # A run may have died after it committed the new files and before it removed the old one.
-    waiting = {split.path for split in plan.todo}
-    for source in [source for source in plan.outdated if source not in waiting]:
-        for path in plan.outdated.pop(source):
-            _delete(output, path, notice)
-    if choices.prune:
-        for path in plan.vanished:
-            _delete(output, path, notice)
-    # Longest first: a long split that starts last would run alone at the end.
-    plan.todo.sort(key=lambda split: -split.size)
-    return plan
-
-
-def _tell(plan: Plan, notice: Callable[[str], None]) -> None:
-    """Says what is wrong with output files."""
-    if anew := [split.output_path for split in plan.todo if split.replace]:
-        notice(
-            f"{len(anew)} output files are damaged and are annotated anew "
-            f"({anew[0]} is the first: {plan.damaged[anew[0]]})"
-        )
-    if plan.unread:
-        path, why = next(iter(plan.unread.items()))
-        notice(f"{len(plan.unread)} output files can't be read and stay ({path}: {why})")
-
-
-def _remember(output: Store, sizes: Mapping[str, int]) -> None:
-    """Keeps the sizes of committed files, so that the next run sees damage without a look."""
-    whole = Memory(output.own, "outputs")
-    for path, size in sizes.items():
-        whole.put(path, str(size))
-    whole.save()
-
-
-def _delete(output: Store, path: str, notice: Callable[[str], None]) -> None:
-    try:
-        output.delete(path)
-    except (OSError, ShardscribeError) as error:
-        notice(f"{output.address(path)} can't be removed; the next run will try again: {error}")
-
-
-def has_bad_rows(footer: Mapping[str, Any]) -> bool:
-    """Whether an output file's footer counts rows with errors."""
-    return bool((footer.get("rows") or {}).get("bad"))
+        clean_scratch(output.scratch().parent, now=time.time())
 
 
 def _annotate(

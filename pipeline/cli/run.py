@@ -92,7 +92,8 @@ def start(job_file: str, overrides: tuple[str, ...], *, log_format: str, **choic
     quiet_libraries(os.environ)
     job = load_job(job_file, overrides=overrides)
     from pipeline.cli.display import make_display
-    from pipeline.run import Choices, run_job
+    from pipeline.planning import Choices
+    from pipeline.run import run_job
 
     with make_display(log_format) as display:
         summary = run_job(

@@ -1,7 +1,7 @@
 """One run at a time on an output: a lease file, renewed while the run lives.
 
 The lease is a courtesy: it keeps a second run from doing the same work. What keeps the output
-right, even without it, is that every commit is create-only.
+right, even without it, is that every commit is create-only, and the marks of its owner.
 """
 
 from __future__ import annotations
@@ -17,13 +17,17 @@ from types import TracebackType
 from typing import Any
 
 from pipeline.errors import Interrupted, OutputBusy, ShardscribeError
-from pipeline.lake.process import is_gone, token
+from pipeline.lake.process import is_alive, is_gone, token
 from pipeline.lake.store import Store
 
 SECONDS = 60.0
 LOOK_EVERY = 2.0
 SAY_EVERY = 30.0
 DAY = 24 * 3600.0
+# Clocks differ by less. What has expired for so long is over; what has not may be renewed by a
+# machine whose clock is behind, and is watched for longer than a renewal takes.
+SKEW = 600.0
+WATCH = SECONDS / 2
 PATH = "lease.json"
 
 
@@ -64,6 +68,8 @@ class Lease:
         self._stop = stop
         self._seconds = seconds
         self._taken = False
+        self._watched: tuple[bytes, float] | None = None
+        self._looking = threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
 
@@ -80,7 +86,7 @@ class Lease:
             busy = self._take()
             if busy is None:
                 break
-            if not self._wait:
+            if not self._wait and self._watched is None:
                 raise busy
             if time.monotonic() - said >= SAY_EVERY:
                 said = time.monotonic()
@@ -89,6 +95,17 @@ class Lease:
                 raise Interrupted("interrupted while waiting for another run")
             time.sleep(LOOK_EVERY)
         self._taken = True
+
+    def refuse_loss(self) -> None:
+        """Looks now whether the lease is still this run's, as a short run would not notice else.
+
+        Raises:
+            OutputBusy: Another run has taken it.
+        """
+        with suppress(OSError, ShardscribeError):
+            self._look()
+        if self.lost is not None:
+            raise self.lost
 
     def __enter__(self) -> Lease:
         if not self._taken:
@@ -105,33 +122,60 @@ class Lease:
         self._ended.set()
         self._thread.join()
         with suppress(OSError, ShardscribeError):
-            if (self._read() or {}).get("run") == self.run:
+            if _parsed(self.store.read(PATH) or b"").get("run") == self.run:
                 self.store.delete(PATH)
 
     def _take(self) -> OutputBusy | None:
         for _ in range(3):  # another run may create, end or be given up between two looks
-            if self.store.create(PATH, self._content()):
+            content = self._content()
+            if self.store.create(PATH, content):
                 return None
-            held = self._read()
-            if held is not None and not _is_over(held):
+            raw = self.store.read(PATH)
+            if raw is None:
+                continue
+            held = _parsed(raw)
+            if not self._is_over(raw, held):
                 return self._busy(held)
-            if held is not None or self.store.read(PATH) is not None:
-                self.store.delete(PATH)
+            if self.store.swap(PATH, raw, content):
+                return None
         return OutputBusy("another run is taking the output at this moment", mend="Try again")
+
+    def _is_over(self, raw: bytes, held: dict[str, Any]) -> bool:
+        """Whether nobody will renew a lease: by its process, by the clock, or by watching it."""
+        watched, self._watched = self._watched, None
+        with suppress(KeyError, TypeError, ValueError):  # it makes no sense; its holder mends it
+            expires, pid = float(held["expires"]), int(held["pid"])
+            host, process = str(held.get("host")), str(held.get("process"))
+            if is_alive(host, pid, process):
+                return False
+            late = time.time() - expires
+            if is_gone(host, pid, process) or late > SKEW or late < -DAY:
+                return True
+            if late < 0:
+                return False
+        if watched is None or watched[0] != raw:
+            watched = (raw, time.monotonic())
+        self._watched = watched
+        return time.monotonic() - watched[1] > WATCH
 
     def _keep(self) -> None:
         """Renews the lease; a run that finds it taken over stops."""
-        while not self._ended.wait(self._seconds / 3):
+        while self.lost is None and not self._ended.wait(self._seconds / 3):
             # A store that is away for a moment is no reason to stop: the next look decides.
             with suppress(OSError, ShardscribeError):
-                held = self._read()
-                if held is None and self.store.create(PATH, self._content()):
-                    continue
-                if held is None or held.get("run") == self.run:
-                    self.store.put(PATH, self._content())
-                else:
-                    self.lost = self._busy(held)
-                    return
+                self._look()
+
+    def _look(self) -> None:
+        with self._looking:
+            content = self._content()
+            raw = self.store.read(PATH)
+            held = _parsed(raw or b"")
+            if held.get("run", self.run) != self.run:
+                self.lost = self._busy(held)
+            elif raw is None:
+                self.store.create(PATH, content)
+            else:
+                self.store.swap(PATH, raw, content)
 
     def _content(self) -> bytes:
         return json.dumps(
@@ -144,16 +188,6 @@ class Lease:
             }
         ).encode()
 
-    def _read(self) -> dict[str, Any] | None:
-        raw = self.store.read(PATH)
-        if raw is None:
-            return None
-        try:
-            found = json.loads(raw)
-        except ValueError:
-            return None
-        return found if isinstance(found, dict) else None
-
     def _busy(self, held: dict[str, Any]) -> OutputBusy:
         return OutputBusy(
             f"run {held.get('run')} on {held.get('host')} (process {held.get('pid')}) holds the "
@@ -162,12 +196,10 @@ class Lease:
         )
 
 
-def _is_over(held: dict[str, Any]) -> bool:
-    """Whether a lease has expired, or was left by a process of this machine that is gone."""
+def _parsed(raw: bytes) -> dict[str, Any]:
+    """What a lease file says; nothing if it makes no sense."""
     try:
-        expires, pid = float(held["expires"]), int(held["pid"])
-    except (KeyError, TypeError, ValueError):
-        return True  # not written by us, or damaged: nobody will ever renew it
-    if not 0 <= expires - time.time() < DAY:  # also a clock that was far ahead
-        return True
-    return is_gone(str(held.get("host")), pid, str(held.get("process")))
+        found = json.loads(raw)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

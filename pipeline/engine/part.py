@@ -16,6 +16,7 @@ from pipeline.engine.work import Counts, Receipt, WorkPlan
 from pipeline.errors import RunError, ShardscribeError, SplitError, WorkerLost, one_line
 from pipeline.job import ERRORS_COLUMN
 from pipeline.lake.dataset import Split
+from pipeline.lake.owner import Owner
 from pipeline.lake.publish import OutputFile
 from pipeline.lake.reader import first_row, input_schema, split_rows
 from pipeline.lake.store import Entry, Store
@@ -203,13 +204,17 @@ class Part:
 
         Raises:
             SplitError: Too many rows are bad, or the input has changed meanwhile.
+            OutputBusy: The output is another job's by now.
         """
         assert self._out is not None
         try:
             self._refuse_too_many_bad()
             self.refuse_change()
             self.receipt.published = self._out.publish(
-                self._footer(), rows=self._total, replace=self.split.replace
+                self._footer(),
+                rows=self._total,
+                replace=self.split.replace,
+                guard=Owner(self.route.output, self.route.plan.fingerprint).guard,
             )
         finally:
             self._out.discard()

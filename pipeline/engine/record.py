@@ -18,7 +18,14 @@ from pipeline.lake.store import Store
 PART_EVENTS = 5_000
 LIBRARIES = ("shardscribe", "ray", "torch", "transformers", "tokenizers", "pyarrow")
 
-State = Literal["done", "some splits failed", "interrupted", "failed", "nothing to do"]
+State = Literal[
+    "done",
+    "some splits failed",
+    "interrupted",
+    "failed",
+    "nothing to do",
+    "some input can't be read",
+]
 
 
 class Section(BaseModel):
@@ -56,6 +63,13 @@ class FailedSplit(Section):
     reason: str
 
 
+class Unread(Section):
+    """A file or directory of the input that is there and can't be read."""
+
+    path: str
+    reason: str
+
+
 class Summary(Section):
     """What a run did, as ``summary.json`` in its record."""
 
@@ -87,6 +101,7 @@ class Summary(Section):
     fingerprint: str = ""
     models: dict[str, str] = Field({}, description="Revision by reference.")
     failed_splits: list[FailedSplit] = []
+    unread: list[Unread] = Field([], description="Input that can't be listed; its output stays.")
     vanished_outputs: list[str] = Field([], description="Their input is gone.")
     versions: dict[str, str] = {}
 

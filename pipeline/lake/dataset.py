@@ -7,7 +7,7 @@ import hashlib
 import os
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -110,12 +110,28 @@ class Dataset:
         directory, _, name = trimmed.rpartition("/")
         if name.lower().endswith(SUFFIXES):
             parent = open_store(directory or ("/" if trimmed.startswith("/") else "."))
-            if parent.entry(name) is not None and not _is_directory(parent, name):
+            try:
+                is_file = parent.entry(name) is not None and not _is_directory(parent, name)
+            except OSError as error:
+                raise JobError(
+                    f"input.path {address} can't be read: {error.strerror or error}",
+                    mend="Check its permissions and the disk",
+                ) from error
+            if is_file:
                 return cls(parent, address, single=name)
         return cls(open_store(trimmed or "/"), address)
 
-    def files(self) -> list[Entry]:
+    def files(
+        self,
+        *,
+        missed: Callable[[str, str], None] | None = None,
+        at_most: int | None = None,
+    ) -> list[Entry]:
         """The dataset's Parquet files, by path.
+
+        Args:
+            missed: Told path and reason of what may belong to it and can't be read.
+            at_most: Only the first so many that are found.
 
         Raises:
             JobError: The path does not exist, or holds no Parquet file.
@@ -123,8 +139,16 @@ class Dataset:
         if self.single is not None:
             entry = self.store.entry(self.single)
             return [entry] if entry is not None else []
-        found, others = [], 0
-        for entry in self.store.entries():
+        found: list[Entry] = []
+        others = 0
+
+        def tell(path: str, reason: str) -> None:
+            if missed is not None and self._may_hold(path):
+                missed(path, reason)
+
+        for entry in self.store.entries(tell):
+            if len(found) == at_most:
+                break
             if self.pattern is not None:
                 wanted = fnmatch.fnmatchcase(entry.path, self.pattern)
             else:
@@ -136,6 +160,11 @@ class Dataset:
         if not found:
             raise self._nothing(others)
         return sorted(found, key=lambda entry: entry.path)
+
+    def _may_hold(self, path: str) -> bool:
+        """Whether a path, or one below it, may be of the dataset."""
+        fixed = WILD.split(self.pattern, maxsplit=1)[0] if self.pattern is not None else ""
+        return f"{path}/".startswith(fixed) or fixed.startswith(f"{path}/")
 
     def _nothing(self, others: int) -> JobError:
         if self.pattern is not None:

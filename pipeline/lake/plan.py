@@ -27,6 +27,7 @@ class Plan:
         outdated: Output files of earlier versions of an input, by the input's path. They go when
             all splits of the input are committed.
         vanished: Output files whose input is gone.
+        hidden: Output files whose input may be there, but can't be listed; they stay.
         damaged: Output files that are not whole, and why.
         unread: Output files that could not be looked at, and why; they stay.
         files: Input files.
@@ -36,9 +37,16 @@ class Plan:
     done: list[Split] = field(default_factory=list)
     outdated: dict[str, list[str]] = field(default_factory=dict)
     vanished: list[str] = field(default_factory=list)
+    hidden: list[str] = field(default_factory=list)
     damaged: dict[str, str] = field(default_factory=dict)
     unread: dict[str, str] = field(default_factory=dict)
     files: int = 0
+
+    @property
+    def others(self) -> set[str]:
+        """Output files that are no split's."""
+        outdated = (path for paths in self.outdated.values() for path in paths)
+        return {*outdated, *self.vanished, *self.hidden, *self.unread}
 
     @property
     def splits(self) -> int:
@@ -56,6 +64,7 @@ def make_plan(
     known: Callable[[Entry], bool] = lambda entry: False,
     parts: Mapping[str, Any] | None = None,
     supersede: bool = False,
+    missed: Sequence[str] = (),
 ) -> Plan:
     """Compares what should be there with what is there, by names and sizes.
 
@@ -71,6 +80,7 @@ def make_plan(
         known: Whether an output file was whole when it had this size.
         parts: What the fingerprint is made of, to name differences.
         supersede: Take files of a job that gives other results for outdated.
+        missed: Paths of input files and directories that can't be listed.
 
     Raises:
         JobError: The output holds files of something else, or of a job that gives other results.
@@ -92,7 +102,7 @@ def make_plan(
         else:
             plan.done.append(split)
     rest = [present[path] for path in sorted(present)]
-    _sort_rest(plan, rest, look, splits, fingerprint, parts or {}, supersede)
+    _sort_rest(plan, rest, look, splits, fingerprint, parts or {}, supersede, missed)
     return plan
 
 
@@ -104,6 +114,7 @@ def _sort_rest(
     fingerprint: str,
     parts: Mapping[str, Any],
     supersede: bool,
+    missed: Sequence[str],
 ) -> None:
     """What to do with files that are of none of the splits."""
     for entry in rest:
@@ -132,6 +143,8 @@ def _sort_rest(
                 left_over.append((entry.path, footer.said))
         if source in sources:
             plan.outdated.setdefault(source, []).append(entry.path)
+        elif any(f"{source}/".startswith(f"{path}/") for path in missed):
+            plan.hidden.append(entry.path)
         else:
             plan.vanished.append(entry.path)
     # What another job left of an input that is gone is in nobody's way, once the output is ours.

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import uuid
 from pathlib import Path
+
+
+def scratch_name() -> str:
+    """A new name for an unfinished file; it can be removed when its process is dead."""
+    pid = os.getpid()
+    return f"{socket.gethostname()}~{pid}~{token(pid)}~{uuid.uuid4().hex[:12]}.tmp"
 
 
 def token(pid: int) -> str:
@@ -31,6 +39,11 @@ def is_gone(host: str, pid: int, was: str) -> bool:
     if boot != here:
         return True
     return inner.partition(".")[0] == mine and token(pid) != was
+
+
+def is_alive(host: str, pid: int, was: str) -> bool:
+    """Whether a process is known to live: of this machine and this container."""
+    return host == socket.gethostname() and bool(was) and token(pid) == was
 
 
 def _realm() -> str:

@@ -7,11 +7,8 @@ is a scratch file that nobody reads; killed after it, the split is done.
 from __future__ import annotations
 
 import json
-import os
 import re
-import socket
-import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,11 +18,11 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import RunError, SplitError
 from pipeline.lake.footers import FOOTER_KEY, read_footer
-from pipeline.lake.process import is_gone, token
+from pipeline.lake.process import is_gone, scratch_name
 from pipeline.lake.seal import BLANK, SEAL_KEY, seal
 from pipeline.lake.store import Store
 
-SCRATCH_NAME = re.compile(r"^(.*)~(\d+)~(.*)~[0-9a-f]+\.tmp$")
+SCRATCH_NAME = re.compile(r"^\.?(.*)~(\d+)~(.*)~[0-9a-f]+\.tmp$")
 # A living worker writes to its scratch file at least once a window.
 SCRATCH_SECONDS = 24 * 3600.0
 
@@ -49,7 +46,7 @@ class OutputFile:
         directory = store.scratch()
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            self.scratch = directory / _scratch_name()
+            self.scratch = directory / scratch_name()
             self._writer = pq.ParquetWriter(
                 self.scratch, schema, compression=compression,
                 write_page_index=True, write_page_checksum=True,
@@ -65,13 +62,21 @@ class OutputFile:
             raise self._unwritable(error) from error
         self.rows += table.num_rows
 
-    def publish(self, footer: Mapping[str, Any], *, rows: int, replace: bool = False) -> bool:
+    def publish(
+        self,
+        footer: Mapping[str, Any],
+        *,
+        rows: int,
+        replace: bool = False,
+        guard: Callable[[], None] = lambda: None,
+    ) -> bool:
         """Closes, checks and publishes the file.
 
         Args:
             footer: What to say of the file in its footer; holds at least ``split``.
             rows: How many rows it must have.
             replace: Take the place of an earlier file of this split, instead of leaving it.
+            guard: Called right before the file appears; raises if it may not.
 
         Returns:
             Whether it was published; False if the same split was there already.
@@ -89,6 +94,7 @@ class OutputFile:
             except OSError as error:
                 raise self._unwritable(error) from error
             self._check(rows)
+            guard()
             if replace:
                 self.store.replace(self.path, self.scratch)
                 return True
@@ -131,7 +137,7 @@ def clean_scratch(directory: Path, *, now: float) -> int:
     """Removes what killed workers left behind.
 
     Args:
-        directory: A scratch directory.
+        directory: Of scratch files, or of small files that are written beside their name.
         now: The time, in seconds since the epoch.
 
     Returns:
@@ -140,7 +146,8 @@ def clean_scratch(directory: Path, *, now: float) -> int:
     """
     removed = 0
     if directory.is_dir():
-        for path in directory.glob("*.tmp"):
+        # The second is what a lease was written to before names said whose they are.
+        for path in (*directory.glob("*.tmp"), *directory.glob(".lease.json.*")):
             owner = SCRATCH_NAME.match(path.name)
             with suppress(FileNotFoundError):
                 gone = owner is not None and is_gone(owner[1], int(owner[2]), owner[3])
@@ -148,9 +155,3 @@ def clean_scratch(directory: Path, *, now: float) -> int:
                     path.unlink()
                     removed += 1
     return removed
-
-
-def _scratch_name() -> str:
-    """Says whose it is, so that it can be removed when its process is dead."""
-    pid = os.getpid()
-    return f"{socket.gethostname()}~{pid}~{token(pid)}~{uuid.uuid4().hex[:12]}.tmp"

@@ -130,20 +130,32 @@ class RemoteStore(Store):
         )
         return f"Check the address, the network, the credentials and in the environment{at}"
 
-    def entries(self) -> Iterator[Entry]:
-        """Lists the prefix."""
+    def entries(self, missed: Callable[[str, str], None] | None = None) -> Iterator[Entry]:
+        """Lists the prefix page by page, whole or not at all; a page is asked for again."""
         import obstore
+        from obstore.exceptions import GenericError
 
-        def listing() -> list[Entry]:
-            return [
-                _remote_entry(item)
-                for page in obstore.list(self.client)
-                for item in page
-                if not any(part.startswith(HIDDEN) for part in item["path"].split("/"))
-            ]
+        pages: Any = None
+        last: str | None = None
 
-        with self._asking("listed", kind=JobError):
-            yield from self._again(listing)
+        def page() -> Any:
+            nonlocal pages
+            pages = pages if pages is not None else iter(obstore.list(self.client, offset=last))
+            try:
+                return next(pages, None)
+            except GenericError:
+                pages = None
+                raise
+
+        while True:
+            with self._asking("listed", kind=JobError):
+                items = self._again(page)
+            if items is None:
+                return
+            for item in items:
+                last = item["path"]
+                if not any(part.startswith(HIDDEN) for part in item["path"].split("/")):
+                    yield _remote_entry(item)
 
     def entry(self, path: str) -> Entry | None:
         """One object."""
@@ -217,6 +229,26 @@ class RemoteStore(Store):
         """A plain put."""
         self._put(path, content)
 
+    def swap(self, path: str, old: bytes, new: bytes) -> bool:
+        """A conditional put (``If-Match``) on the etag of what was read."""
+        import obstore
+        from obstore.exceptions import PreconditionError
+
+        def once() -> bool:
+            try:
+                found = obstore.get(self.client, path)
+                content, meta = bytes(found.bytes()), dict(found.meta)
+                if content != old:
+                    return content == new  # an earlier try whose answer was lost
+                known: Any = {k: meta[k] for k in ("e_tag", "version") if meta[k] is not None}
+                obstore.put(self._once, path, new, mode=known, use_multipart=False)
+            except (FileNotFoundError, PreconditionError):
+                return False
+            return True
+
+        with self._asking("written", path, kind=JobError):
+            return self._again(once, tries=MANY)
+
     def delete(self, path: str) -> None:
         """A plain delete."""
         import obstore
@@ -256,7 +288,12 @@ class RemoteStore(Store):
             try:
                 mode: Any = "create" if new else "overwrite"
                 obstore.put(self._once, path, content, mode=mode, use_multipart=False)
-            except obstore.exceptions.AlreadyExistsError:
+            except obstore.exceptions.AlreadyExistsError as error:
+                # Also said (409) of a name that two create at once: of them there may be none.
+                try:
+                    obstore.head(self.client, path)
+                except FileNotFoundError:
+                    raise _Conflict(_reason(error)) from None
                 return "unsure" if tried > 1 else "there"
             except FileNotFoundError as error:
                 raise OSError(f"there is no such bucket: {_reason(error)}") from error
@@ -274,11 +311,15 @@ class RemoteStore(Store):
             pause = min(FIRST_PAUSE * 2**number, LONGEST_PAUSE)
             try:
                 return call()
-            except GenericError:
+            except (GenericError, _Conflict):
                 if number + 1 == tries or time.monotonic() + pause > until:
                     raise
             time.sleep(pause)
         raise AssertionError("there is at least one try")
+
+
+class _Conflict(OSError):
+    """The store asks to try again."""
 
 
 def _remote_entry(item: Any) -> Entry:

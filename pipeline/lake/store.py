@@ -9,9 +9,8 @@ import errno
 import heapq
 import os
 import stat
-import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,10 +19,13 @@ from typing import Any
 
 from pipeline.errors import JobError, RunError, SplitError
 from pipeline.lake.own import own_address
+from pipeline.lake.process import scratch_name
 
 # Readers of a lake (Spark, pyarrow, Ray) pass over such names, and so do we.
 HIDDEN = ("_", ".")
 NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV)
+# A link to nowhere, or to itself.
+LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss")
 
 
@@ -63,8 +65,17 @@ class Store(ABC):
         return open_store(own_address(self.root))
 
     @abstractmethod
-    def entries(self) -> Iterator[Entry]:
-        """Every object below the root, but those with a hidden part in their path."""
+    def entries(self, missed: Callable[[str, str], None] | None = None) -> Iterator[Entry]:
+        """Every object below the root, but those with a hidden part in their path.
+
+        Args:
+            missed: Told path and reason of what is there and can't be read, be it a file or a
+                directory with all that it may hold. Without it, links that lead nowhere are
+                passed over.
+
+        Raises:
+            JobError: The root can't be listed; or something below it, and nobody is told.
+        """
 
     @abstractmethod
     def entry(self, path: str) -> Entry | None:
@@ -103,6 +114,13 @@ class Store(ABC):
         """Writes a small object, replacing what was there."""
 
     @abstractmethod
+    def swap(self, path: str, old: bytes, new: bytes) -> bool:
+        """Replaces a small object's content if it is still `old`; False if it is not.
+
+        Of several that swap at once, one gets True.
+        """
+
+    @abstractmethod
     def delete(self, path: str) -> None:
         """Removes an object; nothing happens if it is gone already."""
 
@@ -118,43 +136,52 @@ class LocalStore(Store):
         super().__init__(root)
         self.base = Path(root)
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self, missed: Callable[[str, str], None] | None = None) -> Iterator[Entry]:
         """Walks the directory; symbolic links are followed, each directory once.
 
         A directory that has several names is always listed under the same: the order of the walk
         is that of the names, links last.
         """
         seen: set[tuple[int, int]] = set()
-        pending: list[tuple[bool, Path, str]] = [(False, self.base, "")]
+        pending: list[tuple[bool, str]] = [(False, "")]
         while pending:
-            _, directory, prefix = heapq.heappop(pending)
+            _, prefix = heapq.heappop(pending)
             try:
-                here = directory.stat()
+                here = (self.base / prefix).stat()
                 if (here.st_dev, here.st_ino) in seen:
                     continue
                 seen.add((here.st_dev, here.st_ino))
-                with os.scandir(directory) as entries:
-                    for entry in sorted(entries, key=lambda entry: entry.name):
-                        if entry.name.startswith(HIDDEN):
-                            continue
-                        path = f"{prefix}{entry.name}"
-                        # One that vanishes meanwhile, or is a link to nowhere or to itself, must
-                        # not hide the ones behind it.
-                        try:
-                            status = entry.stat()
-                        except OSError:
-                            continue
-                        if stat.S_ISDIR(status.st_mode):
-                            link = entry.is_symlink()
-                            heapq.heappush(pending, (link, Path(entry.path), f"{path}/"))
-                        elif stat.S_ISREG(status.st_mode):
-                            yield _local_entry(path, status)
-            except (FileNotFoundError, NotADirectoryError):
+                with os.scandir(self.base / prefix) as entries:
+                    found = sorted(entries, key=lambda entry: entry.name)
+            except OSError as error:
+                if prefix or error.errno not in LEADS_NOWHERE:
+                    self._miss(prefix.rstrip("/"), error, missed)
                 continue
-            except PermissionError as error:
-                raise JobError(
-                    f"{directory} can't be read: {error.strerror}", mend="Check its permissions"
-                ) from error
+            for entry in found:
+                if entry.name.startswith(HIDDEN):
+                    continue
+                path = f"{prefix}{entry.name}"
+                try:
+                    status = entry.stat()
+                except OSError as error:
+                    # A file that is deleted meanwhile is gone, and not hidden.
+                    if error.errno != errno.ENOENT or entry.is_symlink():
+                        self._miss(path, error, missed)
+                    continue
+                if stat.S_ISDIR(status.st_mode):
+                    heapq.heappush(pending, (entry.is_symlink(), f"{path}/"))
+                elif stat.S_ISREG(status.st_mode):
+                    yield _local_entry(path, status)
+
+    def _miss(self, path: str, error: OSError, missed: Callable[[str, str], None] | None) -> None:
+        reason = error.strerror or str(error)
+        if path and missed is not None:
+            missed(path, reason)
+        elif error.errno not in LEADS_NOWHERE:
+            raise JobError(
+                f"{self.address(path) if path else self.root} can't be read: {reason}",
+                mend="Check its permissions and the disk",
+            ) from error
 
     def entry(self, path: str) -> Entry | None:
         """One file."""
@@ -205,6 +232,13 @@ class LocalStore(Store):
             os.link(beside, target)
         except FileExistsError:
             return False
+        except OSError as error:
+            if error.errno in NO_HARD_LINKS and beside.exists():
+                raise JobError(
+                    f"{target} can't be created: {error.strerror}",
+                    mend="The output needs a file system with hard links",
+                ) from error
+            raise
         finally:
             beside.unlink(missing_ok=True)
         return True
@@ -233,6 +267,24 @@ class LocalStore(Store):
             beside.replace(target)
         finally:
             beside.unlink(missing_ok=True)
+
+    def swap(self, path: str, old: bytes, new: bytes) -> bool:
+        """Under a lock of the directory, which the kernel lifts when its holder dies."""
+        import fcntl
+
+        target = self.base / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(target.parent, os.O_RDONLY)
+        try:
+            # A network file system may have no locks; then it is as good as without them.
+            with suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            if self.read(path) != old:
+                return False
+            self.put(path, new)
+            return True
+        finally:
+            os.close(handle)
 
     def delete(self, path: str) -> None:
         """Unlinks the file."""
@@ -281,7 +333,7 @@ def _local_entry(path: str, status: os.stat_result) -> Entry:
 
 def _beside(target: Path) -> Path:
     """A hidden name in the same directory, for a file that is not finished."""
-    return target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}")
+    return target.with_name(f".{scratch_name()}")
 
 
 def _make_directory(directory: Path) -> None:

@@ -20,7 +20,8 @@ from pipeline.check import check, pin
 from pipeline.job_file import load_job
 from pipeline.lake.publish import OutputFile
 from pipeline.lake.store import LocalStore
-from pipeline.run import Choices, run_job
+from pipeline.planning import Choices
+from pipeline.run import run_job
 
 pytestmark = pytest.mark.chaos
 

@@ -30,7 +30,7 @@ from pipeline.lake.own import OWN
 from pipeline.lake.plan import Plan
 from pipeline.lake.publish import OutputFile, clean_scratch, read_footer
 from pipeline.lake.store import LocalStore
-from pipeline.run import plan_run
+from pipeline.planning import plan_run
 
 pytestmark = pytest.mark.chaos
 
@@ -45,7 +45,7 @@ def pinned(lake: Path) -> Any:
     files = dataset.files()
     return SimpleNamespace(
         splits=lambda memory: list(splits_of(dataset.store, files, fingerprint=FINGERPRINT)),
-        checked=SimpleNamespace(files=files),
+        checked=SimpleNamespace(missed={}, files=files),
         fingerprint=FINGERPRINT,
         parts={},
     )

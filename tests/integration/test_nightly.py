@@ -14,7 +14,8 @@ from pipeline import check
 from pipeline.errors import JobError
 from pipeline.lake.publish import read_footer
 from pipeline.lake.store import open_store
-from pipeline.run import Choices, run_job
+from pipeline.planning import Choices
+from pipeline.run import run_job
 from pipeline.status import output_status, verify_job
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]

@@ -11,7 +11,8 @@ from helpers import CLASSIFY, GIST, NER, own, rows_of
 from pipeline.job_file import load_job
 from pipeline.lake.publish import read_footer
 from pipeline.lake.store import open_store
-from pipeline.run import Choices, run_job
+from pipeline.planning import Choices
+from pipeline.run import run_job
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 

@@ -15,7 +15,7 @@ from pipeline.lake.footers import look
 from pipeline.lake.plan import Plan
 from pipeline.lake.publish import OutputFile
 from pipeline.lake.store import LocalStore
-from pipeline.run import _remember, plan_run
+from pipeline.planning import plan_run, remember
 
 pytestmark = pytest.mark.unit
 
@@ -63,7 +63,7 @@ def planned(lake: Path, out: LocalStore, notices: list[str]) -> Plan:
     files = dataset.files()
     pinned: Any = SimpleNamespace(
         splits=lambda memory: list(splits_of(dataset.store, files, fingerprint=FINGERPRINT)),
-        checked=SimpleNamespace(files=files),
+        checked=SimpleNamespace(missed={}, files=files),
         fingerprint=FINGERPRINT,
         parts={},
     )
@@ -85,7 +85,7 @@ def work(lake: Path, out: LocalStore) -> list[str]:
         sizes[split.output_path] = (out.base / split.output_path).stat().st_size
         for path in plan.outdated.pop(split.path, []):
             out.delete(path)
-    _remember(out, sizes)
+    remember(out, sizes)
     return [*sorted(split.path for split in plan.todo), *notices]
 
 

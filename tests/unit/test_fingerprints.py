@@ -123,7 +123,7 @@ def test_the_device_of_the_job_file_decides_before_that_of_the_machine() -> None
 def checked(*overrides: str) -> check.Checked:
     job = load_job(JOBS / "movie_reviews.yaml", overrides=overrides)
     infos = {name: ModelInfo(name, {}, commit=f"of {name}") for name in job.models}
-    return check.Checked(job, Dataset.open("."), [], None, infos)
+    return check.Checked(job, Dataset.open("."), [], infos)
 
 
 def test_a_job_is_pinned_to_what_its_device_makes_of_auto() -> None:

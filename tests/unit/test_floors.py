@@ -17,6 +17,7 @@ FLOORS = (
     ("__main__",),
     ("cli",),
     ("run", "preview", "status", "schemas"),
+    ("planning",),
     ("check", "job_file"),
     ("job_words", "job_yaml"),
     ("engine",),

@@ -16,7 +16,7 @@ from helpers import PATIENCE, wait_for
 
 from pipeline.engine import lease as leases
 from pipeline.engine.lease import PATH, Lease
-from pipeline.errors import OutputBusy
+from pipeline.errors import Interrupted, OutputBusy
 from pipeline.lake.process import token
 from pipeline.lake.store import LocalStore
 
@@ -33,6 +33,7 @@ def store(tmp_path: Path) -> LocalStore:
 @pytest.fixture(autouse=True)
 def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "LOOK_EVERY", 0.02)
+    monkeypatch.setattr(leases, "WATCH", 0.2)
 
 
 @pytest.fixture(scope="module")
@@ -295,3 +296,75 @@ def test_a_holder_whose_lease_file_was_spoiled_writes_it_again(store: LocalStore
         wait_for(lambda: b"one" in (store.read(PATH) or b""))
         assert lease.lost is None
     assert store.read(PATH) is None
+
+
+def test_a_living_process_of_this_machine_is_never_taken_for_dead_because_of_a_clock(
+    store: LocalStore, alive: int
+) -> None:
+    for expires in (time.time() - 61, time.time() - 86_400 * 9, 0.0, time.time() + 86_400 * 9):
+        process = {"host": socket.gethostname(), "pid": alive, "process": token(alive)}
+        leave(store, **process, expires=expires)
+        with pytest.raises(OutputBusy, match=f"process {alive}"), Lease(store, "two"):
+            pass
+
+
+def test_a_lease_that_a_clock_ahead_calls_expired_is_respected_as_it_is_renewed(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "WATCH", 5.0)
+    leave(store, expires=time.time() - 1)
+    # The holder renews it while it is watched; by this machine's clock it goes on being expired.
+    renewing = threading.Timer(0.1, leave, (store,), {"expires": time.time() - 0.5, "pid": 8})
+    renewing.start()
+    looked = threading.Event()
+    ended = threading.Event()
+    lease = Lease(
+        store, "two", wait=True, notice=lambda text: looked.set(), stop=lambda: ended.is_set()
+    )
+    ends: list[type[Exception]] = []
+
+    def take() -> None:
+        try:
+            lease.take()
+        except Interrupted:
+            ends.append(Interrupted)
+
+    taker = threading.Thread(target=take)
+    taker.start()
+    assert looked.wait(PATIENCE)
+    renewing.join()
+    wait_for(lambda: lease._watched is not None and b'"pid": 8' in lease._watched[0])
+    assert held(store)["run"] == "other"
+    ended.set()
+    taker.join(timeout=PATIENCE)
+    assert ends == [Interrupted]
+
+
+def test_of_several_that_take_an_expired_lease_one_gets_it(store: LocalStore) -> None:
+    for round_ in range(10):
+        leave(store, expires=time.time() - 3600)
+        ready = threading.Barrier(8)
+        got: list[str] = []
+
+        def take(run: str, ready: threading.Barrier = ready, got: list[str] = got) -> None:
+            ready.wait()
+            try:
+                Lease(store, run).take()
+            except OutputBusy:
+                return
+            got.append(run)
+
+        threads = [threading.Thread(target=take, args=(f"{round_}.{i}",)) for i in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=PATIENCE)
+        assert got == [held(store)["run"]]
+
+
+def test_a_swap_needs_the_content_that_was_read(store: LocalStore) -> None:
+    assert not store.swap("x", b"one", b"two")
+    store.put("x", b"one")
+    assert store.swap("x", b"one", b"two")
+    assert not store.swap("x", b"one", b"three")
+    assert store.read("x") == b"two"

@@ -1,0 +1,177 @@
+"""What a run has to do, by the input and the output as they are; and what it has done, likewise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pipeline.check import Pinned
+from pipeline.errors import RunError, ShardscribeError
+from pipeline.lake.dataset import SUFFIXES, Split
+from pipeline.lake.footers import look_all, read_footers
+from pipeline.lake.memory import Memory
+from pipeline.lake.plan import Plan, make_plan
+from pipeline.lake.store import Entry, Store
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a user may ask of a run beside the job.
+
+    Attributes:
+        address: Of a Ray cluster; None starts Ray on this machine.
+        wait: Wait for another run that holds the output, instead of giving up.
+        prune: Remove output whose input is gone.
+        supersede: Replace output of a job that gives other results.
+        retry_bad_rows: Annotate splits that hold bad rows again.
+    """
+
+    address: str | None = None
+    wait: bool = False
+    prune: bool = False
+    supersede: bool = False
+    retry_bad_rows: bool = False
+
+
+AS_IT_IS = Choices()
+
+
+def look(pinned: Pinned, output: Store, *, choices: Choices = AS_IT_IS) -> Plan:
+    """Compares input and output, and changes nothing.
+
+    Raises:
+        JobError: The output holds something else.
+    """
+    large, whole = Memory(output.own, "inputs"), Memory(output.own, "outputs")
+    outputs = _files(output)
+    plan = make_plan(
+        pinned.splits(large),
+        outputs,
+        files=len(pinned.checked.files),
+        look=lambda entries: look_all(output, entries),
+        known=lambda entry: whole.get(entry.path, str(entry.size)) is not None,
+        fingerprint=pinned.fingerprint,
+        parts=pinned.parts,
+        supersede=choices.supersede,
+        missed=list(pinned.checked.missed),
+    )
+    large.save({entry.path for entry in pinned.checked.files})
+    for entry in outputs:
+        if entry.path not in plan.damaged and entry.path not in plan.unread:
+            whole.put(entry.path, str(entry.size))
+    whole.save({entry.path for entry in outputs})
+    if choices.retry_bad_rows:
+        footers = read_footers(output, [split.output_path for split in plan.done])
+        bad = {s.id for s, found in zip(plan.done, footers, strict=True) if has_bad_rows(found)}
+        plan.todo += [replace(split, replace=True) for split in plan.done if split.id in bad]
+        plan.done = [split for split in plan.done if split.id not in bad]
+    # Longest first: a long split that starts last would run alone at the end.
+    plan.todo.sort(key=lambda split: -split.size)
+    return plan
+
+
+def plan_run(
+    pinned: Pinned,
+    output: Store,
+    *,
+    choices: Choices = AS_IT_IS,
+    notice: Callable[[str], None] = lambda text: None,
+) -> Plan:
+    """Compares input and output, and removes what may go already.
+
+    Raises:
+        JobError: The output holds something else.
+    """
+    plan = look(pinned, output, choices=choices)
+    tidy(plan, output, choices=choices, notice=notice)
+    return plan
+
+
+def tidy(plan: Plan, output: Store, *, choices: Choices, notice: Callable[[str], None]) -> None:
+    """Says what is wrong with the output, and removes what may go before anything is annotated."""
+    _tell(plan, notice)
+    # A run may have died after it committed the new files and before it removed the old one.
+    waiting = {split.path for split in plan.todo}
+    for source in [source for source in plan.outdated if source not in waiting]:
+        for path in plan.outdated.pop(source):
+            _delete(output, path, notice)
+    if choices.prune:
+        for path in plan.vanished:
+            _delete(output, path, notice)
+
+
+def look_again(
+    pinned: Pinned, output: Store, splits: list[Split], *, known: set[str], left: int
+) -> None:
+    """Looks at the output once more, as somebody else may have written to it meanwhile.
+
+    Args:
+        pinned: The job.
+        output: Its output.
+        splits: All of the job's.
+        known: Other output files that were there when the run was planned.
+        left: How many splits have no file, as far as the run knows.
+
+    Raises:
+        RunError: A file is of another job, or of an input that has another one; or one is gone.
+    """
+    there = {entry.path for entry in _files(output)}
+    missing = [s.output_path for s in splits if s.output_path not in there]
+    # A listing of a network file system may be a little behind.
+    if len(missing) > left:
+        missing = [path for path in missing if output.entry(path) is None]
+    if len(missing) > left:
+        raise RunError(
+            f"{len(missing) - left} files are gone that were committed to {output.root}, "
+            f"such as {missing[0]}",
+            mend="Find out who removes them, and run the same command again",
+        )
+    others = sorted(there - known - {split.output_path for split in splits})
+    sources = {split.path for split in splits}
+    for path, footer in zip(others, read_footers(output, others), strict=True):
+        if footer.get("fingerprint") != pinned.fingerprint or footer.get("input") in sources:
+            raise RunError(
+                f"{output.address(path)} was written meanwhile by job "
+                f"{footer.get('job', 'unknown')}, not by this run: rows may be there twice",
+                mend="Let nothing else write to the output, and run the same command again; if "
+                "it is refused, with --supersede",
+            )
+
+
+def remember(output: Store, sizes: Mapping[str, int]) -> None:
+    """Keeps the sizes of committed files, so that the next run sees damage without a look."""
+    whole = Memory(output.own, "outputs")
+    for path, size in sizes.items():
+        whole.put(path, str(size))
+    whole.save()
+
+
+def _tell(plan: Plan, notice: Callable[[str], None]) -> None:
+    """Says what is wrong with output files."""
+    again = (split.output_path for split in plan.todo if split.replace)
+    anew = [path for path in again if path in plan.damaged]
+    if anew:
+        notice(
+            f"{len(anew)} output files are damaged and are annotated anew "
+            f"({anew[0]} is the first: {plan.damaged[anew[0]]})"
+        )
+    if plan.unread:
+        path, why = next(iter(plan.unread.items()))
+        notice(f"{len(plan.unread)} output files can't be read and stay ({path}: {why})")
+
+
+def has_bad_rows(footer: Mapping[str, Any]) -> bool:
+    """Whether an output file's footer counts rows with errors."""
+    return bool((footer.get("rows") or {}).get("bad"))
+
+
+def _files(output: Store) -> list[Entry]:
+    return [entry for entry in output.entries() if entry.path.endswith(SUFFIXES)]
+
+
+def _delete(output: Store, path: str, notice: Callable[[str], None]) -> None:
+    try:
+        output.delete(path)
+    except (OSError, ShardscribeError) as error:
+        notice(f"{output.address(path)} can't be removed; the next run will try again: {error}")

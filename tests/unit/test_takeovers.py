@@ -1,0 +1,312 @@
+"""What is listed when, whose an output is, and what a run says that lost it. Nothing is loaded."""
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from helpers import PATIENCE, QuietDisplay, wait_for
+
+from pipeline import run as running
+from pipeline.check import check, pin
+from pipeline.engine import lease as leases
+from pipeline.engine.lease import Lease
+from pipeline.engine.work import Receipt
+from pipeline.errors import JobError, OutputBusy, RunError
+from pipeline.job import Job
+from pipeline.job_file import load_job
+from pipeline.lake.dataset import Split
+from pipeline.lake.owner import DIRECTORY, Owner
+from pipeline.lake.publish import OutputFile, clean_scratch
+from pipeline.lake.store import LocalStore, Store, open_store
+from pipeline.planning import Choices, look, look_again
+
+pytestmark = pytest.mark.unit
+
+ONE, TWO = "1" * 16, "2" * 16
+
+
+@pytest.fixture(autouse=True)
+def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "LOOK_EVERY", 0.02)
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Path:
+    (tmp_path / "lake").mkdir()
+    for name in "abc":
+        write(tmp_path / "lake", name)
+    return tmp_path / "lake"
+
+
+def write(lake: Path, name: str) -> None:
+    pq.write_table(pa.table({"text": [name]}), lake / f"{name}.parquet")
+
+
+@pytest.fixture
+def make_job(lake: Path, tmp_path: Path) -> Callable[..., Job]:
+    """A job whose model is right as far as can be seen without loading it."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    config = {"architectures": ["BertForSequenceClassification"], "model_type": "bert"}
+    (folder / "config.json").write_text(json.dumps(config))
+    for name in ("model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes(b"{}")
+
+    def make(**options: Any) -> Job:
+        content = {
+            "name": "test",
+            "input": {"path": str(lake)},
+            "output": {"path": str(tmp_path / "out")},
+            "tasks": {"mood": {"kind": "classify", "model": str(folder), **options}},
+        }
+        path = tmp_path / "job.yaml"
+        path.write_text(yaml.safe_dump(content))
+        return load_job(path)
+
+    return make
+
+
+def commit(output: Store, split: Split, fingerprint: str, *, guard: Any = lambda: None) -> bool:
+    """What a worker commits, but for the annotations."""
+    table = pa.table({"text": ["x"]})
+    file = OutputFile(output, split.output_path, table.schema, compression="none")
+    file.write(table)
+    footer = {
+        "split": split.id, "input": split.path, "fingerprint": fingerprint, "job": "test",
+        "rows": {"rows": 1},
+    }  # fmt: skip
+    return file.publish(footer, rows=1, replace=split.replace, guard=guard)
+
+
+def annotate_all(before: Callable[[Split], None] = lambda split: None) -> Callable[..., None]:
+    """Stands where workers do their work, without any."""
+
+    def annotate(pinned: Any, plan: Any, tally: Any, summary: Any, **_: Any) -> None:
+        output = open_store(pinned.checked.job.output.path)
+        guard = Owner(output, pinned.fingerprint).guard
+        for split in plan.todo:
+            before(split)
+            commit(output, split, pinned.fingerprint, guard=guard)
+            tally.done(split, Receipt(split.id, split.output_path))
+
+    return annotate
+
+
+def files(output: Path) -> list[str]:
+    return sorted(path.name.partition("-")[0] for path in output.rglob("*.parquet"))
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    def call(job: Job, *, annotate: Any = None, display: Any = None, **choices: bool) -> Any:
+        monkeypatch.setattr(running, "_annotate", annotate or annotate_all())
+        shown = display or QuietDisplay()
+        return running.run_job(job, display=shown, choices=Choices(**choices))
+
+    return call
+
+
+def test_a_run_that_waited_prunes_nothing_of_what_came_while_it_waited(
+    make_job: Any, run: Any, lake: Path, tmp_path: Path
+) -> None:
+    job = make_job()
+    assert run(job).exit_code == 0
+    output = open_store(str(tmp_path / "out"))
+    first = Lease(output.own, "first")
+    first.take()
+    ends: list[Any] = []
+    shown = QuietDisplay()
+    waiting = threading.Thread(
+        target=lambda: ends.append(run(job, display=shown, wait=True, prune=True))
+    )
+    with first:
+        waiting.start()
+        wait_for(lambda: shown.notices, what="it waits")
+        # What the first one finds, which came after the second one was started.
+        write(lake, "new")
+        pinned = pin(check(job))
+        (split,) = look(pinned, output).todo
+        commit(output, split, pinned.fingerprint)
+    waiting.join(timeout=PATIENCE)
+    (summary,) = ends
+    assert (summary.state, summary.splits.total, summary.vanished_outputs) == (
+        "nothing to do", 4, [],
+    )  # fmt: skip
+    assert files(tmp_path / "out") == ["a", "b", "c", "new"]
+
+
+def test_the_highest_mark_owns_the_output_and_runs_of_one_fingerprint_share_it(
+    tmp_path: Path,
+) -> None:
+    store = LocalStore(str(tmp_path / "out"))
+    one, again, two = Owner(store, ONE), Owner(store, ONE), Owner(store, TWO)
+    assert not one.is_marked
+    one.claim("first")
+    again.claim("second")
+    assert store.own.names(DIRECTORY) == [f"000001-{ONE}"]
+    one.refuse_loss()
+    with pytest.raises(OutputBusy, match=r"run first on .* has taken the output"):
+        two.refuse_loss()
+    two.claim("third")
+    two.refuse_loss()
+    for lost in (one, again):
+        with pytest.raises(OutputBusy, match=rf"run third .*{TWO}"):
+            lost.refuse_loss()
+    one.claim("fourth")
+    assert sorted(store.own.names(DIRECTORY))[-1] == f"000003-{ONE}"
+    again.refuse_loss()
+
+
+def test_of_two_jobs_that_claim_at_once_one_owns_the_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(str(tmp_path / "out"))
+    one, two = Owner(store, ONE), Owner(store, TWO)
+    create = LocalStore.create
+
+    def meanwhile(self: LocalStore, path: str, content: bytes) -> bool:
+        monkeypatch.undo()
+        two.claim("two")
+        return create(self, path, content)
+
+    monkeypatch.setattr(LocalStore, "create", meanwhile)
+    with pytest.raises(OutputBusy, match="run two"):
+        one.claim("one")
+    two.refuse_loss()
+
+
+@pytest.mark.parametrize("content", [b"", b"null", b"[]", b"\xff", b'{"run": 1}'])
+def test_a_mark_that_makes_no_sense_is_a_mark(tmp_path: Path, content: bytes) -> None:
+    store = LocalStore(str(tmp_path / "out"))
+    store.own.put(f"{DIRECTORY}/000007-{TWO}/run.json", content)
+    store.own.put(f"{DIRECTORY}/notes/run.json", content)
+    with pytest.raises(OutputBusy, match="a run, of a job with other results"):
+        Owner(store, ONE).refuse_loss()
+
+
+def test_a_run_whose_output_is_taken_commits_nothing_more_and_says_who_took_it(
+    make_job: Any, run: Any, tmp_path: Path
+) -> None:
+    output = open_store(str(tmp_path / "out"))
+    seen: list[Split] = []
+
+    def take_it(split: Split) -> None:
+        seen.append(split)
+        if len(seen) == 2:
+            Owner(output, TWO).claim("the-other")
+
+    summary = run(make_job(), annotate=annotate_all(take_it))
+    assert (summary.exit_code, summary.state) == (4, "failed")
+    assert "run the-other on " in summary.error
+    assert len(files(tmp_path / "out")) == 1
+    (record,) = output.own.names("runs")
+    raw = output.own.read(f"runs/{record}/summary.json")
+    assert raw is not None
+    assert json.loads(raw)["exit_code"] == 4
+
+
+def test_a_run_that_lost_its_lease_says_so_however_short_it_is(
+    make_job: Any, run: Any, tmp_path: Path
+) -> None:
+    output = open_store(str(tmp_path / "out"))
+
+    def take_it(split: Split) -> None:
+        output.own.put(leases.PATH, b'{"run": "thief", "host": "elsewhere", "pid": 7}')
+
+    summary = run(make_job(), annotate=annotate_all(take_it))
+    assert (summary.exit_code, summary.state) == (4, "failed")
+    assert "run thief on elsewhere (process 7) holds the output" in summary.error
+    assert b"thief" in (output.own.read(leases.PATH) or b"")
+
+
+def test_a_job_that_may_not_replace_the_output_leaves_it_to_the_other(
+    make_job: Any, run: Any, tmp_path: Path
+) -> None:
+    assert run(make_job()).exit_code == 0
+    output = open_store(str(tmp_path / "out"))
+    before = output.own.names(DIRECTORY)
+    with pytest.raises(JobError, match="--supersede"):
+        run(make_job(top_k=1))
+    assert output.own.names(DIRECTORY) == before
+    assert run(make_job(top_k=1), supersede=True).exit_code == 0
+    assert len(output.own.names(DIRECTORY)) == 2
+    assert files(tmp_path / "out") == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "said"),
+    [
+        ({"fingerprint": TWO}, "was written meanwhile by job test"),
+        ({"split_id": "9" * 16}, "was written meanwhile by job test"),
+        ({"path": "later.parquet"}, None),
+        ({"gone": True}, "1 files are gone that were committed"),
+    ],
+    ids=["another job's", "a second one of an input", "a later input's", "one is gone"],
+)
+def test_the_end_of_a_run_looks_at_the_output_once_more(
+    make_job: Any, run: Any, tmp_path: Path, theirs: dict[str, Any], said: str | None
+) -> None:
+    out = tmp_path / "out"
+
+    def meddle(split: Split) -> None:
+        if split.path != "b.parquet":
+            return
+        if theirs.get("gone"):
+            next(out.glob("*.parquet")).unlink()
+            return
+        pinned = pin(check(job))
+        other = Split(theirs.get("split_id", "8" * 16), theirs.get("path", "a.parquet"), 1, "v")
+        commit(open_store(str(out)), other, theirs.get("fingerprint", pinned.fingerprint))
+
+    job = make_job()
+    summary = run(job, annotate=annotate_all(meddle))
+    if said is None:
+        assert (summary.exit_code, summary.error) == (0, "")
+    else:
+        assert (summary.exit_code, summary.state) == (1, "failed")
+        assert said in summary.error
+
+
+def test_files_of_an_output_that_could_not_be_removed_are_no_strangers(
+    make_job: Any, lake: Path, tmp_path: Path
+) -> None:
+    job = make_job()
+    output = open_store(str(tmp_path / "out"))
+    pinned = pin(check(job))
+    splits = pinned.splits()
+    for split in splits:
+        commit(output, split, pinned.fingerprint)
+    write(lake, "a")
+    pinned = pin(check(job))
+    plan = look(pinned, output)
+    assert plan.others
+    (split,) = plan.todo
+    commit(output, split, pinned.fingerprint)
+    look_again(pinned, output, pinned.splits(), known=plan.others, left=0)
+    with pytest.raises(RunError, match="meanwhile"):
+        look_again(pinned, output, pinned.splits(), known=set(), left=0)
+
+
+def test_what_a_killed_run_was_writing_beside_its_lease_is_removed(
+    make_job: Any, run: Any, tmp_path: Path
+) -> None:
+    own = open_store(str(tmp_path / "out")).own
+    assert isinstance(own, LocalStore)
+    own.base.mkdir(parents=True)
+    import socket
+
+    stray = own.base / f".{socket.gethostname()}~999999999~x.1.2~abc123.tmp"
+    stray.write_bytes(b"")
+    (own.base / ".lease.json.0123456789ab").write_bytes(b"")
+    assert clean_scratch(own.base, now=stray.stat().st_mtime + 1) == 1
+    stray.write_bytes(b"")
+    assert clean_scratch(own.base, now=stray.stat().st_mtime + 3 * 24 * 3600) == 2
+    stray.write_bytes(b"")
+    assert run(make_job()).exit_code == 0
+    assert not stray.exists()
