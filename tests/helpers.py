@@ -1,5 +1,6 @@
 """What several tests share."""
 
+import json
 import subprocess
 import sys
 import time
@@ -81,6 +82,32 @@ class QuietDisplay:
 def own(output) -> Path:
     """Where shardscribe keeps its own files of a local output."""
     return Path(own_address(str(output)))
+
+
+def hollow_model(folder, architecture, *, files=("model.safetensors",), tokenizer=True, **config):
+    """A model folder that is right as far as can be seen without loading it."""
+    from tokenizers import Tokenizer, models
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"architectures": [architecture], "model_type": "bert", **config}
+    (folder / "config.json").write_text(json.dumps(content))
+    for name in files:
+        (folder / name).write_bytes(hollow_weights())
+    if tokenizer:
+        Tokenizer(models.WordLevel({"a": 0}, unk_token="a")).save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def hollow_weights(*names):
+    """A safetensors file of one number for each name."""
+    at = [4 * place for place in range(len(names) + 1)]
+    header = {
+        name: {"dtype": "F32", "shape": [1], "data_offsets": [at[place], at[place + 1]]}
+        for place, name in enumerate(names)
+    }
+    head = json.dumps(header).encode()
+    return len(head).to_bytes(8, "little") + head + bytes(4 * len(names))
 
 
 def rows_of(directory) -> list[dict]:

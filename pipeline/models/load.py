@@ -22,7 +22,6 @@ from pipeline.models.packed import Packed, packed
 from pipeline.models.resolve import ModelInfo, fetch
 from pipeline.models.texts import Tokens
 from pipeline.models.tokenizer import load_tokenizer
-from pipeline.models.tokenizer_files import check_tokenizer
 
 # How a head is called in this project -> the transformers class that loads it.
 HEADS = {
@@ -85,7 +84,6 @@ class Models:
         transformers.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         folder = fetch(info)
-        check_tokenizer(info.reference, folder, info.config)
         auto = getattr(transformers, HEADS[head])
         try:
             tokenizer = load_tokenizer(folder)

@@ -1,6 +1,6 @@
 """A model reference -> local files and a revision, under the safety policy.
 
-Only ``config.json`` is looked at here, as plain JSON: checking a job must not import torch.
+Files are looked at as plain JSON: checking a job must not import torch.
 """
 
 from __future__ import annotations
@@ -9,20 +9,18 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import JobError
+from pipeline.errors import JobError, one_line
+from pipeline.models.folder import TOKENIZER_CONFIG, check_files, check_said, config_name
+from pipeline.models.tokenizer_files import read_json
 from pipeline.starter import catalog
 
 # What a worker fetches from the hub: weights as safetensors, everything else as text.
-WEIGHTS = "*.safetensors"
-HUB_PATTERNS = (WEIGHTS, "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken")
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
-
-ADAPTER_CONFIG = "adapter_config.json"
+HUB_PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken")
+TEMPLATE = "chat_template.jinja"
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def look_up(reference: str) -> ModelInfo:
         The model's configuration and where it is.
 
     Raises:
-        JobError: There is no such model, or it has only pickled weights.
+        JobError: There is no such model, or it can't be loaded.
     """
     if reference.startswith("starter/"):
         return _from_folder(reference, catalog.folder(reference))
@@ -98,7 +96,7 @@ def fetch(info: ModelInfo) -> Path:
     """The folder that holds a model's files on this machine, fetched from the hub if need be.
 
     Raises:
-        JobError: The hub can't be reached or refuses.
+        JobError: The hub can't be reached or refuses, or the files are broken.
     """
     if info.folder is not None:
         return info.folder
@@ -106,11 +104,13 @@ def fetch(info: ModelInfo) -> Path:
 
     name = info.reference.partition("@")[0]
     try:
-        return Path(
+        folder = Path(
             snapshot_download(name, revision=info.commit, allow_patterns=list(HUB_PATTERNS))
         )
     except (OSError, ValueError) as error:
         raise _hub_trouble(info.reference, error) from error
+    _from_folder(info.reference, folder)
+    return folder
 
 
 def here(info: ModelInfo, revision: str) -> ModelInfo:
@@ -139,24 +139,18 @@ def here(info: ModelInfo, revision: str) -> ModelInfo:
 
 
 def _from_folder(reference: str, folder: Path) -> ModelInfo:
-    names = [entry.name for entry in folder.iterdir()]
-    name = "config.json"
-    if name not in names and ADAPTER_CONFIG in names:
-        name = ADAPTER_CONFIG
-    if name not in names:
-        raise JobError(
-            f"model {reference} has no config.json",
-            mend="Save it with model.save_pretrained(folder) and tokenizer.save_pretrained(folder)",
-        )
     try:
-        config = json.loads((folder / name).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise JobError(f"model {reference}: {name} is not JSON ({error})") from error
-    _check_weights(reference, names)
-    template = "chat_template.jinja" in names
-    if not template and "tokenizer_config.json" in names:
-        text = (folder / "tokenizer_config.json").read_text(encoding="utf-8")
-        template = "chat_template" in json.loads(text)
+        names = [entry.name for entry in folder.iterdir()]
+        config = read_json(folder / config_name(reference, names))
+        said = read_json(folder / TOKENIZER_CONFIG) if TOKENIZER_CONFIG in names else {}
+    except (OSError, ValueError) as error:
+        raise JobError(
+            f"model {reference}: {one_line(error)}", mend="Copy the model's files anew"
+        ) from error
+    check_said(reference, names, config, said)
+    if not reference.startswith("starter/"):  # ours are made from files of known hashes
+        check_files(reference, folder, names, config)
+    template = TEMPLATE in names or "chat_template" in said
     return ModelInfo(reference, config, folder=folder, chat_template=template)
 
 
@@ -168,20 +162,19 @@ def _from_hub(reference: str) -> ModelInfo:
     try:
         if os.environ.get("HF_HUB_OFFLINE", "") in ("1", "ON", "YES", "TRUE", "true"):
             folder = Path(snapshot_download(name, revision=revision or None, local_files_only=True))
-            cached = _from_folder(reference, folder)
-            return ModelInfo(reference, cached.config, folder, folder.name, cached.chat_template)
+            return replace(_from_folder(reference, folder), commit=folder.name)
         info = HfApi().model_info(name, revision=revision or None)
         names = [file.rfilename for file in info.siblings or ()]
-        _check_weights(reference, names)
-        said = "config.json" if "config.json" in names else ADAPTER_CONFIG
-        path = hf_hub_download(name, said, revision=info.sha)
-        config = json.loads(Path(path).read_text(encoding="utf-8"))
-        template = "chat_template.jinja" in names
-        if not template and "tokenizer_config.json" in names:
-            path = hf_hub_download(name, "tokenizer_config.json", revision=info.sha)
-            template = "chat_template" in json.loads(Path(path).read_text(encoding="utf-8"))
+
+        def read(file: str) -> dict[str, Any]:
+            return read_json(Path(hf_hub_download(name, file, revision=info.sha)))
+
+        config = read(config_name(reference, names))
+        said = read(TOKENIZER_CONFIG) if TOKENIZER_CONFIG in names else {}
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError) as error:
         raise _hub_trouble(reference, error) from error
+    check_said(reference, names, config, said)
+    template = TEMPLATE in names or "chat_template" in said
     return ModelInfo(reference, config, None, str(info.sha), template)
 
 
@@ -193,24 +186,6 @@ def _hub_trouble(reference: str, error: Exception) -> JobError:
         f"({type(error).__name__}: {reason[:200]})",
         mend=f"Check the name and the network, log in with `hf auth login` if it is private, "
         f"or use a local folder or one of {known}",
-    )
-
-
-def _check_weights(reference: str, names: Iterable[str]) -> None:
-    names = list(names)
-    if any(name.endswith(".safetensors") for name in names):
-        return
-    pickled = [n for n in names if n.endswith(PICKLES) and n != "training_args.bin"]
-    if pickled:
-        raise JobError(
-            f"model {reference} has only pickled weights ({pickled[0]}), which can run code "
-            "when loaded",
-            mend="Convert it once where you trust it: "
-            "AutoModel.from_pretrained(...).save_pretrained(folder, safe_serialization=True)",
-        )
-    raise JobError(
-        f"model {reference} has no weights (*.safetensors)",
-        mend="Check that the folder is complete",
     )
 
 

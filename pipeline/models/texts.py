@@ -148,14 +148,11 @@ class Tokens:
 
     def _special_tokens(self) -> tuple[list[int], list[int]]:
         """What the tokenizer puts before and after a single text, such as [CLS] and [SEP]."""
-        for probe in ("a", *self._backend.get_vocab()):
-            bare = self._backend.encode(probe, add_special_tokens=False).ids
-            if bare:  # an alphabet need not have an "a"
-                break
-        full = self._backend.encode(probe, add_special_tokens=True).ids
-        for at in range(len(full) - len(bare) + 1):
-            if full[at : at + len(bare)] == bare:
-                return full[:at], full[at + len(bare) :]
+        for probe in ("a", *self._backend.get_vocab()):  # an alphabet need not have an "a"
+            full = self._backend.encode(probe, add_special_tokens=True)
+            own = [at for at, part in enumerate(full.sequence_ids) if part is not None]
+            if own:
+                return full.ids[: own[0]], full.ids[own[-1] + 1 :]
         return [], []
 
 

@@ -16,6 +16,7 @@ from pipeline.errors import JobError, one_line
 TOKENIZER = "tokenizer.json"
 CONFIG = "tokenizer_config.json"
 ADDED = "added_tokens.json"
+FLAGS = ("lstrip", "normalized", "rstrip", "single_word", "special")
 
 # Families whose tokenizers transformers 5 makes from older files as transformers 4.57 did: the
 # same ids for 260 mixed texts, alone and as pairs. Of others it does not (DeBERTa, Blenderbot,
@@ -50,7 +51,7 @@ OLDER_NAMES = ("vocab.txt", "vocab.json", "merges.txt", "tekken.json")
 
 
 def check_tokenizer(reference: str, folder: Path, config: Mapping[str, Any]) -> None:
-    """Refuses a model whose tokenizer is missing, broken or rebuilt wrongly.
+    """Refuses a model whose tokenizer is broken, after `check_names` found its files.
 
     Args:
         reference: As the job names the model.
@@ -66,18 +67,17 @@ def check_tokenizer(reference: str, folder: Path, config: Mapping[str, Any]) -> 
             read_tokenizer(folder)
             return
         said = read_json(folder / CONFIG) if CONFIG in names else {}
-        check_names(reference, names, config, said)
         for name in (name for name in REBUILT[family_of(config, said)] if name in names):
             if not (folder / name).stat().st_size:
                 raise ValueError(f"{name} is empty")
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise JobError(f"model {reference}: {error}", mend=f"{COPY}: {SAVE}") from error
 
 
 def check_names(
     reference: str, names: Collection[str], config: Mapping[str, Any], said: Mapping[str, Any]
 ) -> None:
-    """The same for what can be told from the names of a model's files.
+    """Refuses a model whose tokenizer is missing, or would be rebuilt wrongly.
 
     Args:
         reference: As the job names the model.
@@ -123,7 +123,7 @@ def read_tokenizer(folder: Path) -> Any:
     Raises:
         ValueError: It can't be read, is empty, or contradicts the other files.
     """
-    from tokenizers import AddedToken, Tokenizer
+    from tokenizers import Tokenizer
 
     try:
         backend = Tokenizer.from_file(str(folder / TOKENIZER))
@@ -132,14 +132,14 @@ def read_tokenizer(folder: Path) -> Any:
     if backend.get_vocab_size() == 0:
         raise ValueError(f"{TOKENIZER} holds no vocabulary")
     for number, token in sorted(_added(folder).items()):
-        content = str(token.get("content"))
-        if backend.token_to_id(content) is not None:
+        if backend.token_to_id(token.content) is not None:
             continue  # the file is right, whatever number the others give
         if number != backend.get_vocab_size():
             raise ValueError(
-                f"{TOKENIZER} lacks token {number}, {content!r}, which the files beside it add"
+                f"{TOKENIZER} lacks token {number}, {token.content!r:.60}, which the files beside "
+                "it add"
             )
-        backend.add_tokens([AddedToken(**token)])
+        backend.add_tokens([token])
     return backend
 
 
@@ -160,13 +160,21 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _added(folder: Path) -> dict[int, dict[str, Any]]:
+def _added(folder: Path) -> dict[int, Any]:
     """By number, the tokens that were added to the model's vocabulary."""
+    from tokenizers import AddedToken
+
     said = read_json(folder / CONFIG) if (folder / CONFIG).exists() else {}
     found = said.get("added_tokens_decoder")
-    if isinstance(found, dict):
-        return {int(number): dict(token) for number, token in found.items()}
-    if (folder / ADDED).exists():
-        older = read_json(folder / ADDED)
-        return {int(number): {"content": content} for content, number in older.items()}
-    return {}
+    try:
+        if found is not None:
+            return {
+                int(number): AddedToken(
+                    token["content"], **{name: token[name] for name in FLAGS if name in token}
+                )
+                for number, token in found.items()
+            }
+        older = read_json(folder / ADDED) if (folder / ADDED).exists() else {}
+        return {int(number): AddedToken(content) for content, number in older.items()}
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        raise ValueError(f"the added tokens can't be read ({one_line(error)})") from error

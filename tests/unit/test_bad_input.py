@@ -1,12 +1,11 @@
 """What is wrong is told in one line with the mend and exit code 2, before anything starts."""
 
-import json
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from click.testing import CliRunner
+from helpers import hollow_model
 
 from pipeline.cli.main import main
 
@@ -24,16 +23,7 @@ def nothing_starts(monkeypatch):
 @pytest.fixture
 def folder(tmp_path):
     """A model folder that is right as far as can be seen without loading it."""
-    return make_model(tmp_path / "classifier", "BertForSequenceClassification")
-
-
-def make_model(folder, architecture, *, files=("model.safetensors",), **config):
-    folder.mkdir()
-    content = {"architectures": [architecture], "model_type": "bert", **config}
-    (folder / "config.json").write_text(json.dumps(content))
-    for name in files:
-        (folder / name).write_bytes(b"")
-    return folder
+    return hollow_model(tmp_path / "classifier", "BertForSequenceClassification")
 
 
 @pytest.fixture
@@ -225,21 +215,21 @@ def test_a_classifier_is_refused_for_ner(tmp_path, lake, folder):
 
 
 def test_an_encoder_is_refused_for_abstractive_summaries(tmp_path, lake):
-    encoder = make_model(tmp_path / "encoder", "BertModel")
+    encoder = hollow_model(tmp_path / "encoder", "BertModel")
     job = job_of(tmp_path, lake, encoder, kind="summarize", method="abstractive")
     code, said = run(tmp_path, **job)
     assert (code, "is a BertModel, which can't write text" in said) == (2, True)
 
 
 def test_a_language_model_without_chat_template_is_refused(tmp_path, lake):
-    model = make_model(tmp_path / "lm", "LlamaForCausalLM")
+    model = hollow_model(tmp_path / "lm", "LlamaForCausalLM")
     job = job_of(tmp_path, lake, model, kind="summarize", method="abstractive")
     code, said = run(tmp_path, **job)
     assert (code, "has no chat template" in said) == (2, True)
 
 
 def test_pickled_weights_are_refused_with_the_way_to_convert_them(tmp_path, lake):
-    model = make_model(
+    model = hollow_model(
         tmp_path / "old", "BertForSequenceClassification", files=("pytorch_model.bin",)
     )
     code, said = run(tmp_path, **job_of(tmp_path, lake, model))
@@ -249,9 +239,12 @@ def test_pickled_weights_are_refused_with_the_way_to_convert_them(tmp_path, lake
 
 
 def test_a_model_folder_without_weights_is_refused(tmp_path, lake):
-    model = make_model(tmp_path / "none", "BertForSequenceClassification", files=())
+    model = hollow_model(tmp_path / "none", "BertForSequenceClassification", files=())
     code, said = run(tmp_path, **job_of(tmp_path, lake, model))
-    assert (code, "has no weights (*.safetensors)" in said) == (2, True)
+    assert (code, "has no weights (model.safetensors)" in said) == (
+        2,
+        True,
+    )
 
 
 def test_a_good_job_is_valid_and_said_to_be(tmp_path, lake, folder):

@@ -204,11 +204,16 @@ def test_a_language_may_be_said_short_if_only_one_is_meant() -> None:
         known.token("zho", field="target")
 
 
-def test_the_source_language_takes_the_place_of_the_one_the_tokenizer_was_saved_with() -> None:
-    known = Languages({"a": 5, "b": 6}, paired=True)
-    assert known.around([5], [2], 6) == ((6,), (2,))
-    assert known.around([], [2, 5], 6) == ((), (2, 6))
-    assert known.around([], [2], 6) == ((6,), (2,)), "none there: before the text, as in M2M-100"
+@pytest.mark.parametrize("saved", [(), (5,), (6,)])
+def test_the_source_language_takes_the_place_of_the_one_the_tokenizer_was_saved_with(
+    saved: tuple[int, ...],
+) -> None:
+    leading = Languages({"a": 5, "b": 6}, paired=True, leads=True)
+    trailing = Languages({"a": 5, "b": 6}, paired=True, leads=False)
+    assert leading.around([*saved, 1], [2], 6) == ((6, 1), (2,))
+    assert leading.around([1], [2, *saved], 6) == ((6, 1), (2,))
+    assert trailing.around([], [2, *saved], 6) == ((), (2, 6))
+    assert trailing.around([*saved], [2], 6) == ((), (2, 6))
 
 
 @pytest.mark.parametrize(
@@ -223,7 +228,8 @@ def test_the_source_language_takes_the_place_of_the_one_the_tokenizer_was_saved_
 )
 def test_language_tokens_are_found_in_the_vocabulary(kind: str, token: str, code: str) -> None:
     tokenizer = tiny.word_tokenizer(more=[token])
-    model: Any = SimpleNamespace(tokenizer=tokenizer, config=SimpleNamespace(model_type=kind))
+    config = SimpleNamespace(model_type=kind)
+    model: Any = SimpleNamespace(tokenizer=tokenizer, config=config, suffix=[])
     found = languages_of(model)
     assert found is not None
     assert dict(found.ids) == {code: tokenizer.convert_tokens_to_ids(token)}

@@ -1,0 +1,204 @@
+"""Whether a model can be loaded, told from its JSON files and the heads of its weight files.
+
+A job is checked with it before anything starts, so nothing heavy is imported, and no weights are
+read: a safetensors file says at its start what it holds and how long it must be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import JobError, one_line
+from pipeline.models.tokenizer_files import check_names, check_tokenizer, read_json
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
+CONFIG = "config.json"
+ADAPTER_CONFIG = "adapter_config.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+# JSON objects that transformers opens if they are there.
+OBJECTS = ("generation_config.json", "special_tokens_map.json", "added_tokens.json")
+# What the JSON types of a model's configuration are, where something is read of it here.
+TYPES = {"architectures": list, "id2label": dict, "label2id": dict, "auto_map": dict}
+POINTER = b"version https://git-lfs"
+
+
+def config_name(reference: str, names: Collection[str]) -> str:
+    """The file that says what a folder holds: a model, or an adapter.
+
+    Raises:
+        JobError: It is not there.
+    """
+    alone = ADAPTER_WEIGHTS in names and not {WEIGHTS, INDEX} & set(names)
+    if ADAPTER_CONFIG in names and (alone or CONFIG not in names):
+        return ADAPTER_CONFIG
+    if CONFIG in names:
+        return CONFIG
+    raise JobError(
+        f"model {reference} has no {CONFIG}",
+        mend="Save it with model.save_pretrained(folder) and tokenizer.save_pretrained(folder)",
+    )
+
+
+def check_said(
+    reference: str, names: Collection[str], config: Mapping[str, Any], said: Mapping[str, Any]
+) -> None:
+    """Refuses what can be refused by the names of files and by configurations.
+
+    Args:
+        reference: As the job names the model.
+        names: Of the files beside the configuration.
+        config: What a model's or an adapter's configuration says.
+        said: The content of ``tokenizer_config.json``.
+
+    Raises:
+        JobError: Says what is wrong, and what to do.
+    """
+    if "peft_type" in config:
+        _check_names_of_weights(reference, names, (ADAPTER_WEIGHTS,))
+        return
+    if CONFIG not in names:
+        raise JobError(
+            f"adapter {reference}: {ADAPTER_CONFIG} has no peft_type",
+            mend="Save the adapter with peft: model.save_pretrained(folder)",
+        )
+    _check_config(reference, config, said)
+    _check_names_of_weights(reference, names, (WEIGHTS, INDEX))
+    check_names(reference, names, config, said)
+
+
+def check_files(
+    reference: str, folder: Path, names: Collection[str], config: Mapping[str, Any]
+) -> None:
+    """Refuses files that are broken, cut short or missing where another names them.
+
+    Raises:
+        JobError: Says which file, and what to do.
+    """
+    try:
+        for name in OBJECTS:
+            if name in names:
+                read_json(folder / name)
+        if "peft_type" in config:
+            _held_by(folder / ADAPTER_WEIGHTS)
+            return
+        if WEIGHTS in names:
+            _held_by(folder / WEIGHTS)
+        else:
+            _check_shards(folder, names)
+        # What sentence-transformers puts behind a model, such as 2_Dense.
+        for path in sorted(folder.glob(f"*/{WEIGHTS}")):
+            _held_by(path)
+    except (OSError, ValueError) as error:
+        raise JobError(
+            f"model {reference}: {one_line(error)}",
+            mend="Copy the model's files anew, and compare their sizes with the original's",
+        ) from error
+    check_tokenizer(reference, folder, config)
+
+
+def _check_config(reference: str, config: Mapping[str, Any], said: Mapping[str, Any]) -> None:
+    for name, kind in TYPES.items():
+        if config.get(name) is not None and not isinstance(config[name], kind):
+            raise JobError(
+                f"model {reference}: {name} in {CONFIG} is {config[name]!r:.60}, not "
+                f"{'a list' if kind is list else 'an object'}",
+                mend="Copy the model's files anew",
+            )
+    model_type = config.get("model_type")
+    # A model may ship code of its own for older versions of a library that now has it.
+    named = config.get("architectures") or [None]
+    strange = not all(_knows(name) for name in (model_type, *named))
+    if said.get("auto_map") or (config.get("auto_map") and strange):
+        raise JobError(
+            f"model {reference} needs code of its own (auto_map in "
+            f"{TOKENIZER_CONFIG if said.get('auto_map') else CONFIG}), and no model runs code here",
+            mend="Name a model whose architecture transformers has",
+        )
+    if not isinstance(model_type, str) or not model_type:
+        raise JobError(
+            f"model {reference}: {CONFIG} has no model_type",
+            mend="Save the model with transformers: model.save_pretrained(folder)",
+        )
+    if not _knows(model_type) and not _surely_knows(model_type):
+        raise JobError(
+            f"model {reference} is a {model_type!r:.60}, which transformers "
+            f"{metadata.version('transformers')} does not know",
+            mend="Install a version of transformers that does, or name another model",
+        )
+
+
+def _knows(name: object) -> bool:
+    """Whether transformers' tables name a class or a type of model: importing it takes seconds."""
+    found = util.find_spec("transformers")
+    if found is None or found.origin is None:
+        return True
+    tables = Path(found.origin).parent / "models" / "auto"
+    return any(f'"{name}"' in path.read_text(encoding="utf-8") for path in tables.glob("*.py"))
+
+
+def _surely_knows(model_type: str) -> bool:
+    import transformers
+
+    return model_type in transformers.CONFIG_MAPPING
+
+
+def _check_names_of_weights(
+    reference: str, names: Collection[str], wanted: tuple[str, ...]
+) -> None:
+    if set(wanted) & set(names):
+        return
+    pickled = [n for n in names if n.endswith(PICKLES) and n != "training_args.bin"]
+    if pickled:
+        raise JobError(
+            f"model {reference} has only pickled weights ({sorted(pickled)[0]}), which can run "
+            "code when loaded",
+            mend="Convert it once where you trust it: "
+            "AutoModel.from_pretrained(...).save_pretrained(folder, safe_serialization=True)",
+        )
+    others = sorted(n for n in names if n.endswith(".safetensors"))
+    raise JobError(
+        f"model {reference} has no weights ({wanted[0]})"
+        + (f", only {', '.join(others[:3])}" if others else ""),
+        mend="Check that the folder is complete",
+    )
+
+
+def _check_shards(folder: Path, names: Iterable[str]) -> None:
+    shards = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise ValueError(f"{INDEX} has no weight_map")
+    held: dict[str, frozenset[str]] = {}
+    for tensor, shard in shards.items():
+        if shard not in held:
+            if shard not in names:
+                raise ValueError(f"{INDEX} names {shard!r:.80}, which is not there")
+            held[shard] = _held_by(folder / shard)
+        if tensor not in held[shard]:
+            raise ValueError(f"{shard} lacks {tensor!r:.80}, which {INDEX} says it holds")
+
+
+def _held_by(path: Path) -> frozenset[str]:
+    """The names of the tensors of a weight file that is whole.
+
+    Raises:
+        ValueError: It is not.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return frozenset(file.keys())
+    except (SafetensorError, OSError, ValueError) as error:
+        with path.open("rb") as file:
+            if file.read(len(POINTER)) == POINTER:
+                raise ValueError(
+                    f"{path.name} is a pointer to the weights, not the weights: `git lfs pull` "
+                    "fetches them"
+                ) from error
+        raise ValueError(f"{path.name} is broken or cut short ({one_line(error)})") from error
