@@ -142,7 +142,7 @@ def test_a_secret_that_is_not_set_is_missed_before_anything_starts(
     monkeypatch.delenv("SECRET_OF_TEST", raising=False)
     if value is not None:
         monkeypatch.setenv("SECRET_OF_TEST", value)
-    model = make_model(tmp_path / "ner", "BertForTokenClassification")
+    model = hollow_model(tmp_path / "ner", "BertForTokenClassification")
     job = job_of(tmp_path, lake, model, kind="redact", hash_key="${env:SECRET_OF_TEST}")
     code, said = run(tmp_path, verb=verb, **job)
     assert code == 2
@@ -151,7 +151,7 @@ def test_a_secret_that_is_not_set_is_missed_before_anything_starts(
 
 
 def test_a_schema_that_can_not_be_met_is_found_by_validate(tmp_path, lake):
-    model = make_model(tmp_path / "lm", "LlamaForCausalLM")
+    model = hollow_model(tmp_path / "lm", "LlamaForCausalLM")
     schema = {
         "type": "object",
         "properties": {"n": {"type": "integer", "minimum": 5, "maximum": 3}},
