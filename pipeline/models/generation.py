@@ -36,7 +36,7 @@ class Text:
     Attributes:
         text: White space around it is stripped, as is all from the first stop string on.
         ids: The tokens that it wrote, without the end token and a forced first one.
-        complete: Whether it ended by itself, rather than at the limit of tokens.
+        complete: Whether it ended by itself or at a stop string, not at the limit of tokens.
     """
 
     text: str
@@ -203,6 +203,8 @@ class Writer:
         if first is not None and written[:1] == [first]:
             written = written[1:]
         text = self.model.tokenizer.decode(written, skip_special_tokens=True)
+        stops = (*self.stops, *(config.stop_strings or ()))
+        complete = complete or any(stop in text for stop in stops)
         return Text(cut_at(text, self.stops).strip(), tuple(written), complete)
 
 

@@ -80,9 +80,10 @@ class Answer(Task[AnswerOptions]):
     Options = AnswerOptions
 
     def output_type(self) -> pa.DataType:
-        """``struct<text, start, end, score>``; offsets count characters of the text.
+        """``struct<text, start, end, score, truncated>``; offsets count characters of the text.
 
         An answer that a chat model wrote has neither offsets nor a score; no answer has no text.
+        ``truncated``: a chat model was still writing at `max_answer_tokens`.
         """
         import pyarrow as pa
 
@@ -92,6 +93,7 @@ class Answer(Task[AnswerOptions]):
                 ("start", pa.int32()),
                 ("end", pa.int32()),
                 ("score", pa.float32()),
+                ("truncated", pa.bool_()),
             ]
         )
 

@@ -52,7 +52,7 @@ class AnswerChat:
         self.writer = Writer(model, frame, max_new_tokens=max_new_tokens)
 
     def annotate(self, texts: Sequence[str]) -> Annotated:
-        """One answer per text, without offsets and score."""
+        """One answer per text, without offsets and score; ``truncated`` if something was cut."""
         asked, failures = self.questions.of(texts)
         prompts = {question: self._prompts(question) for question in set(asked)}
         readings = [
@@ -67,7 +67,14 @@ class AnswerChat:
                 )
         writings = map_reduce(self.writer, readings)
         rows = [
-            reading.failure or {"text": reading.text, "start": None, "end": None, "score": None}
+            reading.failure
+            or {
+                "text": reading.text,
+                "start": None,
+                "end": None,
+                "score": None,
+                "truncated": reading.truncated,
+            }
             for reading in readings
         ]
         return column(rows, self.output_type, writings)

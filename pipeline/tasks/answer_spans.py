@@ -242,9 +242,10 @@ class AnswerSpans:
                 scores[key] = scores.get(key, 0.0) + score
         best = max(scores, key=scores.__getitem__, default=None)
         if best is None or (self.null_answers and null > scores[best]):
-            return {"text": None, "start": None, "end": None, "score": null}
+            return {"text": None, "start": None, "end": None, "score": null, "truncated": False}
         start, end = places[best]
-        return {"text": text[start:end], "start": start, "end": end, "score": scores[best]}
+        answer = {"text": text[start:end], "start": start, "end": end, "score": scores[best]}
+        return {**answer, "truncated": False}  # all windows are read
 
 
 class _Words:

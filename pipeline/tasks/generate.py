@@ -185,7 +185,8 @@ class GenerateAnnotate:
     """Answers prompts with a loaded model.
 
     Of a prompt that is longer than the model takes the middle is left out, as instructions stand
-    at its ends, and ``truncated`` says so.
+    at its ends. ``truncated`` says so, and also that the model was still writing at
+    `max_new_tokens`.
     """
 
     def __init__(
@@ -211,7 +212,7 @@ class GenerateAnnotate:
             "input_tokens": length,
             "output_tokens": text.tokens,
             "windows": 1,
-            "truncated": cut,
+            "truncated": cut or not text.complete,
         }
         if self.schema is None:
             return row

@@ -26,7 +26,7 @@ class Reading:
         windows: Pieces read so far, of the text and of what was written.
         last: Pieces of the last level; 0 before the first.
         output_tokens: Of what was written in the end.
-        truncated: Whether something was left out.
+        truncated: Whether something was cut: of the text, or of what was written on the way.
         done: Whether `text` is the end.
         failure: Why there is none.
     """
@@ -52,7 +52,7 @@ class Reading:
             return
         count = len(parts.texts)
         self.windows += count
-        self.truncated |= cut
+        self.truncated |= cut or not all(part.complete for part in parts.texts)
         self.text = "\n".join(part.text for part in parts.texts if part.text)
         if count == 1 or not self.text:
             self.output_tokens, self.done = parts.texts[-1].tokens, True

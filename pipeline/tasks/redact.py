@@ -213,25 +213,30 @@ def replace(text: str, spans: Sequence[tuple[int, int, str]], mask: Mask) -> tup
     Args:
         text: Of which all else stays as it is.
         spans: Start, end and label of each, in any order. Those that overlap are masked as one,
-            of the label of the longest.
+            of the label of the longest; so are those of one label that touch.
         mask: What stands for a label and the letters under it.
 
     Returns:
         The text, and how many spans were masked.
     """
-    merged: list[list[tuple[int, int, str]]] = []
+    groups: list[list[tuple[int, int, str]]] = []
     reached = -1
     for span in sorted((s for s in spans if s[0] < s[1]), key=lambda span: span[:2]):
-        if merged and span[0] < reached:
-            merged[-1].append(span)
+        if groups and span[0] < reached:
+            groups[-1].append(span)
         else:
-            merged.append([span])
+            groups.append([span])
         reached = max(reached, span[1])
-    parts: list[str] = []
-    at = 0
-    for group in merged:
+    merged: list[tuple[int, int, str]] = []
+    for group in groups:
         start, end = group[0][0], max(span[1] for span in group)
         label = max(group, key=lambda span: span[1] - span[0])[2]
+        if merged and merged[-1][1:] == (start, label):
+            start = merged.pop()[0]
+        merged.append((start, end, label))
+    parts: list[str] = []
+    at = 0
+    for start, end, label in merged:
         parts += [text[at:start], mask(label, text[start:end])]
         at = end
     return "".join([*parts, text[at:]]), len(merged)

@@ -24,6 +24,8 @@ WRITING_HEADS = ("ForConditionalGeneration", "ForCausalLM", "LMHeadModel", "MTMo
 def written_type(*first: pa.Field) -> pa.DataType:
     """``struct<text, input_tokens, output_tokens, windows, truncated>``.
 
+    ``truncated``: something was cut, of what was read or of what was written.
+
     Args:
         first: Fields that stand before these.
     """

@@ -529,7 +529,7 @@ def span_search(
 def check_answers(got: Sequence[Any], expected: Sequence[Any]) -> None:
     for mine, theirs in zip(got, expected, strict=True):
         assert mine["score"] == pytest.approx(theirs["score"], abs=1e-5)
-        assert {**mine, "score": 0} == {**theirs, "score": 0}
+        assert {**mine, "score": 0} == {**theirs, "score": 0, "truncated": False}
 
 
 @pytest.fixture(scope="module")
@@ -628,7 +628,9 @@ def test_a_chat_model_answers_what_it_writes_for_each_text_alone(load: Load) -> 
                 pad_token_id=model.pad_id,
             )[0]
         written = model.tokenizer.decode(out[ids.shape[1] :], skip_special_tokens=True).strip()
-        assert row == {"text": written, "start": None, "end": None, "score": None}
+        expected = {"text": written, "start": None, "end": None, "score": None}
+        cut = int(out[-1]) != model.tokenizer.eos_token_id
+        assert row == {**expected, "truncated": cut}
         assert written
 
 

@@ -9,6 +9,7 @@ import tiny_writers as tiny
 from tiny_writers import rows
 
 from pipeline.errors import JobError
+from pipeline.models.generation import Writer
 
 pytestmark = pytest.mark.integration
 
@@ -25,10 +26,9 @@ def test_a_text_of_a_hundred_thousand_tokens_is_summarized_without_leaving_anyth
     )
     short, long = rows(annotate, ["w1 w2.", tiny.sentences(25_000)])
     assert long["input_tokens"] == 100_000
-    assert long["truncated"] is False
     assert long["windows"] > 100_000 / 64
     assert 0 < long["output_tokens"] <= 8
-    assert (short["windows"], short["truncated"]) == (1, False)
+    assert short["windows"] == 1
 
 
 def test_a_summary_of_summaries_is_what_its_steps_give_by_hand(
@@ -47,6 +47,88 @@ def test_a_summary_of_summaries_is_what_its_steps_give_by_hand(
     (got,) = rows(annotate, [text])
     assert got["text"] == whole["text"]
     assert got["windows"] == 3
+
+
+WRITERS = {
+    "summary": ("t5", {"kind": "summarize", "method": "abstractive"}, "max_new_tokens"),
+    "summary of a chat model": (
+        "chat",
+        {"kind": "summarize", "method": "abstractive"},
+        "max_new_tokens",
+    ),
+    "truncated summary": (
+        "t5",
+        {"kind": "summarize", "method": "abstractive", "merge": "truncate"},
+        "max_new_tokens",
+    ),
+    "generated text": ("llama", {"kind": "generate"}, "max_new_tokens"),
+    "rewritten text": ("llama", {"kind": "generate", "merge": "join"}, "max_new_tokens"),
+    "translation": ("marian", {"kind": "translate"}, "max_new_tokens"),
+    "answer": ("chat", {"kind": "answer", "question": "w3"}, "max_answer_tokens"),
+}
+
+
+@pytest.mark.parametrize("case", WRITERS)
+def test_what_stops_at_the_limit_of_tokens_says_truncated_and_what_ends_by_itself_does_not(
+    tiny_models: Any, load_task: Any, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    family, options, limit = WRITERS[case]
+    reference = tiny_models("llama", chat=True) if family == "chat" else tiny_models(family)
+    written: list[int] = []
+    write = Writer.write
+
+    def watched(self: Writer, prompts: Any) -> Any:
+        writing = write(self, prompts)
+        written.extend(text.tokens for text in writing.texts)
+        return writing
+
+    monkeypatch.setattr(Writer, "write", watched)
+    texts = [f"w{i} w{i + 1} w{i + 2}." for i in range(0, 60, 3)]
+    whole = rows(load_task(reference, **options, **{limit: 40}), texts)
+    ended = [(text, n) for text, row, n in zip(texts, whole, written, strict=True) if n < 40]
+    assert all(row["truncated"] == (n == 40) for row, n in zip(whole, written, strict=True))
+    text, tokens = max(ended, key=lambda found: found[1])
+    assert tokens > 4
+    (cut,) = rows(load_task(reference, **options, **{limit: tokens - 1}), [text])
+    (enough,) = rows(load_task(reference, **options, **{limit: tokens + 1}), [text])
+    assert (cut["truncated"], enough["truncated"]) == (True, False)
+    assert enough["text"] == whole[texts.index(text)]["text"]
+    assert cut["text"] != enough["text"]
+
+
+def test_a_window_that_was_not_summarized_to_its_end_makes_the_whole_truncated(
+    tiny_models: Any, load_task: Any
+) -> None:
+    options = {"kind": "summarize", "method": "abstractive", "max_new_tokens": 8}
+    annotate = load_task(tiny_models("t5"), **options)
+    # 30 sentences of 4 tokens are two windows, each summarized as it would be alone.
+    for start in range(0, 40, 5):
+        halves = [tiny.sentences(15, start=start), tiny.sentences(15, start=start + 45)]
+        parts = rows(annotate, halves)
+        joined = "\n".join(part["text"] for part in parts)
+        last, got = rows(annotate, [joined, " ".join(halves)])
+        assert got["windows"] == 3
+        assert got["truncated"] == any(one["truncated"] for one in [*parts, last])
+
+
+@pytest.mark.parametrize("whose", ["the job's", "the model's own"])
+def test_a_text_that_ends_at_a_stop_string_is_whole(
+    tiny_models: Any, load_task: Any, monkeypatch: pytest.MonkeyPatch, whose: str
+) -> None:
+    reference, options = tiny_models("llama", letters=True), {"kind": "generate"}
+    annotate = load_task(reference, **options, max_new_tokens=12)
+    (whole,) = rows(annotate, ["w1 w2 w3."])
+    assert whole["truncated"] is True
+    stop = next(letter for letter in whole["text"][2:] if letter.isascii() and letter.isprintable())
+    if whose == "the job's":
+        annotate = load_task(reference, **options, max_new_tokens=12, stop=[stop])
+    else:
+        config = annotate.writer.model.module.generation_config
+        monkeypatch.setattr(config, "stop_strings", [stop])
+    (stopped,) = rows(annotate, ["w1 w2 w3."])
+    assert stopped["truncated"] is False
+    assert whole["text"].startswith(stopped["text"])
+    assert stopped["text"] != whole["text"]
 
 
 def test_summaries_that_get_no_shorter_come_to_an_end_and_say_so(
@@ -69,7 +151,6 @@ def test_truncate_leaves_out_the_end_and_says_so(tiny_models: Any, load_task: An
     text = tiny.sentences(200)
     cut, first = rows(annotate, [text, " ".join(text.replace(".", " .").split()[:63])])
     assert (cut["truncated"], cut["windows"], cut["input_tokens"]) == (True, 1, 800)
-    assert first["truncated"] is False
     assert cut["text"] == first["text"]
 
 

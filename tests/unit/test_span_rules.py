@@ -113,6 +113,18 @@ def test_spans_that_overlap_are_masked_as_one_of_the_longest_ones_label() -> Non
     assert masked == ("[C:abcdefghijkl][D:m]no", 2)
 
 
+def test_spans_of_one_label_that_touch_are_masked_as_one() -> None:
+    spans = [(4, 8, "NAME"), (0, 4, "NAME"), (8, 10, "CITY"), (10, 11, "NAME"), (12, 13, "NAME")]
+    masked = replace("AnnaBellOslo. Z", spans, lambda label, text: f"[{label}:{text}]")
+    assert masked == ("[NAME:AnnaBell][CITY:Os][NAME:l]o[NAME:.] Z", 4)
+
+
+def test_what_touches_a_group_that_overlaps_is_of_the_groups_label_or_apart() -> None:
+    spans = [(0, 5, "A"), (3, 6, "B"), (6, 8, "A"), (8, 9, "B")]
+    masked = replace("abcdefghij", spans, lambda label, text: f"[{label}:{text}]")
+    assert masked == ("[A:abcdefgh][B:i]j", 2)
+
+
 def test_a_digest_needs_the_key() -> None:
     assert digest(b"one", "Anna") == digest(b"one", "Anna")
     assert len({digest(b"one", "Anna"), digest(b"two", "Anna"), digest(b"one", "anna")}) == 3
