@@ -30,6 +30,7 @@ from pipeline.tasks.reads import columns_read, fields_naming, sources
 
 ERRORS_COLUMN = "errors"
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+SIZES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9}
 
 NAME = r"^[A-Za-z_][A-Za-z0-9_-]*$"
 
@@ -44,6 +45,29 @@ def _duration(value: object) -> object:
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _bytes(value: object) -> object:
+    """``4MB`` -> bytes."""
+    if isinstance(value, str):
+        found = re.fullmatch(r"([0-9]+) ?([kMG]?B)", value)
+        if found is None:
+            raise ValueError(f"{value!r} is no size: write 4MB, 500kB or a number of bytes")
+        return int(found[1]) * SIZES[found[2]]
+    return value
+
+
+Bytes = Annotated[
+    int,
+    BeforeValidator(_bytes),
+    Field(gt=0),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "exclusiveMinimum": 0},
+                {"type": "string", "pattern": r"^[0-9]+ ?[kMG]?B$"},
+            ]
+        }
+    ),
+]
 Seconds = Annotated[
     float,
     BeforeValidator(_duration),
@@ -156,6 +180,13 @@ class Limits(Part):
                 "twenty, 5 for five rows"
             )
         return bad_rows
+
+    text: Bytes = Field(
+        4 * 10**6,
+        title="Largest text",
+        description="A row with a text of more bytes of UTF-8 is bad, such as 4MB. All of War and "
+        "Peace is 3.2 MB.",
+    )
 
     def too_many(self, bad: int, *, rows: int) -> bool:
         """Whether that many bad rows fail a split."""
@@ -272,6 +303,8 @@ class Job(Part):
             "text": self.input.text,
             "columns": list(self.input.columns) if self.input.columns is not None else None,
             "compression": self.output.compression,
+            # Which rows are bad depends on it, and so does what other tasks read of them.
+            "limits.text": self.limits.text,
         }
         parts = {name: value for name, value in said.items() if value != USUAL[name]}
         tasks = {}
@@ -293,6 +326,7 @@ USUAL = {
     "text": Input.model_fields["text"].default,
     "columns": Input.model_fields["columns"].default,
     "compression": Output.model_fields["compression"].default,
+    "limits.text": Limits.model_fields["text"].default,
 }
 
 

@@ -78,7 +78,9 @@ class Annotator:
             budget=None if budget == "auto" else budget,
         )
         tasks = self.job.build_tasks(plan.infos)
-        self.rows = RowAnnotator(tasks, models, text=self.job.input.text)
+        self.rows = RowAnnotator(
+            tasks, models, text=self.job.input.text, longest=self.job.limits.text
+        )
         self.input = open_store(plan.input_root)
         self.output = open_store(self.job.output.path)
         self.route = Route(

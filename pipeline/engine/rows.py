@@ -96,14 +96,23 @@ class RowAnnotator:
         tasks: By output column.
         models: Of the worker.
         text: The job's text column.
+        longest: The most bytes of a text that is annotated; any if None.
 
     Raises:
         JobError: A model can't be loaded here.
     """
 
-    def __init__(self, tasks: Mapping[str, Task[Any]], models: Models, *, text: str) -> None:
+    def __init__(
+        self,
+        tasks: Mapping[str, Task[Any]],
+        models: Models,
+        *,
+        text: str,
+        longest: int | None = None,
+    ) -> None:
         self.tasks = dict(tasks)
         self.text = text
+        self.longest = longest
         self.device: Device = models.device
         self.order = ordered(tasks, text=text)
         self.types = {name: task.output_type() for name, task in tasks.items()}
@@ -213,7 +222,12 @@ class RowAnnotator:
             text = make(parts)
             if not text or text.isspace():
                 continue
-            asked = (text, *(_hashable(column[row]) for column in beside))
+            more = [column[row] for column in beside]
+            large = _too_large((text, *more), self.longest)
+            if large is not None:
+                unreadable[row] = large
+                continue
+            asked = (text, *map(_hashable, more))
             places[row] = unique.setdefault(asked, len(unique))
         first = {place: row for row, place in reversed(list(enumerate(places.tolist())))}
         columns = {
@@ -240,6 +254,17 @@ def _values(
         # Not `field`, which gives the child as it is stored, also where the struct is null.
         return pc.struct_field(made[name], "text").to_pylist(), {}
     return texts_of(rows.column(name).combine_chunks())
+
+
+def _too_large(texts: Sequence[Any], most: int | None) -> RowError | None:
+    for text in texts:
+        # A character has at most 4 bytes: most texts need not be encoded to be measured.
+        if most is not None and isinstance(text, str) and 4 * len(text) > most:
+            size = len(text.encode())
+            if size > most:
+                said = f"the text has {size:,} bytes, more than limits.text ({most:,}) allows"
+                return RowError(said, code="too_large", mend="Split it, or raise limits.text")
+    return None
 
 
 def _hashable(value: Any) -> Any:

@@ -17,7 +17,10 @@ from pipeline.moves import moved
 # enough that memory does not depend on the file.
 WINDOW_ROWS = 16_384
 WINDOW_BYTES = 8 * 1024 * 1024
-STEP_ROWS = 256
+# What is decoded at once. Whoever sorts a lake by length puts its largest texts side by side, and a
+# footer tells neither where they are nor how large a text is that repeats. Reading 100,000 texts of
+# 300 bytes takes 0.3 s so, 0.06 s by 256 rows: less than a thousandth of what models take.
+STEP_ROWS = 8
 BUFFER_BYTES = 1 << 20  # of each column
 # Kept out of the output: they describe the input's columns alone, and readers believe them.
 FOREIGN_METADATA = (b"huggingface", b"pandas", b"ARROW:schema")
@@ -109,28 +112,32 @@ def windows(
     Yields:
         A window, and the share of the split's rows that it is.
     """
-    metadata = file.metadata
-    groups = _groups(file, split)
-    rows = split_rows(file, split)
-    size = sum(metadata.row_group(g).total_byte_size for g in groups)
-    # Read in small steps and gather: row groups may be small, and what the footer says of bytes
-    # is encoded, so a text that repeats can be far larger than it looks.
-    step = max(1, min(STEP_ROWS, WINDOW_BYTES * max(1, rows) // max(1, size)))
+    groups, rows = _groups(file, split), split_rows(file, split)
     waiting: list[pa.RecordBatch] = []
     count = held = 0
     for batch in file.iter_batches(
-        batch_size=step, row_groups=groups, columns=list(columns), use_threads=False
+        batch_size=STEP_ROWS, row_groups=groups, columns=list(columns), use_threads=False
     ):
         moved()
-        full = count + batch.num_rows > WINDOW_ROWS or held + batch.nbytes > WINDOW_BYTES
-        if waiting and full:
-            yield pa.Table.from_batches(waiting), count / rows
-            waiting, count, held = [], 0, 0
-        waiting.append(batch)
-        count += batch.num_rows
-        held += batch.nbytes
+        for part in _in_bounds(batch):
+            full = count + part.num_rows > WINDOW_ROWS or held + part.nbytes > WINDOW_BYTES
+            if waiting and full:
+                yield pa.Table.from_batches(waiting), count / rows
+                waiting, count, held = [], 0, 0
+            waiting.append(part)
+            count += part.num_rows
+            held += part.nbytes
     if count:
         yield pa.Table.from_batches(waiting), count / rows
+
+
+def _in_bounds(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """The batch, or row by row if it is larger than a window."""
+    if batch.nbytes <= WINDOW_BYTES:
+        yield batch
+    else:
+        for row in range(batch.num_rows):
+            yield batch.slice(row, 1)
 
 
 def split_rows(file: pq.ParquetFile, split: Split) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.models import passages
 from pipeline.models.model import Model
 from pipeline.models.packed import Packed, PackedEncoder
 from pipeline.models.pooling import pool, pooling_of
@@ -23,9 +24,7 @@ SAME = 0.95
 
 def split_sentences(text: str, *, language: str) -> list[str]:
     """Cuts a text into its sentences, white space stripped, empty ones dropped."""
-    from sentencex import segment
-
-    return [part.strip() for part in segment(language, text) if part.strip()]
+    return [part.strip() for part in passages.sentences(text, language=language) if part.strip()]
 
 
 def choose(vectors: np.ndarray, *, count: int) -> list[int]:
@@ -42,8 +41,8 @@ def choose(vectors: np.ndarray, *, count: int) -> list[int]:
     Returns:
         Indices in text order; fewer than `count` when the rest only repeats.
     """
-    similarity = vectors @ vectors.T
-    central = similarity.mean(axis=1)
+    # Of each sentence with each other there would be more than memory holds: 4 MB may have 10^6.
+    central = vectors @ vectors.mean(axis=0)
     picked: list[int] = []
     nearest = np.full(len(vectors), -1.0, dtype=np.float64)
     while len(picked) < min(count, len(vectors)):
@@ -56,7 +55,7 @@ def choose(vectors: np.ndarray, *, count: int) -> list[int]:
         if not np.isfinite(score[best]):
             break
         picked.append(best)
-        nearest = np.maximum(nearest, similarity[best])
+        nearest = np.maximum(nearest, vectors @ vectors[best])
         nearest[best] = np.inf
     return sorted(picked)
 

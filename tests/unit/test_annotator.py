@@ -69,13 +69,15 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Annot
     """Makes an annotator over ``in/`` whose tasks are shouters."""
     monkeypatch.setitem(TASKS, "ner", Shout)
 
-    def made(*, tasks: Sequence[str] = ("shout",), **job: Any) -> Annotator:
+    def made(
+        *, tasks: Sequence[str] = ("shout",), options: dict[str, Any] | None = None, **job: Any
+    ) -> Annotator:
         (tmp_path / "in").mkdir(exist_ok=True)
         data = {
             "name": "loud",
             "input": {"path": str(tmp_path / "in"), **job.pop("input", {})},
             "output": {"path": str(tmp_path / "out")},
-            "tasks": {name: {"kind": "ner", "model": "none"} for name in tasks},
+            "tasks": {n: {"kind": "ner", "model": "none", **(options or {})} for n in tasks},
             **job,
         }
         plan = WorkPlan(
@@ -761,3 +763,57 @@ def test_a_call_moves_with_what_is_read_annotated_and_published(make: Make) -> N
     assert first[0] > 2, "steps of reading, and the first task"
     assert third != second
     assert annotator.pulse().moves == {}
+
+
+def test_a_text_larger_than_the_limit_is_a_bad_row_of_its_own_code_and_no_task_sees_it(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    annotate = Shout.annotate
+    monkeypatch.setattr(
+        Shout, "annotate", lambda self, texts: asked.extend(texts) or annotate(self, texts)
+    )
+    # Bytes of UTF-8 count, not characters.
+    texts = ["a" * 10, "a" * 11, "é" * 5, "é" * 6, "🙂" * 2, "🙂" * 3, " " * 20, None]
+    rows, window = rows_of(make(limits={"text": 10}), texts)
+    assert set(asked) == {"a" * 10, "é" * 5, "🙂" * 2}
+    assert counts(window.rows) == (8, 3, 3, 2)
+    bad = [row["errors"] for row in rows if row["errors"]]
+    assert [error["code"] for (error,) in bad] == ["too_large"] * 3
+    assert "the text has 11 bytes, more than limits.text (10) allows" in bad[0][0]["message"]
+    assert [row["shout"] is None for row in rows] == [False, True] * 3 + [True, True]
+
+
+def test_texts_of_up_to_four_megabytes_are_annotated_by_default(make: Make) -> None:
+    rows, window = rows_of(make(), ["a" * 4_000_000, "a" * 4_000_001])
+    assert counts(window.rows) == (2, 1, 1, 0)
+    assert rows[0]["shout"]["letters"] == 4_000_000
+
+
+@pytest.mark.parametrize(
+    "options", [{"input": ["text", "more"]}, {"template": "{more}: {text}"}], ids=str
+)
+def test_a_text_that_is_made_of_columns_is_measured_as_it_is_made(
+    make: Make, options: dict[str, Any]
+) -> None:
+    annotator = make(limits={"text": 12}, options=options)
+    table = pa.table({"text": ["aaaa", "aaaa"], "more": ["bbbb", "bbbbbbbb"]})
+    window = annotator.rows.annotate(table)
+    assert [sorted(found) for found in window.errors] == [[], ["shout"]]
+    assert window.errors[1]["shout"].code == "too_large"
+
+
+def test_a_large_text_that_is_not_asked_for_is_skipped_not_bad(make: Make) -> None:
+    annotator = make(limits={"text": 5}, options={"when": "length(text) < 5"})
+    window = annotator.rows.annotate(pa.table({"text": ["aaaa", "a" * 50]}))
+    assert counts(window.counts(slice(0, 2))[0]) == (2, 1, 0, 1)
+
+
+def test_what_stands_beside_a_text_is_measured_too(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Shout, "extra_columns", lambda self: ("more",))
+    annotator = make(limits={"text": 5})
+    window = annotator.rows.annotate(pa.table({"text": ["a", "b"], "more": ["x" * 50, "x"]}))
+    assert [found["shout"].code for found in window.errors if found] == ["too_large"]
+    assert window.errors[1] == {}

@@ -204,3 +204,11 @@ def test_what_differs_names_an_option_that_one_of_the_two_does_not_set() -> None
         "tasks.pii.aggregation was max, is not set",
         "text was body, is not set",
     ]
+
+
+def test_a_limit_of_texts_that_is_set_is_part_of_it_as_it_decides_which_rows_are_bad() -> None:
+    plain = parts_of(load_job(JOBS / "movie_reviews.yaml"))
+    job = load_job(JOBS / "movie_reviews.yaml", overrides=["limits.text=1MB"])
+    assert parts_of(job) == {**plain, "limits.text": 1_000_000}
+    usual = load_job(JOBS / "movie_reviews.yaml", overrides=["limits.text=4MB"])
+    assert parts_of(usual) == plain

@@ -695,3 +695,19 @@ def test_the_text_of_a_job_that_ran_names_its_device_and_dtype(tmp_path: Path) -
     job = load_job(write(tmp_path, GOOD))
     ran = yaml.safe_load(job_text(job.on("cuda")))
     assert ran == {**yaml.safe_load(GOOD), "compute": {"device": "cuda", "dtype": "bfloat16"}}
+
+
+@pytest.mark.parametrize(
+    ("written", "size"),
+    [("4MB", 4_000_000), ("500kB", 500_000), ("1 GB", 10**9), ("80B", 80), ("12345", 12_345)],
+)
+def test_a_size_is_written_with_its_unit_or_as_bytes(
+    tmp_path: Path, written: str, size: int
+) -> None:
+    assert load_job(write(tmp_path, f"{GOOD}limits: {{text: {written}}}\n")).limits.text == size
+
+
+@pytest.mark.parametrize("written", ["0", "-1", "4mb", "4 megabytes", "1.5MB", "MB", "true", "[1]"])
+def test_a_size_that_is_none_is_told_with_the_mend(tmp_path: Path, written: str) -> None:
+    said = refusal(tmp_path, f"{GOOD}limits:\n  text: {written}\n")
+    assert "job.yaml:16: `limits.text`" in said

@@ -111,6 +111,31 @@ def test_a_window_of_one_long_text_repeated_is_bounded_too(
     assert max(table.nbytes for table, _ in parts) <= 4_000_000
 
 
+@pytest.mark.parametrize("repeats", [True, False])
+def test_huge_texts_side_by_side_among_many_small_ones_are_never_held_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repeats: bool
+) -> None:
+    monkeypatch.setattr(reader, "WINDOW_BYTES", 1_000_000)
+    huge = [("x" if repeats else chr(97 + at % 26)) * 1_000_000 for at in range(100)]
+    texts = ["small"] * 50_000 + huge + ["small"] * 50_000
+    table = pa.table({"id": range(len(texts)), "text": texts})
+    path = tmp_path / "a.parquet"
+    # A page is unpacked whole, so that it has to be small for any reader.
+    how = {"use_dictionary": repeats, "write_batch_size": 1024 if repeats else 1}
+    pq.write_table(table, path, row_group_size=200_000, **how)
+    del table
+    dataset = Dataset.open(str(tmp_path / "a.parquet"))
+    split = Split.of(dataset.files()[0], fingerprint="f")
+    before, most, rows = pa.total_allocated_bytes(), 0, []
+    with closing(open_split(dataset.store, split.path)) as file:
+        for window, _ in windows(file, split, columns=("id", "text")):
+            most = max(most, pa.total_allocated_bytes() - before)
+            rows += window.column("id").to_pylist()
+            assert window.nbytes <= 1_000_000 or window.num_rows == 1
+    assert rows == list(range(len(texts)))
+    assert most < 30_000_000, "of 100 MB"
+
+
 @pytest.mark.parametrize("groups", [0, 1])
 def test_a_file_without_rows_has_no_windows(tmp_path: Path, groups: int) -> None:
     schema = pa.schema([("id", pa.int64()), ("text", pa.string())])

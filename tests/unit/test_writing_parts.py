@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sentencex
 import tiny_writers as tiny
 import torch
 from hypothesis import given, settings
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline.errors import JobError
+from pipeline.models import passages as passages_module
 from pipeline.models.languages import Languages, languages_of
-from pipeline.models.passages import pack, passages
+from pipeline.models.passages import pack, passages, sentences
 from pipeline.models.prompts import Frame, Prompts, chat_frame
 from pipeline.models.sampling import Race, Sampling, gumbel, mixed
 from pipeline.models.stopping import StopStrings, cut_at
@@ -55,6 +57,45 @@ def test_a_sentence_that_is_too_long_is_cut_at_white_space_and_a_word_anywhere()
     pieces = passages("x" * 1_000_000, LETTERS, room=500, language="en")
     assert max(map(len, pieces)) <= 500
     assert len(pieces) < 2_500
+
+
+@given(
+    text=st.text(alphabet=st.sampled_from('abA .!?\n\t。é🙂\u0301"'), max_size=200),
+    block=st.integers(1, 50),
+)
+@settings(max_examples=150, deadline=None)
+def test_sentences_join_to_the_text_however_small_the_blocks_are(text: str, block: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(passages_module, "BLOCK", block)
+        assert "".join(sentences(text, language="en")) == text
+
+
+def test_sentences_are_the_same_in_blocks_as_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = " ".join(f"Dr. No. {at} said so! Was it he? It was.\n\nOr so." for at in range(40))
+    whole = list(sentences(text, language="en"))
+    assert len(whole) > 100
+    monkeypatch.setattr(passages_module, "BLOCK", 200)
+    assert list(sentences(text, language="en")) == whole
+
+
+@pytest.mark.parametrize(
+    "text", ["漢。" * 100_000, "a" * 1_000_000, "A. " * 100_000, "." * 300_000]
+)
+def test_finding_sentences_is_work_that_grows_with_the_text_and_not_with_its_square(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[int] = []
+
+    def segment(language: str, block: str) -> list[str]:
+        given.append(len(block))
+        return real(language, block)
+
+    real = sentencex.segment
+    monkeypatch.setattr(sentencex, "segment", segment)
+    assert "".join(sentences(text, language="en")) == text
+    assert sum(given) < 4 * len(text) + passages_module.BLOCK
+    if "。" in text:
+        assert max(given) == passages_module.BLOCK
 
 
 def test_pieces_are_of_about_the_same_length() -> None:
