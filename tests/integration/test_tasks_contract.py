@@ -283,7 +283,7 @@ def test_a_very_long_text_is_annotated_whole_or_says_that_it_was_cut(load: Load,
     short, long, _ = answer.column.to_pylist()
     assert short is not None
     if case in CUT:
-        assert (long["truncated"], short["truncated"]) == (True, False)
+        assert long["truncated"] is True
         assert long["input_tokens"] >= count
     else:
         assert answer.tokens > count
