@@ -23,6 +23,18 @@ REFUSED = (
     "<Message>The AWS Access Key Id you provided does not exist in our records.</Message>"
     "<AWSAccessKeyId>{key}</AWSAccessKeyId></Error>"
 )
+SAID = (
+    '<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code>'
+    "<Message>Please try again.</Message></Error>"
+)
+# Fault -> status and code of the answer, with which nothing is done.
+TOLD = {
+    "conflict": ("409 Conflict", "ConditionalRequestConflict"),
+    "busy": ("503 Slow Down", "SlowDown"),
+    "throttled": ("429 Too Many Requests", "TooManyRequests"),
+}
+FITS = {"lost": "PUT", "cut": "GET", "conflict": "PUT"}
+CONDITIONS = ("HTTP_IF_NONE_MATCH", "HTTP_IF_MATCH")
 BROKEN = (
     '<?xml version="1.0" encoding="UTF-8"?><Error><Code>InternalError</Code>'
     "<Message>We encountered an internal error. Please try again.</Message></Error>"
@@ -39,6 +51,9 @@ class Faults:
         reset: The connection is reset, and nothing done.
         lost: Done, and the connection reset instead of an answer. Puts only.
         cut: Done, and the connection reset amid the answer. Gets only.
+        conflict: Answered 409, try again, and not done. Conditional puts only.
+        busy: Answered 503, slow down, and not done.
+        throttled: Answered 429, and not done.
         seed: Of the die.
     """
 
@@ -47,6 +62,9 @@ class Faults:
     reset: float = 0.0
     lost: float = 0.0
     cut: float = 0.0
+    conflict: float = 0.0
+    busy: float = 0.0
+    throttled: float = 0.0
     delay: float = 0.3
     seed: int = 0
     seen: Counter = field(default_factory=Counter)
@@ -59,8 +77,8 @@ class Faults:
         """The fault of the next request; empty for none."""
         with self._lock:
             at = self._die.random()
-            for kind in ("error", "slow", "reset", "lost", "cut"):
-                fits = method == {"lost": "PUT", "cut": "GET"}.get(kind, method)
+            for kind in ("error", "slow", "reset", "lost", "cut", *TOLD):
+                fits = method == FITS.get(kind, method)
                 share = getattr(self, kind) if fits else 0.0
                 if at < share:
                     self.seen[kind] += 1
@@ -75,6 +93,7 @@ class S3Server:
     Attributes:
         faults: None, or what goes wrong.
         log: Method, path and Range header of each request.
+        ignores: Whether it takes no notice of conditions, as old or simple stores do.
     """
 
     def __init__(self) -> None:
@@ -87,6 +106,7 @@ class S3Server:
 
         self.faults: Faults | None = None
         self.log: list[tuple[str, str, str]] = []
+        self.ignores = False
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._commit = threading.Lock()
         self._server = make_server("127.0.0.1", 0, self._answer, threaded=True,
@@ -127,10 +147,19 @@ class S3Server:
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         self.log.append((method, path, environ.get("HTTP_RANGE", "")))
         kind = self.faults.next(method) if self.faults is not None else ""
-        if kind in ("error", "reset"):
+        if self.ignores:
+            for name in CONDITIONS:
+                environ.pop(name, None)
+        conditional = any(name in environ for name in CONDITIONS)
+        if kind == "conflict" and not conditional:
+            kind = ""
+        if kind in ("error", "reset", *TOLD):
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         if kind == "error":
             return _plain(start_response, "500 Internal Server Error", BROKEN)
+        if kind in TOLD:
+            status, code = TOLD[kind]
+            return _plain(start_response, status, SAID.format(code=code))
         if kind == "reset":
             return _reset(environ)
         if kind == "slow":
@@ -139,7 +168,7 @@ class S3Server:
         if f"Credential={KEY}/" not in signed:
             key = signed.partition("Credential=")[2].partition("/")[0]
             return _plain(start_response, "403 Forbidden", REFUSED.format(key=key))
-        if environ.get("HTTP_IF_NONE_MATCH") == "*":
+        if conditional:
             with self._commit:
                 body = list(self._moto(environ, start_response))
         else:

@@ -232,7 +232,7 @@ class RemoteStore(Store):
     def swap(self, path: str, old: bytes, new: bytes) -> bool:
         """A conditional put (``If-Match``) on the etag of what was read."""
         import obstore
-        from obstore.exceptions import PreconditionError
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         def once() -> bool:
             try:
@@ -244,6 +244,8 @@ class RemoteStore(Store):
                 obstore.put(self._once, path, new, mode=known, use_multipart=False)
             except (FileNotFoundError, PreconditionError):
                 return False
+            except AlreadyExistsError as error:
+                raise _Conflict(_reason(error)) from None
             return True
 
         with self._asking("written", path, kind=JobError):
@@ -289,12 +291,12 @@ class RemoteStore(Store):
                 mode: Any = "create" if new else "overwrite"
                 obstore.put(self._once, path, content, mode=mode, use_multipart=False)
             except obstore.exceptions.AlreadyExistsError as error:
-                # Also said (409) of a name that two create at once: of them there may be none.
-                try:
-                    obstore.head(self.client, path)
-                except FileNotFoundError:
-                    raise _Conflict(_reason(error)) from None
-                return "unsure" if tried > 1 else "there"
+                # Also said (409) to several that write at once, of which maybe none has written.
+                if new:
+                    with suppress(FileNotFoundError):
+                        obstore.head(self.client, path)
+                        return "unsure" if tried > 1 else "there"
+                raise _Conflict(_reason(error)) from None
             except FileNotFoundError as error:
                 raise OSError(f"there is no such bucket: {_reason(error)}") from error
             return "new"

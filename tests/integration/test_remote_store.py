@@ -15,6 +15,7 @@ from pipeline.engine.lease import Lease
 from pipeline.errors import JobError, OutputBusy, ShardscribeError, SplitError
 from pipeline.lake import ranges, remote
 from pipeline.lake.dataset import Dataset, splits_of
+from pipeline.lake.probe import check_create_only
 from pipeline.lake.publish import OutputFile, read_footer
 from pipeline.lake.reader import open_split
 from pipeline.lake.remote import RemoteStore
@@ -37,7 +38,7 @@ def s3(server, monkeypatch):
     server.faults = None
     server.log.clear()
     yield server
-    server.faults = None
+    server.faults, server.ignores = None, False
 
 
 @pytest.fixture
@@ -246,7 +247,7 @@ def test_a_lease_whose_answer_is_lost_is_held(store, s3):
         pass
 
 
-@pytest.mark.parametrize("kind", ["error", "reset", "cut"])
+@pytest.mark.parametrize("kind", ["error", "reset", "cut", "busy", "throttled"])
 def test_a_fault_for_a_while_is_not_noticed(store, s3, kind, local):
     store.put("a.parquet", parquet(10))
 
@@ -267,6 +268,77 @@ def test_a_fault_for_a_while_is_not_noticed(store, s3, kind, local):
     s3.faults = Script([kind] * 2)
     store.delete("b")
     assert store.read("b") is None
+
+
+def test_a_conflict_that_the_store_asks_to_try_again_is_tried_again(store, s3, local):
+    s3.faults = Script(["conflict"] * 3)
+    assert store.put_new("b", local(b"b"))
+    assert store.read("b") == b"b"
+    s3.faults = Script(["conflict"] * 3)
+    assert store.create("c", b"c")
+    s3.faults = Script(["conflict"] * 3)
+    assert not store.create("c", b"d")
+    s3.faults = Script(["", "conflict", "", "conflict"])
+    assert store.swap("c", b"c", b"d")
+    assert store.read("c") == b"d"
+    s3.faults = Script(["conflict"] * 3)
+    assert publish(store, "split-1")
+    store.put("c", b"e")
+    assert store.read("c") == b"e"
+
+
+def test_a_conflict_without_end_is_told(store, s3, monkeypatch, local):
+    monkeypatch.setattr(remote, "PATIENCE", 0.5)
+    assert store.entry("b") is None
+    s3.faults = Faults(conflict=1.0)
+    with pytest.raises(SplitError, match="ConditionalRequestConflict"):
+        store.put_new("b", local(b"b"))
+
+
+def test_of_several_that_swap_at_once_one_does(store):
+    for number in range(3):
+        store.put("a", b"old")
+        with ThreadPoolExecutor(6) as threads:
+            news = [f"{number}.{i}".encode() for i in range(6)]
+            did = list(threads.map(lambda new: store.swap("a", b"old", new), news))
+        assert did.count(True) == 1
+        assert store.read("a") == news[did.index(True)]
+
+
+def test_a_swap_whose_answer_is_lost_is_done(store, s3):
+    store.put("a", b"old")
+    s3.faults = Script(["", "lost"])
+    assert store.swap("a", b"old", b"new")
+    assert not store.swap("a", b"old", b"newer")
+    assert not store.swap("nowhere", b"old", b"new")
+
+
+def test_a_listing_that_fails_half_way_goes_on_where_it_was_or_is_told(store, s3, monkeypatch):
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda i: store.put(f"{i:04}.parquet", b""), range(1100)))
+    s3.log.clear()
+    s3.faults = Script(["", "cut"])
+    assert len({entry.path for entry in store.entries()}) == 1100
+    assert [method for method, *_ in s3.log] == ["GET"] * 3
+    monkeypatch.setattr(remote, "PATIENCE", 0.5)
+    near = open_store(store.root)
+    listing = near.entries()
+    next(listing)
+    s3.faults = Faults(error=1.0)
+    with pytest.raises(JobError, match="can't be listed"):
+        list(listing)
+
+
+def test_a_store_that_takes_no_notice_of_conditions_is_refused(store, s3):
+    check_create_only(store.own)
+    s3.log.clear()
+    check_create_only(store.own)
+    assert [method for method, *_ in s3.log] == ["PUT", "HEAD"]
+    s3.ignores = True
+    for _ in range(2):
+        with pytest.raises(JobError, match=r"can't keep two runs apart.*If-None-Match") as caught:
+            check_create_only(store.own)
+        assert store.own.root in str(caught.value)
 
 
 def every_call(store, local):

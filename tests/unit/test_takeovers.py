@@ -1,6 +1,8 @@
 """What is listed when, whose an output is, and what a run says that lost it. Nothing is loaded."""
 
 import json
+import os
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +22,7 @@ from pipeline.engine.work import Receipt
 from pipeline.errors import JobError, OutputBusy, RunError
 from pipeline.job import Job
 from pipeline.job_file import load_job
-from pipeline.lake.dataset import Split
+from pipeline.lake.dataset import Dataset, Split
 from pipeline.lake.owner import DIRECTORY, Owner
 from pipeline.lake.publish import OutputFile, clean_scratch
 from pipeline.lake.store import LocalStore, Store, open_store
@@ -299,7 +301,6 @@ def test_what_a_killed_run_was_writing_beside_its_lease_is_removed(
     own = open_store(str(tmp_path / "out")).own
     assert isinstance(own, LocalStore)
     own.base.mkdir(parents=True)
-    import socket
 
     stray = own.base / f".{socket.gethostname()}~999999999~x.1.2~abc123.tmp"
     stray.write_bytes(b"")
@@ -310,3 +311,105 @@ def test_what_a_killed_run_was_writing_beside_its_lease_is_removed(
     stray.write_bytes(b"")
     assert run(make_job()).exit_code == 0
     assert not stray.exists()
+
+
+def test_a_store_that_overwrites_what_is_there_is_refused_before_anything_is_written(
+    make_job: Any, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overwrite(self: LocalStore, path: str, content: bytes) -> bool:
+        self.put(path, content)
+        return True
+
+    monkeypatch.setattr(LocalStore, "create", overwrite)
+    with pytest.raises(JobError, match="can't keep two runs apart"):
+        run(make_job())
+    own = open_store(str(tmp_path / "out")).own
+    assert own.read(leases.PATH) is None
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("number", [1, 18, 38, 95])  # EPERM, EXDEV, ENOSYS, EOPNOTSUPP
+def test_a_file_system_without_hard_links_is_told_at_the_start(
+    make_job: Any, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(JobError, match="needs a file system with hard links"):
+        run(make_job())
+    assert not (tmp_path / "out").exists()
+    assert list((open_store(str(tmp_path / "out")).own).entries()) == []
+
+
+def unreadable(path: Path, monkeypatch: pytest.MonkeyPatch, *, number: int = 5) -> None:
+    """The disk does not give this directory; mode bits would not keep root out."""
+    scandir = os.scandir
+
+    def failing(at: Any) -> Any:
+        if Path(at) == path:
+            raise OSError(number, os.strerror(number), str(at))
+        return scandir(at)
+
+    monkeypatch.setattr(os, "scandir", failing)
+
+
+@pytest.mark.parametrize("trouble", ["dangling", "loop", "EIO", "EACCES", "ESTALE", "vanishes"])
+@pytest.mark.parametrize("supersede", [False, True])
+def test_what_can_not_be_listed_is_told_and_its_output_stays(
+    make_job: Any, run: Any, lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    trouble: str, supersede: bool,
+) -> None:  # fmt: skip
+    (lake / "y=1").mkdir()
+    write(lake / "y=1", "d")
+    assert run(make_job()).exit_code == 0
+    (lake / "b.parquet").unlink()  # this one is gone, and nothing else
+    hidden = "y=1"
+    if trouble == "dangling":
+        hidden = "a.parquet"
+        (lake / hidden).rename(tmp_path / "a.parquet")
+        (lake / hidden).symlink_to(tmp_path / "nowhere")
+    elif trouble == "loop":
+        hidden = "a.parquet"
+        (lake / hidden).unlink()
+        (lake / hidden).symlink_to(lake / hidden)
+    else:
+        number = {"EIO": 5, "EACCES": 13, "ESTALE": 116, "vanishes": 2}[trouble]
+        unreadable(lake / hidden, monkeypatch, number=number)
+    display = QuietDisplay()
+    job = make_job(top_k=1) if supersede else make_job()
+    summary = run(job, display=display, prune=True, supersede=supersede)
+    assert (summary.exit_code, summary.state) == (1, "some input can't be read")
+    assert [unread.path for unread in summary.unread] == [hidden]
+    assert any(f"{lake / hidden} can't be read: " in text for text in display.notices)
+    assert [path.partition("-")[0] for path in summary.vanished_outputs] == ["b"]
+    assert files(tmp_path / "out") == ["a", "c", "d"]
+
+
+def test_a_file_system_that_gives_no_root_ends_the_run_in_a_line(
+    make_job: Any, run: Any, lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job()
+    unreadable(lake, monkeypatch)
+    with pytest.raises(JobError, match=r"lake can't be read: Input/output error"):
+        run(job)
+    monkeypatch.undo()
+    monkeypatch.setattr(leases, "LOOK_EVERY", 0.02)
+    (tmp_path / "out/y=1").mkdir(parents=True)
+    unreadable(tmp_path / "out/y=1", monkeypatch)
+    with pytest.raises(JobError, match=r"y=1 can't be read: Input/output error"):
+        run(job)
+
+
+@pytest.mark.parametrize(("pattern", "told"), [("a*/x.parquet", []), ("*/x.parquet", ["pears"])])
+def test_a_glob_is_told_only_of_what_may_match_it(
+    lake: Path, monkeypatch: pytest.MonkeyPatch, pattern: str, told: list[str]
+) -> None:
+    for name in ("apples", "pears"):
+        (lake / name).mkdir()
+        write(lake / name, "x")
+    unreadable(lake / "pears", monkeypatch)
+    missed: list[str] = []
+    found = Dataset.open(f"{lake}/{pattern}").files(missed=lambda path, _: missed.append(path))
+    assert [entry.path for entry in found] == ["apples/x.parquet"]
+    assert missed == told
