@@ -13,6 +13,7 @@ from pipeline.errors import JobError, SplitError
 from pipeline.job import ERRORS_COLUMN, Job, fingerprint
 from pipeline.lake.dataset import SPLIT_BYTES, Dataset, Split, splits_of
 from pipeline.lake.memory import Memory
+from pipeline.lake.places import is_within
 from pipeline.lake.store import Entry, LocalStore, Store, open_store
 from pipeline.models.device import device_here
 from pipeline.models.resolve import ModelInfo, look_up
@@ -128,19 +129,13 @@ def check_places(dataset: Dataset, output: Store) -> None:
         f"output.path {output.root} and input.path {dataset.store.root} are inside each other",
         mend="Annotated files would be read as input: choose a directory beside the input",
     )
-    if isinstance(output, LocalStore) and isinstance(dataset.store, LocalStore):
-        theirs, ours = dataset.store.base.resolve(), output.base.resolve()
-        if dataset.single is not None:
-            # The files beside a single input file are not read.
-            if ours == theirs:
-                raise inside
-        elif theirs == ours or theirs in ours.parents or ours in theirs.parents:
+    outside = not is_within(dataset.store, output)
+    if dataset.single is not None:
+        # The files beside a single input file are not read.
+        if not outside and is_within(output, dataset.store):
             raise inside
-    elif type(output) is type(dataset.store):
-        theirs_at = dataset.store.root.rstrip("/") + "/"
-        ours_at = output.root.rstrip("/") + "/"
-        if theirs_at.startswith(ours_at) or ours_at.startswith(theirs_at):
-            raise inside
+    elif not outside or is_within(output, dataset.store):
+        raise inside
     if isinstance(output, LocalStore) and output.base.is_file():
         raise JobError(
             f"output.path {output.root} is a file", mend="Name a directory, existing or not"

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import JobError, RunError, SplitError
+from pipeline.lake.address import clean
 from pipeline.lake.own import own_address
 from pipeline.lake.process import scratch_name
 
@@ -316,7 +317,7 @@ def open_store(root: str) -> Store:
     if not separator:
         return LocalStore(str(Path(root).expanduser().resolve()))
     if scheme == "file":
-        return LocalStore(root.removeprefix("file://"))
+        return LocalStore(str(Path(root.removeprefix("file://")).resolve()))
     if scheme not in SCHEMES:
         raise JobError(
             f"{root}: the scheme {scheme}:// is unknown",
@@ -324,7 +325,7 @@ def open_store(root: str) -> Store:
         )
     from pipeline.lake.remote import RemoteStore
 
-    return RemoteStore(root)
+    return RemoteStore(clean(root))
 
 
 def _local_entry(path: str, status: os.stat_result) -> Entry:

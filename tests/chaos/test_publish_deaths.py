@@ -44,7 +44,7 @@ def pinned(lake: Path) -> Any:
     dataset = Dataset.open(str(lake))
     files = dataset.files()
     return SimpleNamespace(
-        splits=lambda memory: list(splits_of(dataset.store, files, fingerprint=FINGERPRINT)),
+        splits=lambda memory=None: list(splits_of(dataset.store, files, fingerprint=FINGERPRINT)),
         checked=SimpleNamespace(missed={}, files=files),
         fingerprint=FINGERPRINT,
         parts={},
