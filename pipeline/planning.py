@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.check import Pinned
@@ -13,6 +13,7 @@ from pipeline.lake.footers import look_all, read_footers
 from pipeline.lake.memory import Memory
 from pipeline.lake.plan import Plan, make_plan
 from pipeline.lake.store import Entry, Store
+from pipeline.verify import damaged
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Choices:
         prune: Remove output whose input is gone.
         supersede: Replace output of a job that gives other results.
         retry_bad_rows: Annotate splits that hold bad rows again.
+        retry_damaged: Read the whole output and annotate what is damaged again.
     """
 
     address: str | None = None
@@ -32,6 +34,7 @@ class Choices:
     prune: bool = False
     supersede: bool = False
     retry_bad_rows: bool = False
+    retry_damaged: bool = False
 
 
 AS_IT_IS = Choices()
@@ -61,11 +64,16 @@ def look(pinned: Pinned, output: Store, *, choices: Choices = AS_IT_IS) -> Plan:
         if entry.path not in plan.damaged and entry.path not in plan.unread:
             whole.put(entry.path, str(entry.size))
     whole.save({entry.path for entry in outputs})
+    if choices.retry_damaged:
+        given, job = pinned.checked.dataset.store, pinned.checked.job
+        wrong, unread = damaged(given, output, plan.done, job)
+        plan.damaged |= wrong
+        plan.unread |= unread
+        plan.again(split for split in plan.done if split.output_path in wrong)
     if choices.retry_bad_rows:
         footers = read_footers(output, [split.output_path for split in plan.done])
-        bad = {s.id for s, found in zip(plan.done, footers, strict=True) if has_bad_rows(found)}
-        plan.todo += [replace(split, replace=True) for split in plan.done if split.id in bad]
-        plan.done = [split for split in plan.done if split.id not in bad]
+        pairs = list(zip(plan.done, footers, strict=True))
+        plan.again(split for split, found in pairs if has_bad_rows(found))
     # Longest first: a long split that starts last would run alone at the end.
     plan.todo.sort(key=lambda split: -split.size)
     return plan
@@ -154,11 +162,11 @@ def _tell(plan: Plan, notice: Callable[[str], None]) -> None:
     if anew:
         notice(
             f"{len(anew)} output files are damaged and are annotated anew "
-            f"({anew[0]} is the first: {plan.damaged[anew[0]]})"
+            f"({anew[0]} is the first: {plan.damaged[anew[0]].removeprefix(anew[0]).strip()})"
         )
     if plan.unread:
         path, why = next(iter(plan.unread.items()))
-        notice(f"{len(plan.unread)} output files can't be read and stay ({path}: {why})")
+        notice(f"{len(plan.unread)} output files can't be checked and stay ({path}: {why})")
 
 
 def has_bad_rows(footer: Mapping[str, Any]) -> bool:

@@ -1,24 +1,17 @@
-"""What an output holds: counted from its footers, and read against the input."""
+"""What an output holds, counted from its footers."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.check import check, pin
 from pipeline.engine.record import RowCounts
-from pipeline.errors import SplitError
 from pipeline.job import Job
-from pipeline.lake.dataset import SUFFIXES, Split
-from pipeline.lake.footers import read_footer, read_footers
+from pipeline.lake.dataset import SUFFIXES
+from pipeline.lake.footers import look_all
 from pipeline.lake.store import Store, open_store
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 RUNS_SHOWN = 5
 
@@ -32,6 +25,8 @@ class Status:
         files: Annotated files there.
         rows: As their footers count them.
         bytes: Their size.
+        damaged: Files that are not what was committed, as far as their size and end tell, and why.
+        unread: Files that can't be read, and why.
         left: Input splits without a file; None if no job was given.
         total: Input splits; None if no job was given.
         runs: Summaries of the last runs, latest first.
@@ -41,6 +36,8 @@ class Status:
     files: int = 0
     rows: RowCounts = field(default_factory=RowCounts)
     bytes: int = 0
+    damaged: dict[str, str] = field(default_factory=dict)
+    unread: dict[str, str] = field(default_factory=dict)
     left: int | None = None
     total: int | None = None
     runs: list[dict[str, Any]] = field(default_factory=list)
@@ -59,16 +56,21 @@ def output_status(address: str, *, job: Job | None = None) -> Status:
     store = open_store(address)
     entries = [entry for entry in store.entries() if entry.path.endswith(SUFFIXES)]
     status = Status(store.root, runs=last_runs(store))
-    footers = list(read_footers(store, [entry.path for entry in entries]))
+    footers = list(look_all(store, entries))
     for entry, footer in zip(entries, footers, strict=True):
-        if footer:
+        if footer.damage:
+            status.damaged[entry.path] = footer.damage
+        elif footer.unread:
+            status.unread[entry.path] = footer.unread
+        elif footer.said:
             status.files += 1
             status.bytes += entry.size
-            for name, number in footer["rows"].items():
+            for name in RowCounts.model_fields:
+                number = (footer.said.get("rows") or {}).get(name, 0)
                 setattr(status.rows, name, getattr(status.rows, name) + number)
     if job is not None:
-        present = {entry.path for entry in entries}
-        made = {str(footer.get("fingerprint")) for footer in footers}
+        present = {entry.path for entry in entries} - status.damaged.keys()
+        made = {str(footer.said.get("fingerprint")) for footer in footers}
         splits = pin(check(job), like=made).splits()
         status.total = len(splits)
         status.left = sum(split.output_path not in present for split in splits)
@@ -83,126 +85,3 @@ def last_runs(store: Store) -> list[dict[str, Any]]:
         raw = store.own.read(f"runs/{run}/summary.json")
         found.append(json.loads(raw) if raw else {"run": run, "state": "died or is running"})
     return found
-
-
-@dataclass
-class Verdict:
-    """What `verify_job` found.
-
-    Attributes:
-        splits: That were compared.
-        rows: That were compared.
-        problems: In words, each naming a file.
-    """
-
-    splits: int = 0
-    rows: int = 0
-    problems: list[str] = field(default_factory=list)
-
-
-def verify_job(job: Job) -> Verdict:
-    """Reads a job's output against its input.
-
-    Every split has exactly one output file, with as many rows and with equal carried columns.
-
-    Args:
-        job: From `load_job`.
-
-    Raises:
-        JobError: The job is wrong.
-    """
-    checked = check(job)
-    output = open_store(checked.job.output.path)
-    there = Counter(entry.path for entry in output.entries() if entry.path.endswith(SUFFIXES))
-    footers = read_footers(output, sorted(there))
-    pinned = pin(checked, like={str(footer.get("fingerprint")) for footer in footers})
-    verdict = Verdict()
-    for split in pinned.splits():
-        if not there.pop(split.output_path, 0):
-            verdict.problems.append(f"{_name(split)} has no output file")
-            continue
-        verdict.splits += 1
-        try:
-            _compare(pinned.checked.dataset.store, output, split, job, verdict)
-        except SplitError as error:
-            verdict.problems.append(str(error))
-    verdict.problems += [f"{path} belongs to no split of the input" for path in sorted(there)]
-    return verdict
-
-
-def _compare(store: Store, output: Store, split: Split, job: Job, verdict: Verdict) -> None:
-    from pipeline.lake.reader import input_schema, open_split, split_rows, windows
-
-    footer = read_footer(output, split.output_path)
-    if footer.get("split") != split.id:
-        verdict.problems.append(
-            f"{split.output_path} says it is of split {footer.get('split')}, not {split.id}"
-        )
-        return
-    with (
-        closing(open_split(store, split.path)) as given,
-        closing(open_split(output, split.output_path)) as made,
-    ):
-        rows = split_rows(given, split)
-        if made.metadata.num_rows != rows:
-            verdict.problems.append(
-                f"{split.output_path} has {made.metadata.num_rows} rows, {_name(split)} has {rows}"
-            )
-            return
-        columns = input_schema(
-            given.schema_arrow,
-            reads=job.reads,
-            texts=job.texts_read,
-            named=job.named_by,
-            columns=job.input.columns,
-            where=split.path,
-        ).names
-        lost = [name for name in columns if name not in made.schema_arrow.names]
-        if lost:
-            verdict.problems.append(f"{split.output_path} lacks the column `{lost[0]}`")
-            return
-        whole = Split(split.id, split.output_path, 0, "")
-        ours = _slices(windows(made, whole, columns=columns))
-        at = 0
-        for table, _ in windows(given, split, columns=columns):
-            other = ours(table.num_rows)
-            for name in columns:
-                if not _equal(table.column(name), other.column(name)):
-                    verdict.problems.append(
-                        f"{split.output_path}: column `{name}` differs from {_name(split)} in "
-                        f"rows {at} to {at + table.num_rows - 1}"
-                    )
-                    return
-            at += table.num_rows
-    verdict.rows += rows
-
-
-def _equal(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
-    """Equality by which NaN equals NaN, also inside lists and structs."""
-    if one.equals(other):
-        return True
-    return one.type == other.type and repr(one.to_pylist()) == repr(other.to_pylist())
-
-
-def _slices(tables: Iterator[tuple[pa.Table, float]]) -> Any:
-    """Takes rows off a stream of tables, however it is cut."""
-    import pyarrow as pa
-
-    held: list[pa.Table] = []
-
-    def take(rows: int) -> pa.Table:
-        have = sum(table.num_rows for table in held)
-        while have < rows:
-            held.append(next(tables)[0])
-            have += held[-1].num_rows
-        whole = pa.concat_tables(held)
-        held[:] = [whole.slice(rows)]
-        return whole.slice(0, rows)
-
-    return take
-
-
-def _name(split: Split) -> str:
-    if split.row_groups is None:
-        return split.path
-    return f"{split.path} (row groups {split.row_groups[0]} to {split.row_groups[1]})"

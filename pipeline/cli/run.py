@@ -75,14 +75,22 @@ def run(job_file: str, overrides: tuple[str, ...], log_format: str, **choices: A
     help="Also annotate splits again that hold rows with errors; the new file takes the place of "
     "the old one.",
 )
+@click.option(
+    "--damaged",
+    "retry_damaged",
+    is_flag=True,
+    help="Also read the whole output, as `verify` does, and annotate splits again whose file is "
+    "not what was committed.",
+)
 @log_option
 def retry(job_file: str, overrides: tuple[str, ...], log_format: str, **choices: Any) -> None:
-    """Annotate splits again that failed, and those with bad rows if asked.
+    """Annotate splits again that failed, and those with bad rows or damaged files if asked.
 
     \b
     Examples:
       shardscribe retry jobs/movie_reviews.yaml
       shardscribe retry jobs/movie_reviews.yaml --bad-rows
+      shardscribe retry jobs/movie_reviews.yaml --damaged
     """
     start(job_file, overrides, log_format=log_format, **choices)
 

@@ -13,6 +13,7 @@ from pipeline.cli.say import say, say_json
 from pipeline.job_file import load_job
 
 PROBLEMS_SHOWN = 20
+FILES_SHOWN = 10
 
 
 @click.command()
@@ -50,6 +51,13 @@ def status(job_or_output: str, overrides: tuple[str, ...], as_json: bool) -> Non
         f"rows    {rows.rows:,} = {rows.annotated:,} annotated + {rows.bad:,} bad"
         f" + {rows.skipped:,} skipped"
     )
+    for kind, files in (("damaged", found.damaged), ("unread", found.unread)):
+        for path, why in list(files.items())[:FILES_SHOWN]:
+            say(f"{kind:<7} {path}: {why}")
+        if len(files) > FILES_SHOWN:
+            say(f"        and {len(files) - FILES_SHOWN} more")
+    if found.damaged:
+        say("        the next `shardscribe run` annotates damaged files anew")
     for run in found.runs:
         seconds = f" in {run['seconds']:,.0f} s" if "seconds" in run else ""
         say(f"run     {run['run']}: {run['state']}{seconds}")
@@ -66,15 +74,15 @@ def status(job_or_output: str, overrides: tuple[str, ...], as_json: bool) -> Non
 def verify(job_file: str, overrides: tuple[str, ...]) -> None:
     """Read a job's output against its input.
 
-    Every input split has exactly one output file, with as many rows and equal carried columns.
-    Exits 0 if that holds, 1 with what is wrong otherwise.
+    Every input split has exactly one output file, with every byte that was committed, as many
+    rows and equal carried columns. Exits 0 if that holds, 1 with all that is wrong otherwise.
 
     \b
     Example:
       shardscribe verify jobs/movie_reviews.yaml
     """
     job = load_job(job_file, overrides=overrides)
-    from pipeline.status import verify_job
+    from pipeline.verify import verify_job
 
     verdict = verify_job(job)
     for problem in verdict.problems[:PROBLEMS_SHOWN]:
@@ -85,4 +93,6 @@ def verify(job_file: str, overrides: tuple[str, ...]) -> None:
         f"{verdict.splits:,} splits and {verdict.rows:,} rows compared: "
         f"{'all right' if not verdict.problems else f'{len(verdict.problems)} problems'}"
     )
+    if verdict.damaged:
+        say(f"`shardscribe retry {job_file} --damaged` annotates {verdict.damaged} of them anew")
     sys.exit(1 if verdict.problems else 0)

@@ -46,11 +46,11 @@ def look(store: Store, entry: Entry) -> Footer:
         return Footer(damage=why) if is_damage(error) else Footer(unread=why)
     except ShardscribeError as error:
         return Footer(unread=str(error))
-    said = _said(metadata)
+    ours = said(metadata)
     committed = sealed_size(metadata.metadata)
     if committed is not None and entry.size != committed:
-        return Footer(said, damage=f"it has {entry.size:,} bytes, {committed:,} were committed")
-    return Footer(said)
+        return Footer(ours, damage=f"it has {entry.size:,} bytes, {committed:,} were committed")
+    return Footer(ours)
 
 
 def look_all(store: Store, entries: Sequence[Entry]) -> Iterator[Footer]:
@@ -71,7 +71,7 @@ def read_footer(store: Store, path: str) -> dict[str, Any]:
     """What an output file says of itself; empty if shardscribe did not write it."""
     try:
         with closing(pq.ParquetFile(store.open(path))) as file:
-            return _said(file.metadata)
+            return said(file.metadata)
     except (pa.ArrowException, OSError):
         return {}
 
@@ -82,7 +82,8 @@ def read_footers(store: Store, paths: Sequence[str]) -> Iterator[dict[str, Any]]
         yield from threads.map(lambda path: read_footer(store, path), paths)
 
 
-def _said(metadata: pq.FileMetaData) -> dict[str, Any]:
+def said(metadata: pq.FileMetaData) -> dict[str, Any]:
+    """Our metadata in a file's footer; empty if there is none."""
     raw = (metadata.metadata or {}).get(FOOTER_KEY)
     try:
         found = json.loads(raw) if raw else {}

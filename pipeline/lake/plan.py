@@ -53,6 +53,12 @@ class Plan:
         """All splits of the dataset."""
         return len(self.todo) + len(self.done)
 
+    def again(self, splits: Iterable[Split]) -> None:
+        """Has splits that are done annotated again, in the place of what is there."""
+        asked = {split.id for split in splits}
+        self.todo += [replace(split, replace=True) for split in self.done if split.id in asked]
+        self.done = [split for split in self.done if split.id not in asked]
+
 
 def make_plan(
     splits: Sequence[Split],
@@ -87,17 +93,21 @@ def make_plan(
     """
     plan = Plan(files=files)
     present = {entry.path: entry for entry in outputs}
-    there = {path: present.pop(path) for split in splits if (path := split.output_path) in present}
+    expected = {split.output_path: split for split in splits}
+    there = {path: present.pop(path) for path in expected if path in present}
     doubtful = [entry for entry in there.values() if not known(entry)]
     for entry, footer in zip(doubtful, look(doubtful), strict=True):
+        of = footer.said.get("split", expected[entry.path].id)
         if footer.damage:
             plan.damaged[entry.path] = footer.damage
+        elif of != expected[entry.path].id:
+            plan.damaged[entry.path] = f"it says it is of split {of}"
         elif footer.unread:
             plan.unread[entry.path] = footer.unread
-    for split in splits:
-        if split.output_path not in there:
+    for path, split in expected.items():
+        if path not in there:
             plan.todo.append(split)
-        elif split.output_path in plan.damaged:
+        elif path in plan.damaged:
             plan.todo.append(replace(split, replace=True))
         else:
             plan.done.append(split)
@@ -143,7 +153,7 @@ def _sort_rest(
                 left_over.append((entry.path, footer.said))
         if source in sources:
             plan.outdated.setdefault(source, []).append(entry.path)
-        elif any(f"{source}/".startswith(f"{path}/") for path in missed):
+        elif (missed and not source) or any(f"{source}/".startswith(f"{path}/") for path in missed):
             plan.hidden.append(entry.path)
         else:
             plan.vanished.append(entry.path)

@@ -43,10 +43,8 @@ class OutputFile:
         self.schema = schema
         self.rows = 0
         self.size = 0
-        directory = store.scratch()
         try:
-            directory.mkdir(parents=True, exist_ok=True)
-            self.scratch = directory / scratch_name()
+            self.scratch = scratch_file(store)
             self._writer = pq.ParquetWriter(
                 self.scratch, schema, compression=compression,
                 write_page_index=True, write_page_checksum=True,
@@ -155,3 +153,10 @@ def clean_scratch(directory: Path, *, now: float) -> int:
                     path.unlink()
                     removed += 1
     return removed
+
+
+def scratch_file(store: Store) -> Path:
+    """A new name in a store's scratch directory, which is made."""
+    directory = store.scratch()
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory / scratch_name()

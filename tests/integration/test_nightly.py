@@ -16,7 +16,8 @@ from pipeline.lake.publish import read_footer
 from pipeline.lake.store import open_store
 from pipeline.planning import Choices
 from pipeline.run import run_job
-from pipeline.status import output_status, verify_job
+from pipeline.status import output_status
+from pipeline.verify import verify_job
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
@@ -246,7 +247,7 @@ def rewrite(path: Path, change: Any) -> None:
     """Writes an output file again with other rows and the same footer."""
     file = pq.ParquetFile(path)
     footer = {key: file.metadata.metadata[key] for key in (b"shardscribe",)}
-    table = change(file.read())
+    table = change(file.read()).replace_schema_metadata()
     file.close()
     with pq.ParquetWriter(path, table.schema) as writer:
         writer.write_table(table)

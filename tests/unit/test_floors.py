@@ -18,6 +18,7 @@ FLOORS = (
     ("cli",),
     ("run", "preview", "status", "schemas"),
     ("planning",),
+    ("verify",),
     ("check", "job_file"),
     ("job_words", "job_yaml"),
     ("engine",),

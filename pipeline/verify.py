@@ -1,0 +1,257 @@
+"""An output read against its input: every byte, every column, every file."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.check import check, pin
+from pipeline.errors import ShardscribeError, SplitError, one_line
+from pipeline.job import Job
+from pipeline.lake.dataset import SUFFIXES, Split
+from pipeline.lake.footers import is_damage, read_footers, said
+from pipeline.lake.publish import scratch_file
+from pipeline.lake.reader import BUFFER_BYTES, input_schema, open_split, split_rows, windows
+from pipeline.lake.seal import is_broken
+from pipeline.lake.store import LocalStore, Store, open_store
+
+COPY_BYTES = 8 * 1024 * 1024
+# What pyarrow raises over a file that is not what it says.
+SPOILT = (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError)
+
+
+@dataclass
+class Verdict:
+    """What `verify_job` found.
+
+    Attributes:
+        splits: That were compared.
+        rows: That were compared.
+        problems: In words, each naming a file.
+        damaged: How many of them annotating the split anew mends.
+    """
+
+    splits: int = 0
+    rows: int = 0
+    problems: list[str] = field(default_factory=list)
+    damaged: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was found of one split.
+
+    Attributes:
+        rows: That were compared.
+        problem: What is wrong, naming the file; empty if nothing.
+        damaged: Whether it is the output file that is wrong.
+    """
+
+    rows: int = 0
+    problem: str = ""
+    damaged: bool = False
+
+
+class _Wrong(Exception):
+    """The output file is not what it should be."""
+
+
+def verify_job(job: Job) -> Verdict:
+    """Reads a job's output against its input.
+
+    Every split has exactly one output file, with every byte that was committed, as many rows and
+    equal carried columns. One file that is wrong keeps no other from being looked at.
+
+    Args:
+        job: From `load_job`.
+
+    Raises:
+        JobError: The job is wrong.
+    """
+    checked = check(job)
+    output = open_store(checked.job.output.path)
+    there = Counter(entry.path for entry in output.entries() if entry.path.endswith(SUFFIXES))
+    footers = read_footers(output, sorted(there))
+    pinned = pin(checked, like={str(footer.get("fingerprint")) for footer in footers})
+    verdict = Verdict()
+    for split in pinned.splits():
+        if not there.pop(split.output_path, 0):
+            verdict.problems.append(f"{_name(split)} has no output file")
+            continue
+        verdict.splits += 1
+        found = compare(pinned.checked.dataset.store, output, split, job)
+        verdict.rows += found.rows
+        verdict.damaged += found.damaged
+        if found.problem:
+            verdict.problems.append(found.problem)
+    verdict.problems += [f"{path} belongs to no split of the input" for path in sorted(there)]
+    return verdict
+
+
+def compare(given: Store, output: Store, split: Split, job: Job) -> Finding:
+    """Reads all of a split's output file, and its input beside it.
+
+    Args:
+        given: The dataset.
+        output: The output.
+        split: What to compare.
+        job: Whose the output is.
+    """
+    path = split.output_path
+    try:
+        with ExitStack() as stack:
+            local = stack.enter_context(_local(output, path))
+            made = stack.enter_context(closing(_open(local)))
+            source = stack.enter_context(closing(open_split(given, split.path)))
+            return Finding(_compare(source, made, split, job))
+    except _Wrong as error:
+        return Finding(problem=f"{path}{error}", damaged=True)
+    except ShardscribeError as error:
+        return Finding(problem=str(error))
+    except OSError as error:
+        return Finding(problem=f"{path} can't be read: {one_line(error)}")
+
+
+def damaged(
+    given: Store, output: Store, splits: Sequence[Split], job: Job
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Reads the output files of splits.
+
+    Args:
+        given: The dataset.
+        output: The output.
+        splits: What to look at.
+        job: Whose the output is.
+
+    Returns:
+        What is wrong, by output file; what keeps others from being compared, likewise.
+    """
+    wrong, unread = {}, {}
+    for split in splits:
+        found = compare(given, output, split, job)
+        if found.damaged:
+            wrong[split.output_path] = found.problem
+        elif found.problem:
+            unread[split.output_path] = found.problem
+    return wrong, unread
+
+
+@contextmanager
+def _local(store: Store, path: str) -> Iterator[Path]:
+    """An output file on this machine: it is read more than once."""
+    if isinstance(store, LocalStore):
+        yield store.base / path
+        return
+    copy = scratch_file(store)
+    try:
+        with copy.open("wb") as file, closing(store.open(path)) as remote:
+            shutil.copyfileobj(remote, file, COPY_BYTES)
+        yield copy
+    finally:
+        copy.unlink(missing_ok=True)
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    """Opens an output file, all of whose bytes are as they were committed.
+
+    Raises:
+        _Wrong: They are not.
+        OSError: It can't be read.
+    """
+    try:
+        file = pq.ParquetFile(
+            path, buffer_size=BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True
+        )
+    except SPOILT as error:
+        if is_damage(error):
+            raise _Wrong(f" is damaged: {one_line(error)}") from error
+        raise
+    if is_broken(path, file.metadata.metadata):
+        file.close()
+        raise _Wrong(" is damaged: its bytes are not those that were committed")
+    return file
+
+
+def _compare(given: pq.ParquetFile, made: pq.ParquetFile, split: Split, job: Job) -> int:
+    of = said(made.metadata).get("split")
+    if of != split.id:
+        raise _Wrong(f" says it is of split {of}, not {split.id}")
+    rows = split_rows(given, split)
+    if made.metadata.num_rows != rows:
+        raise _Wrong(f" has {made.metadata.num_rows} rows, {_name(split)} has {rows}")
+    carried = input_schema(
+        given.schema_arrow,
+        reads=job.reads,
+        texts=job.texts_read,
+        columns=job.input.columns,
+        where=split.path,
+    ).names
+    for name in [*carried, *job.tasks]:
+        if name not in made.schema_arrow.names:
+            raise _Wrong(f" lacks the column `{name}`")
+    whole = Split(split.id, split.output_path, 0, "")
+    take = _slices(windows(made, whole, columns=made.schema_arrow.names))
+    at = 0
+    for table in _given(given, split, carried):
+        other = take(table.num_rows)
+        for name in carried:
+            if not _equal(table.column(name), other.column(name)):
+                last = at + table.num_rows - 1
+                raise _Wrong(
+                    f": column `{name}` differs from {_name(split)} in rows {at} to {last}"
+                )
+        at += table.num_rows
+    return rows
+
+
+def _given(file: pq.ParquetFile, split: Split, columns: Sequence[str]) -> Iterator[pa.Table]:
+    try:
+        for table, _ in windows(file, split, columns=columns):
+            yield table
+    except SPOILT as error:
+        raise SplitError(f"the input {split.path} can't be read: {one_line(error)}") from error
+
+
+def _equal(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
+    """Equality by which NaN equals NaN, also inside lists and structs."""
+    if one.equals(other):
+        return True
+    try:
+        return one.type == other.type and repr(one.to_pylist()) == repr(other.to_pylist())
+    except UnicodeDecodeError:
+        return False
+
+
+def _slices(tables: Iterator[tuple[pa.Table, float]]) -> Callable[[int], pa.Table]:
+    """Takes rows off a stream of tables, however it is cut."""
+    held: list[pa.Table] = []
+
+    def take(rows: int) -> pa.Table:
+        have = sum(table.num_rows for table in held)
+        while have < rows:
+            try:
+                table, _ = next(tables)
+            except StopIteration:
+                raise _Wrong(" is damaged: it has fewer rows than its footer says") from None
+            except SPOILT as error:
+                raise _Wrong(f" is damaged: {one_line(error)}") from error
+            held.append(table)
+            have += table.num_rows
+        whole = pa.concat_tables(held)
+        held[:] = [whole.slice(rows)]
+        return whole.slice(0, rows)
+
+    return take
+
+
+def _name(split: Split) -> str:
+    if split.row_groups is None:
+        return split.path
+    return f"{split.path} (row groups {split.row_groups[0]} to {split.row_groups[1]})"
