@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Lines of pip that say nothing new stay out of sight.
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Two test files at a time, each whole in one process. Most of a test that starts Ray is spent on
+# imports of one core; what is left over is another core's.
+BESIDE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test bench clean
@@ -24,7 +27,7 @@ demo: .venv/demo
 
 test: .venv/test
 	$(BIN)/shardscribe models pull
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest -m "not gpu" $(BESIDE)
 
 bench: .venv/bench
 	$(BIN)/shardscribe models pull starter/minilm starter/sentiment starter/pii

@@ -1,6 +1,8 @@
 import os
 
-ORDER = ("unit", "integration", "chaos", "browser", "gpu")
+# Fast tests first: a mistake shows before Ray starts. Then the long files, so that of two processes
+# that share the rest none has a long one left at the end.
+ORDER = ("unit", "chaos", "integration", "browser", "gpu")
 # What a machine may have set that would lead these tests, and all they start, elsewhere: to
 # another cluster, through a proxy to a server on loopback, to colours in what is compared.
 for name in ("RAY_ADDRESS", "FORCE_COLOR", "COLUMNS", "LINES"):
@@ -14,10 +16,12 @@ os.environ |= {
     # Ray kills workers when other programs fill the machine; who dies here is for us to say.
     "RAY_memory_monitor_refresh_ms": "0",
 }
+if "PYTEST_XDIST_WORKER" in os.environ:  # a core for each process, not two for both
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items):
-    """Fast tests first: a mistake shows before Ray starts. A test without a kind is a mistake."""
+    """Sorts tests by their kind; one without a kind is a mistake."""
     for item in items:
         kinds = [kind for kind in ORDER if item.get_closest_marker(kind)]
         assert len(kinds) == 1, f"{item.nodeid}: mark it as one of {ORDER}"
