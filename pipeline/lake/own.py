@@ -28,7 +28,9 @@ def own_address(root: str) -> str:
         parent, slash, name = rest.rstrip("/").rpartition("/")
         inside = f"{root.rstrip('/')}/{OWN}"
         return f"{scheme}://{parent}/{OWN}/{name}" if slash else inside
-    path = Path(root.removeprefix("file://")).resolve()
+    path = Path(root.removeprefix("file://"))
+    with suppress(ValueError):  # a name that no file can have is shown all the same
+        path = path.resolve()
     return str(path / OWN if _is_mount(path) else path.parent / OWN / path.name)
 
 
@@ -36,10 +38,10 @@ def _is_mount(path: Path) -> bool:
     """Also a directory that is mounted from elsewhere on the same disk, as containers do."""
     if path.is_mount():
         return True
-    # As the kernel writes it there.
-    name = os.fsencode(path)
-    for character in b"\\ \t\n":
-        name = name.replace(bytes([character]), b"\\%03o" % character)
-    with suppress(OSError):
+    with suppress(OSError, ValueError):
+        # As the kernel writes it there.
+        name = os.fsencode(path)
+        for character in b"\\ \t\n":
+            name = name.replace(bytes([character]), b"\\%03o" % character)
         return any(line.split()[4] == name for line in MOUNTS.read_bytes().splitlines())
     return False
