@@ -14,7 +14,14 @@ from pipeline.engine.placement import Shape
 from pipeline.engine.pool import Pool
 from pipeline.engine.scheduler import Scheduler
 from pipeline.engine.work import Counts, Failure, Pulse, Receipt
-from pipeline.errors import OutputBusy, RunError, ShardscribeError, SplitError, WorkerLost
+from pipeline.errors import (
+    Interrupted,
+    OutputBusy,
+    RunError,
+    ShardscribeError,
+    SplitError,
+    WorkerLost,
+)
 from pipeline.lake.dataset import Split
 
 pytestmark = pytest.mark.unit
@@ -140,11 +147,16 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Runs splits on workers of one's own; gives the pool, the scheduler, what was heard."""
 
     def ran(
-        make: Callable[[int], Any], *, count: int = 3, limit: int = 1, stall: float = 60
+        make: Callable[[int], Any],
+        *,
+        count: int = 3,
+        limit: int = 1,
+        stall: float = 60,
+        stop: Callable[[], int] = lambda: 0,
     ) -> Any:
         fake = FakeRay(make)
         monkeypatch.setattr(pool_module, "ray", fake)
-        heard = Heard()
+        heard, clock = Heard(), Clock()
         job = SimpleNamespace(
             limits=SimpleNamespace(stall=stall), compute=SimpleNamespace(wait=300.0)
         )
@@ -154,15 +166,17 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
             limit=limit,
             nodes=lambda: [{"CPU": 4.0}],
             listener=heard,
-            clock=Clock(),
+            clock=clock,
         )
         scheduler = Scheduler(splits(count))
         end: ShardscribeError | None = None
         try:
-            pool.run(scheduler, stop=lambda: 0)
+            pool.run(scheduler, stop=stop)
         except ShardscribeError as error:
             end = error
-        return SimpleNamespace(pool=pool, scheduler=scheduler, heard=heard, end=end, ray=fake)
+        return SimpleNamespace(
+            pool=pool, scheduler=scheduler, heard=heard, end=end, ray=fake, clock=clock
+        )
 
     return ran
 
@@ -228,3 +242,21 @@ def test_a_split_that_raises_is_tried_three_times_and_no_other_is_touched(
         ("s1", "1.parquet: no", False),
         ("s1", "1.parquet: no", True),
     ]
+
+
+@pytest.mark.parametrize(("signals", "soonest", "latest"), [(1, pool_module.GRACE, 20), (2, 0, 5)])
+def test_splits_in_flight_are_waited_for_only_so_long_and_a_second_signal_stops_at_once(
+    run: Callable[..., Any], signals: int, soonest: float, latest: float
+) -> None:
+    asked: list[Split] = []
+
+    def never(splits: list[Split]) -> Hung:
+        asked.extend(splits)
+        return Hung()
+
+    ran = run(lambda n: FakeWorker(never), stop=lambda: signals if asked else 0)
+    assert isinstance(ran.end, Interrupted)
+    assert soonest <= ran.clock.now <= latest
+    assert ran.ray.killed == ran.ray.workers
+    (notice,) = ran.heard.notices
+    assert "again to stop at once" in notice
