@@ -67,9 +67,9 @@ def rows_by_id(directory: Path) -> dict[int, dict]:
 
 
 class Job:
-    """A job file of one classify task, its output, and what can be asked about them."""
+    """A job file, of one classify task if not told otherwise, and what becomes of it."""
 
-    def __init__(self, folder: Path, *, lake: Path, model: Path, **sections) -> None:
+    def __init__(self, folder: Path, *, lake: Path, model: Path | None = None, **sections) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.lake = lake
         self.output = folder / "annotated"
@@ -210,38 +210,57 @@ def free_port() -> int:
 
 
 class Cluster:
-    """A Ray head of our own. Its folder has a short name: socket names may not be long."""
+    """A Ray cluster of our own. Its folder has a short name: socket names may not be long.
 
-    def __init__(self) -> None:
+    Args:
+        cpus: Cores of the head, and of each node that joins it, all on this machine.
+    """
+
+    def __init__(self, *, cpus: tuple[int, ...] = (2,)) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="chaos-"))
         self.address = ""
         self.process: subprocess.Popen | None = None
+        self._cpus = cpus
+        self._joined: list[subprocess.Popen] = []
         self._starts = 0
 
     def start(self) -> None:
         port = free_port()
+        self.address = f"127.0.0.1:{port}"
+        self.process = self._node(
+            "--head", f"--port={port}", f"--ray-client-server-port={free_port()}",
+            "--include-dashboard=false", f"--temp-dir={self.folder}", cpus=self._cpus[0],
+        )  # fmt: skip
+        self._joined = [
+            self._node(f"--address={self.address}", cpus=cpus) for cpus in self._cpus[1:]
+        ]
+
+    def _node(self, *options: str, cpus: int) -> subprocess.Popen:
         self._starts += 1
-        log = self.folder / f"head-{self._starts}.log"
+        log = self.folder / f"node-{self._starts}.log"
         with log.open("wb") as stream:
-            self.process = subprocess.Popen(
+            process = subprocess.Popen(
                 [
-                    str(Path(sys.executable).with_name("ray")), "start", "--head", "--block",
-                    "--disable-usage-stats", "--include-dashboard=false", f"--port={port}",
-                    "--num-cpus=2", "--node-ip-address=127.0.0.1",
-                    f"--ray-client-server-port={free_port()}", f"--temp-dir={self.folder}",
+                    str(Path(sys.executable).with_name("ray")), "start", "--block",
+                    "--disable-usage-stats", "--node-ip-address=127.0.0.1", f"--num-cpus={cpus}",
                     "--object-store-memory=100000000",
-                    "--min-worker-port=0", "--max-worker-port=0",
+                    "--min-worker-port=0", "--max-worker-port=0", *options,
                 ],
                 stdout=stream, stderr=subprocess.STDOUT, env=ENVIRONMENT, start_new_session=True,
             )  # fmt: skip
-        wait_for(lambda: b"Ray runtime started" in log.read_bytes(), what=log.read_text)
-        self.address = f"127.0.0.1:{port}"
+        wait_for(
+            lambda: b"Ray runtime started" in log.read_bytes() or process.poll() is not None,
+            what=log.read_text,
+        )
+        assert process.poll() is None, log.read_text()
+        return process
 
     def kill(self) -> None:
         """Every process of the cluster at once."""
-        if self.process is not None:
-            kill_all(self.process)
-            self.process = None
+        for process in (self.process, *self._joined):
+            if process is not None:
+                kill_all(process)
+        self.process, self._joined = None, []
 
     def actors(self) -> list[int]:
         return actors(self.process.pid) if self.process is not None else []

@@ -1,5 +1,7 @@
 import os
 
+import pytest
+
 # Fast tests first: a mistake shows before Ray starts. Then the long files, so that of two processes
 # that share the rest none has a long one left at the end.
 ORDER = ("unit", "chaos", "integration", "browser", "gpu")
@@ -26,3 +28,11 @@ def pytest_collection_modifyitems(items):
         kinds = [kind for kind in ORDER if item.get_closest_marker(kind)]
         assert len(kinds) == 1, f"{item.nodeid}: mark it as one of {ORDER}"
     items.sort(key=lambda item: ORDER.index(next(k for k in ORDER if item.get_closest_marker(k))))
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    """The folder of a random classifier that is not changed."""
+    from helpers import tiny_classifier
+
+    return tiny_classifier(tmp_path_factory.mktemp("model"))

@@ -1,16 +1,10 @@
-"""A tiny model, a lake, what an undisturbed run makes of it, and a Ray cluster to be killed."""
+"""A lake, what an undisturbed run makes of it, and a Ray cluster to be killed."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from chaos_jobs import SLOW, Cluster, Job, rows_by_id, write_lake
-from helpers import tiny_classifier
-
-
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory) -> Path:
-    return tiny_classifier(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from helpers import tiny_classifier
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from pipeline.check import check, check_models
@@ -22,9 +21,9 @@ pytestmark = pytest.mark.integration
 TEXTS = ["w1 w2 w3", "w4", "w5 w6 w7 w8"]
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_classifier(tmp_path_factory.mktemp("base") / "model")
+@pytest.fixture
+def base(tiny_model: Path) -> Path:
+    return tiny_model
 
 
 def adapter(base: Path, folder: Path, *, seed: int, **config: Any) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers import QuietDisplay, own, rows_of, tiny_classifier
+from helpers import QuietDisplay, own, rows_of
 
 from pipeline import check
 from pipeline.errors import JobError
@@ -39,9 +39,9 @@ def display() -> CountingDisplay:
     return CountingDisplay()
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> str:
-    return str(tiny_classifier(tmp_path_factory.mktemp("models") / "tiny"))
+@pytest.fixture
+def model(tiny_model) -> str:
+    return str(tiny_model)
 
 
 @pytest.fixture
