@@ -10,6 +10,7 @@ from pipeline.check import Pinned
 from pipeline.errors import RunError, ShardscribeError
 from pipeline.lake.dataset import SUFFIXES, Split
 from pipeline.lake.footers import look_all, read_footers
+from pipeline.lake.limit import counted, hold_back
 from pipeline.lake.memory import Memory
 from pipeline.lake.plan import Plan, make_plan
 from pipeline.lake.store import Entry, Store
@@ -27,6 +28,7 @@ class Choices:
         supersede: Replace output of a job that gives other results.
         retry_bad_rows: Annotate splits that hold bad rows again.
         retry_damaged: Read the whole output and annotate what is damaged again.
+        limit: Stop when so many rows are annotated, or a few more.
     """
 
     address: str | None = None
@@ -35,6 +37,7 @@ class Choices:
     supersede: bool = False
     retry_bad_rows: bool = False
     retry_damaged: bool = False
+    limit: int | None = None
 
 
 AS_IT_IS = Choices()
@@ -74,6 +77,8 @@ def look(pinned: Pinned, output: Store, *, choices: Choices = AS_IT_IS) -> Plan:
         footers = read_footers(output, [split.output_path for split in plan.done])
         pairs = list(zip(plan.done, footers, strict=True))
         plan.again(split for split, found in pairs if has_bad_rows(found))
+    if choices.limit is not None:
+        hold_back(plan, choices.limit, count=counted(pinned.checked.dataset.store))
     # Longest first: a long split that starts last would run alone at the end.
     plan.todo.sort(key=lambda split: -split.size)
     return plan
@@ -100,7 +105,7 @@ def tidy(plan: Plan, output: Store, *, choices: Choices, notice: Callable[[str],
     """Says what is wrong with the output, and removes what may go before anything is annotated."""
     _tell(plan, notice)
     # A run may have died after it committed the new files and before it removed the old one.
-    waiting = {split.path for split in plan.todo}
+    waiting = {split.path for split in [*plan.todo, *plan.held]}
     for source in [source for source in plan.outdated if source not in waiting]:
         for path in plan.outdated.pop(source):
             _delete(output, path, notice)

@@ -3,88 +3,270 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from pipeline.check import check, pin
-from pipeline.errors import JobError
-from pipeline.job import Job
+from pipeline.check import Checked, check, check_columns, pin
+from pipeline.errors import JobError, SplitError, near, one_line
+from pipeline.job import ERRORS_COLUMN, Job
 from pipeline.lake.dataset import SUFFIXES, Split
-from pipeline.lake.store import open_store
+from pipeline.lake.store import Store, open_store
 from pipeline.models.device import device_here
+from pipeline.tasks.condition import condition_names, rows_where
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from pipeline.engine.annotator import Annotator
+
+# A condition on what tasks give may hold for hardly any row, or for none.
+MOST_ANNOTATED = 1_000
+AT_ONCE = 32
+READ_ROWS = 1_024
 
 
-def preview_rows(job: Job, *, rows: int) -> pa.Table:
-    """Annotates the first rows of a dataset without Ray and without writing.
+@dataclass(frozen=True)
+class Wanted:
+    """Which rows to show.
+
+    Attributes:
+        rows: How many.
+        where: A condition, over columns and tasks' fields, that they meet.
+        bad: Only those with errors.
+        columns: What to show of them; what tells most by default.
+    """
+
+    rows: int = 5
+    where: str | None = None
+    bad: bool = False
+    columns: tuple[str, ...] = ()
+
+    @property
+    def decides(self) -> tuple[str, ...]:
+        """The columns that decide whether a row is shown."""
+        names = condition_names(self.where) if self.where is not None else ()
+        return (*names, ERRORS_COLUMN) if self.bad else names
+
+    def pick(self, table: pa.Table) -> pa.Table:
+        """The rows of a table that are wanted, however many.
+
+        Raises:
+            JobError: The condition is wrong, or there are no errors to look at.
+        """
+        import pyarrow as pa
+
+        if self.where is not None:
+            table = table.filter(pa.array(rows_where(self.where, table), pa.bool_()))
+        if self.bad:
+            if ERRORS_COLUMN not in table.column_names:
+                raise JobError(
+                    f"there is no column `{ERRORS_COLUMN}`, so no row is known to be bad",
+                    mend="Leave out --bad",
+                )
+            table = table.filter(table.column(ERRORS_COLUMN).is_valid())
+        return table
+
+
+@dataclass
+class Found:
+    """Rows to show.
+
+    Attributes:
+        tables: Of them, in order; not all need have the same columns.
+        columns: What to show, in this order.
+        looked_at: How many rows were looked at.
+        more: Whether there are more that nobody looked at.
+    """
+
+    tables: list[pa.Table]
+    columns: tuple[str, ...]
+    looked_at: int = 0
+    more: bool = False
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return sum(table.num_rows for table in self.tables)
+
+    def gather(self, tables: Iterator[pa.Table], wanted: Wanted, *, most: int | None) -> None:
+        """Takes wanted rows until there are enough."""
+        for table in tables:
+            picked = wanted.pick(table).slice(0, wanted.rows - self.rows)
+            self.looked_at += table.num_rows
+            if picked.num_rows:
+                self.tables.append(picked)
+            if self.rows >= wanted.rows:
+                return
+            if most is not None and self.looked_at >= most:
+                self.more = True
+                return
+
+
+def preview_rows(job: Job, wanted: Wanted) -> Found:
+    """Annotates some rows of a dataset without Ray and without writing.
+
+    A condition on the input's own columns alone is asked before anything is annotated.
 
     Args:
         job: From `load_job`.
-        rows: How many, over as many files as it takes.
+        wanted: Which rows; over as many files as it takes.
 
     Returns:
         Carried columns, task columns and errors.
 
     Raises:
-        JobError: The job is wrong.
+        JobError: The job is wrong, or what is wanted is.
+        SplitError: A file can't be read.
     """
     checked = check(job)
+    from pipeline.engine.annotator import Annotator
+
+    made = {*job.tasks, ERRORS_COLUMN}
+    schema = check_columns(job, checked.dataset, checked.files, checked.infos)
+    given = list(dict.fromkeys([*schema.names, *job.reads]))
+    asked = condition_names(wanted.where) if wanted.where is not None else ()
+    _check_names(asked, [*given, *job.tasks, ERRORS_COLUMN], option="--where")
+    _check_names(wanted.columns, [*schema.names, *job.tasks, ERRORS_COLUMN])
+    early = not made & set(asked)
+    Wanted(where=wanted.where).pick(_without_rows(checked, schema, asked))
+    pinned = pin(checked)
+    on = pinned.checked.job.compute.device
+    device = device_here() if on == "auto" else on
+    annotator = Annotator(pinned.work(device=device, threads=os.cpu_count() or 1))
+
+    def tables() -> Iterator[pa.Table]:
+        for entry in checked.files:
+            split = Split.of(entry, fingerprint=pinned.fingerprint)
+            yield from _annotated(annotator, job, checked.dataset.store, split, wanted, early=early)
+
+    found = Found([], wanted.columns or (job.input.text, *job.tasks, ERRORS_COLUMN))
+    found.gather(tables(), Wanted(wanted.rows, None if early else wanted.where, wanted.bad),
+                 most=MOST_ANNOTATED)  # fmt: skip
+    return found
+
+
+def _without_rows(checked: Checked, schema: pa.Schema, names: Sequence[str]) -> pa.Table:
+    """A table of the columns that a condition looks at, to find out whether it can be asked."""
     import pyarrow as pa
 
-    from pipeline.engine.annotator import Annotator
+    from pipeline.engine.rows import ERRORS_TYPE
+
+    types = dict.fromkeys(checked.job.texts_read, pa.string())
+    types |= {field.name: field.type for field in schema}
+    tasks = checked.job.build_tasks(checked.infos)
+    types |= {name: task.output_type() for name, task in tasks.items()}
+    types[ERRORS_COLUMN] = ERRORS_TYPE
+    # Of a column that is read and not carried, only the files know the type.
+    return pa.table({name: pa.nulls(0, types.get(name, pa.null())) for name in names or ["text"]})
+
+
+def _annotated(
+    annotator: Annotator, job: Job, store: Store, split: Split, wanted: Wanted, *, early: bool
+) -> Iterator[pa.Table]:
     from pipeline.lake.reader import input_schema, open_split, windows
 
-    pinned = pin(checked)
-    asked = pinned.checked.job.compute.device
-    device = device_here() if asked == "auto" else asked
-    annotator = Annotator(pinned.work(device=device, threads=os.cpu_count() or 1))
-    store = checked.dataset.store
-    parts: list[pa.Table] = []
-    for entry in checked.files:
-        missing = rows - sum(part.num_rows for part in parts)
-        if missing <= 0:
-            break
-        with closing(open_split(store, entry.path)) as file:
-            carried = input_schema(
-                file.schema_arrow,
-                reads=job.reads,
-                texts=job.texts_read,
-                named=job.named_by,
-                columns=job.input.columns,
-                where=store.address(entry.path),
-            )
-            columns = list(dict.fromkeys([*carried.names, *job.reads]))
-            split = Split.of(entry, fingerprint=pinned.fingerprint)
-            for table, _ in windows(file, split, columns=columns):
-                few = table.slice(0, missing)
-                part = annotator.annotate_table(few, annotator.schema(carried))
-                parts.append(part)
-                break
-    return pa.concat_tables(parts, promote_options="permissive")
+    with closing(open_split(store, split.path)) as file:
+        carried = input_schema(
+            file.schema_arrow,
+            reads=job.reads,
+            texts=job.texts_read,
+            named=job.named_by,
+            columns=job.input.columns,
+            where=store.address(split.path),
+        )
+        columns = list(dict.fromkeys([*carried.names, *job.reads]))
+        picky = Wanted(where=wanted.where if early else None)
+        # As few as are asked for, where each of them is shown.
+        step = AT_ONCE if wanted.bad or (wanted.where and not early) else wanted.rows
+        for table, _ in _reading(store, split.path, lambda: windows(file, split, columns=columns)):
+            few = picky.pick(table)
+            for at in range(0, few.num_rows, step):
+                yield annotator.annotate_table(few.slice(at, step), annotator.schema(carried))
 
 
-def output_rows(job: Job, *, rows: int) -> pa.Table:
-    """The first annotated rows of a job's output.
+def output_rows(address: str, wanted: Wanted, *, job: Job | None = None) -> Found:
+    """Annotated rows of an output.
+
+    Args:
+        address: A directory, or one Parquet file.
+        wanted: Which rows.
+        job: Says what to show of them, as the files' own metadata does without it.
 
     Raises:
-        JobError: There is no output yet.
+        JobError: There are none, or what is wanted is wrong.
+        SplitError: A file can't be read.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    from pipeline.lake.reader import open_split
 
-    store = open_store(job.output.path)
-    paths = sorted(entry.path for entry in store.entries() if entry.path.endswith(SUFFIXES))
-    parts: list[pa.Table] = []
-    for path in paths:
-        missing = rows - sum(part.num_rows for part in parts)
-        if missing <= 0:
-            break
-        with closing(pq.ParquetFile(store.open(path))) as file:
-            for batch in file.iter_batches(batch_size=missing):
-                parts.append(pa.Table.from_batches([batch]))
-                break
-    if not parts:
-        raise JobError(f"{job.output.path} holds no annotated rows yet", mend="Run the job first")
-    return pa.concat_tables(parts, promote_options="permissive")
+    store, paths = _files(address)
+    if not paths:
+        raise JobError(f"{address} holds no annotated rows yet", mend="Run the job first")
+    with closing(open_split(store, paths[0])) as file:
+        names = file.schema_arrow.names
+    shown = wanted.columns or _telling(store, paths[0], names, job)
+    _check_names(wanted.columns, names)
+
+    def tables() -> Iterator[pa.Table]:
+        for path in paths:
+            with closing(open_split(store, path)) as file:
+                yield from _reading(store, path, lambda: _batches(file, wanted))
+
+    found = Found([], shown)
+    found.gather(tables(), wanted, most=None)
+    return found
+
+
+def _files(address: str) -> tuple[Store, list[str]]:
+    directory, _, name = address.rstrip("/").rpartition("/")
+    if name.lower().endswith(SUFFIXES):
+        above = open_store(directory or ("/" if address.startswith("/") else "."))
+        if above.entry(name) is not None and not list(open_store(address).entries()):
+            return above, [name]
+    store = open_store(address)
+    return store, sorted(e.path for e in store.entries() if e.path.lower().endswith(SUFFIXES))
+
+
+def _batches(file: pq.ParquetFile, wanted: Wanted) -> Iterator[pa.Table]:
+    import pyarrow as pa
+
+    names = [*wanted.columns, *wanted.decides] if wanted.columns else None
+    columns = [n for n in file.schema_arrow.names if names is None or n in names]
+    few = wanted.rows if wanted.where is None and not wanted.bad else READ_ROWS
+    for batch in file.iter_batches(batch_size=few, columns=columns):
+        yield pa.Table.from_batches([batch])
+
+
+def _telling(store: Store, path: str, names: Sequence[str], job: Job | None) -> tuple[str, ...]:
+    """The text, what was made of it, and errors."""
+    if job is not None:
+        return (job.input.text, *job.tasks, ERRORS_COLUMN)
+    from pipeline.lake.footers import read_footer
+
+    parts = read_footer(store, path).get("fingerprint_parts") or {}
+    telling = (str(parts.get("text", "text")), *parts.get("tasks", {}), ERRORS_COLUMN)
+    return tuple(name for name in telling if name in names) if parts else tuple(names)
+
+
+def _check_names(names: Sequence[str], there: Sequence[str], *, option: str = "--columns") -> None:
+    for name in names:
+        if name not in there:
+            raise JobError(
+                f"{option}: there is no column `{name}`; there are {', '.join(there)}",
+                mend=f"{near(name, there)} in {option}",
+            )
+
+
+def _reading(store: Store, path: str, read: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+    """Goes through a file; what pyarrow raises of it becomes a `SplitError`."""
+    import pyarrow as pa
+
+    try:
+        yield from read()
+    except (pa.ArrowException, OSError) as error:
+        raise SplitError(
+            f"{store.address(path)} can't be read: {one_line(error, most=200)}",
+            mend="`shardscribe verify` names every file that is damaged",
+        ) from error

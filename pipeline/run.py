@@ -108,7 +108,8 @@ def _run_under(
             look(pinned, output)  # if it holds another job's files, that one goes on
         owner.claim(lease.run)
     plan = look(pinned, output, choices=choices)
-    splits, known, missed = [*plan.done, *plan.todo], plan.others, pinned.checked.missed
+    splits = [*plan.done, *plan.todo, *plan.held]
+    known, missed = plan.others, pinned.checked.missed
     tidy(plan, output, choices=choices, notice=display.notice)
     summary = Summary(
         run=lease.run,
@@ -153,11 +154,12 @@ def _run_under(
         )  # fmt: skip
         lease.refuse_loss()
         owner.refuse_loss()
-        look_again(pinned, output, splits, known=known, left=len(tally.failed_splits))
+        left = len(tally.failed_splits) + len(plan.held)
+        look_again(pinned, output, splits, known=known, left=left)
         if tally.failed_splits:
             summary.state, summary.exit_code = "some splits failed", 1
         elif not missed:
-            summary.state = "done"
+            summary.state = "limit reached" if plan.held else "done"
     except ShardscribeError as error:
         stopped = lease.lost or _taken(owner) or error
         summary.error = str(stopped)

@@ -11,6 +11,7 @@ from pipeline.engine.record import RowCounts
 from pipeline.job import Job
 from pipeline.lake.dataset import SUFFIXES
 from pipeline.lake.footers import look_all
+from pipeline.lake.plan import differences
 from pipeline.lake.store import Store, open_store
 
 RUNS_SHOWN = 5
@@ -29,6 +30,8 @@ class Status:
         unread: Files that can't be read, and why.
         left: Input splits without a file; None if no job was given.
         total: Input splits; None if no job was given.
+        others: Annotated files of a job that gives other results; 0 if no job was given.
+        differs: In what that job differs, as ``tasks.pii.aggregation was first, is max``.
         runs: Summaries of the last runs, latest first.
     """
 
@@ -40,6 +43,8 @@ class Status:
     unread: dict[str, str] = field(default_factory=dict)
     left: int | None = None
     total: int | None = None
+    others: int = 0
+    differs: list[str] = field(default_factory=list)
     runs: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -71,7 +76,17 @@ def output_status(address: str, *, job: Job | None = None) -> Status:
     if job is not None:
         present = {entry.path for entry in entries} - status.damaged.keys()
         made = {str(footer.said.get("fingerprint")) for footer in footers}
-        splits = pin(check(job), like=made).splits()
+        pinned = pin(check(job), like=made)
+        splits = pinned.splits()
+        others = [
+            footer.said
+            for footer in footers
+            if footer.said and footer.said.get("fingerprint") != pinned.fingerprint
+        ]
+        status.others = len(others)
+        if others:
+            before = others[0].get("fingerprint_parts") or {}
+            status.differs = differences(before, pinned.parts)
         status.total = len(splits)
         status.left = sum(split.output_path not in present for split in splits)
     return status

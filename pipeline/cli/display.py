@@ -191,6 +191,8 @@ def summary_lines(summary: Summary, *, command: str) -> list[str]:
     lines.append(f"  output  {summary.output}")
     if summary.state != "nothing to do":
         lines.append(f"  record  {own_address(summary.output)}/runs/{summary.run}")
+    if summary.state == "limit reached":
+        lines.append("  the limit is reached; the same command without --limit goes on")
     if summary.exit_code in (1, 3):
         lines.append(f"  what is committed stays; to go on: {command}")
     return lines

@@ -6,32 +6,36 @@ import os
 
 import click
 
-from pipeline.cli.options import job_argument, quiet_libraries, set_option
-from pipeline.cli.say import say_json
+from pipeline.cli.options import (
+    job_argument,
+    quiet_libraries,
+    row_options,
+    set_option,
+    show_found,
+    wanted_rows,
+)
 from pipeline.job_file import load_job
 
 
 @click.command()
 @job_argument
 @set_option
-@click.option("-n", "--rows", default=5, show_default=True, type=click.IntRange(1, 1000))
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per row, for programs.")
-def preview(job_file: str, overrides: tuple[str, ...], rows: int, as_json: bool) -> None:
+@row_options
+def preview(job_file: str, overrides: tuple[str, ...], as_json: bool, **choices: object) -> None:
     """Annotate the first few rows in this process and show them; write nothing.
 
+    A condition over the input's columns alone is asked first; one over what the tasks give is
+    asked of the first 1,000 rows.
+
     \b
-    Example:
+    Examples:
       shardscribe preview jobs/movie_reviews.yaml -n 5
+      shardscribe preview jobs/movie_reviews.yaml --where "length(text) > 2000"
+      shardscribe preview jobs/movie_reviews.yaml --where "sentiment.label = 'negative'"
     """
     quiet_libraries(os.environ)
+    wanted = wanted_rows(**choices)
     job = load_job(job_file, overrides=overrides)
     from pipeline.preview import preview_rows
 
-    table = preview_rows(job, rows=rows)
-    from pipeline.cli.render import print_rows, rows_of
-
-    if as_json:
-        for row in rows_of(table):
-            say_json(row)
-        return
-    print_rows(rows_of(table), columns=[job.input.text, *job.tasks, "errors"])
+    show_found(preview_rows(job, wanted), wanted, as_json=as_json)

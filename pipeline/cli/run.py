@@ -42,6 +42,14 @@ log_option = click.option(
     is_flag=True,
     help="Replace output of a job that gives other results, such as other models or options.",
 )
+@click.option(
+    "--limit",
+    metavar="ROWS",
+    type=click.IntRange(min=1),
+    help="Stop when so many more rows are annotated: the first files, each whole, or the first "
+    "parts of a large one. What is there then is complete, and the same command without --limit "
+    "goes on from there.",
+)
 @log_option
 def run(job_file: str, overrides: tuple[str, ...], log_format: str, **choices: Any) -> None:
     """Annotate everything that a job file names and is not annotated yet.
@@ -50,11 +58,12 @@ def run(job_file: str, overrides: tuple[str, ...], log_format: str, **choices: A
     Examples:
       shardscribe run jobs/movie_reviews.yaml
       shardscribe run jobs/movie_reviews.yaml --set input.path=data/tonight
+      shardscribe run jobs/movie_reviews.yaml --limit 1000
       shardscribe run jobs/movie_reviews.yaml --address auto
 
     \b
     Exit codes:
-      0  everything is annotated
+      0  everything is annotated, or as much as --limit asks for
       1  some splits failed; the rest is committed
       2  the job is wrong; nothing was started
       3  interrupted; the same command resumes

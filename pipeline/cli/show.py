@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import click
 
-from pipeline.cli.options import job_argument, set_option
-from pipeline.cli.say import say_json
+from pipeline.cli.options import is_job_file, row_options, set_option, show_found, wanted_rows
 
 
 @click.command()
-@job_argument
+@click.argument("job_or_output", metavar="JOB_OR_OUTPUT")
 @set_option
-@click.option("-n", "--rows", default=5, show_default=True, type=click.IntRange(1, 1000))
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per row, for programs.")
-def show(job_file: str, overrides: tuple[str, ...], rows: int, as_json: bool) -> None:
-    """Show annotated rows of a job's output.
+@row_options
+def show(job_or_output: str, overrides: tuple[str, ...], as_json: bool, **choices: object) -> None:
+    """Show annotated rows of a job's output, or of any directory of annotated Parquet.
 
     \b
-    Example:
+    Examples:
       shardscribe show jobs/movie_reviews.yaml -n 5
+      shardscribe show data/annotated --bad
+      shardscribe show data/annotated --where "sentiment.score < 0.6" --columns text,sentiment
     """
     from pipeline.job_file import load_job
     from pipeline.preview import output_rows
 
-    job = load_job(job_file, overrides=overrides)
-    table = output_rows(job, rows=rows)
-    from pipeline.cli.render import print_rows, rows_of
-
-    if as_json:
-        for row in rows_of(table):
-            say_json(row)
-        return
-    print_rows(rows_of(table), columns=[job.input.text, *job.tasks, "errors"])
+    wanted = wanted_rows(**choices)
+    if is_job_file(job_or_output):
+        job = load_job(job_or_output, overrides=overrides)
+        found = output_rows(job.output.path, wanted, job=job)
+    else:
+        found = output_rows(job_or_output, wanted)
+    show_found(found, wanted, as_json=as_json)

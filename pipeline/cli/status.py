@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from pathlib import Path
 
 import click
 
-from pipeline.cli.options import job_argument, set_option
+from pipeline.cli.options import is_job_file, job_argument, set_option
 from pipeline.cli.say import say, say_json
 from pipeline.job_file import load_job
 
@@ -32,7 +31,7 @@ def status(job_or_output: str, overrides: tuple[str, ...], as_json: bool) -> Non
     """
     from pipeline.status import output_status
 
-    if job_or_output.endswith((".yaml", ".yml")) and not Path(job_or_output).is_dir():
+    if is_job_file(job_or_output):
         job = load_job(job_or_output, overrides=overrides)
         found = output_status(job.output.path, job=job)
     else:
@@ -58,6 +57,12 @@ def status(job_or_output: str, overrides: tuple[str, ...], as_json: bool) -> Non
             say(f"        and {len(files) - FILES_SHOWN} more")
     if found.damaged:
         say("        the next `shardscribe run` annotates damaged files anew")
+    if found.others:
+        say(
+            f"other   {found.others:,} of the files are of a job that gives other results: "
+            f"{'; '.join(found.differs) or 'fingerprints differ'}. Set that back, choose another "
+            "output directory, or let `run --supersede` replace them"
+        )
     for run in found.runs:
         seconds = f" in {run['seconds']:,.0f} s" if "seconds" in run else ""
         say(f"run     {run['run']}: {run['state']}{seconds}")

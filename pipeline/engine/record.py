@@ -20,6 +20,7 @@ LIBRARIES = ("shardscribe", "ray", "torch", "transformers", "tokenizers", "pyarr
 
 State = Literal[
     "done",
+    "limit reached",
     "some splits failed",
     "interrupted",
     "failed",
@@ -41,7 +42,7 @@ class SplitCounts(Section):
     done_before: int = Field(0, description="Committed by an earlier run.")
     done: int = Field(0, description="Committed by this run.")
     failed: int = 0
-    left: int = Field(0, description="Not ended: the run was stopped.")
+    left: int = Field(0, description="Not ended: the run was stopped, or had a limit.")
 
 
 class RowCounts(Section):

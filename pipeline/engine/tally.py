@@ -222,7 +222,8 @@ class Tally:
         summary.tasks = {name: RowCounts(**vars(c)) for name, c in self.task_rows.items()}
         summary.splits.done = self.splits_done
         summary.splits.failed = len(self.failed_splits)
-        summary.splits.left = len(self.plan.todo) - self.splits_done - len(self.failed_splits)
+        planned = len(self.plan.todo) + len(self.plan.held)
+        summary.splits.left = planned - self.splits_done - len(self.failed_splits)
         summary.failed_splits = self.failed_splits
         summary.bytes_out = self.bytes_out
         summary.tokens = sum(pulse.tokens for pulse in self.pulses)

@@ -30,6 +30,7 @@ class Plan:
         hidden: Output files whose input may be there, but can't be listed; they stay.
         damaged: Output files that are not whole, and why.
         unread: Output files that could not be looked at, and why; they stay.
+        held: Splits without an output file that this run leaves to the next.
         files: Input files.
     """
 
@@ -40,6 +41,7 @@ class Plan:
     hidden: list[str] = field(default_factory=list)
     damaged: dict[str, str] = field(default_factory=dict)
     unread: dict[str, str] = field(default_factory=dict)
+    held: list[Split] = field(default_factory=list)
     files: int = 0
 
     @property
@@ -51,7 +53,7 @@ class Plan:
     @property
     def splits(self) -> int:
         """All splits of the dataset."""
-        return len(self.todo) + len(self.done)
+        return len(self.todo) + len(self.done) + len(self.held)
 
     def again(self, splits: Iterable[Split]) -> None:
         """Has splits that are done annotated again, in the place of what is there."""

@@ -366,3 +366,23 @@ def test_a_file_cut_into_splits_is_verified_like_a_whole_one(job, lake, out, dis
     assert not outputs(out).keys() & set(large)
     assert len(rows_of(out)) == 1000 + ROWS
     assert verify_job(job()).problems == []
+
+
+def test_a_run_with_a_limit_leaves_the_rest_to_the_same_command_without(job, lake, out, display):
+    for number in range(5):
+        write(lake, f"{number}.parquet")
+    summary = run_job(job(), display=display, choices=Choices(limit=ROWS + 1))
+    assert (summary.state, summary.exit_code) == ("limit reached", 0)
+    assert (summary.splits.total, summary.splits.done, summary.splits.left) == (5, 2, 3)
+    assert summary.rows.rows == 2 * ROWS
+    assert inputs_of(out) == ["0.parquet", "1.parquet"]
+    status = output_status(str(out), job=job())
+    assert (status.left, status.total) == (3, 5)
+    first = outputs(out)
+
+    summary = run_job(job(), display=display, choices=Choices(limit=1))
+    assert (summary.splits.done_before, summary.splits.done, summary.splits.left) == (2, 1, 2)
+    summary = run_job(job(), display=display)
+    assert (summary.state, summary.splits.done, summary.splits.left) == ("done", 2, 0)
+    assert (len(outputs(out)), outputs(out) | first) == (5, outputs(out))
+    assert verify_job(job()).problems == []

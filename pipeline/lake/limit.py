@@ -1,0 +1,48 @@
+"""A run that stops early: which splits it takes, and which wait for the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+
+from pipeline.errors import SplitError
+from pipeline.lake.dataset import Split
+from pipeline.lake.plan import Plan
+from pipeline.lake.store import Store
+
+
+def hold_back(plan: Plan, rows: int, *, count: Callable[[Split], int]) -> None:
+    """Leaves in a plan its first splits, as many as it takes for so many rows.
+
+    A split is annotated whole or not at all. So is a changed file, whose old output goes when all
+    of it is there.
+
+    Args:
+        plan: Its splits in the order of the dataset.
+        rows: How many at least, if there are so many.
+        count: Gives the rows of a split.
+    """
+    taken: list[Split] = []
+    seen = 0
+    for at, split in enumerate(plan.todo):
+        begun = bool(taken) and taken[-1].path == split.path and split.path in plan.outdated
+        if seen >= rows and not begun:
+            plan.held = plan.todo[at:]
+            break
+        taken.append(split)
+        seen += count(split)
+    plan.todo = taken
+
+
+def counted(store: Store) -> Callable[[Split], int]:
+    """Gives the rows of a split of a dataset, from its file's footer; 0 if it can't be read."""
+    from pipeline.lake.reader import open_split, split_rows
+
+    def count(split: Split) -> int:
+        try:
+            with closing(open_split(store, split.path)) as file:
+                return split_rows(file, split)
+        except SplitError:
+            return 0
+
+    return count
