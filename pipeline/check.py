@@ -15,6 +15,7 @@ from pipeline.lake.dataset import SPLIT_BYTES, Dataset, Split, splits_of
 from pipeline.lake.memory import Memory
 from pipeline.lake.places import is_within
 from pipeline.lake.store import Entry, LocalStore, Store, open_store
+from pipeline.models.adapters import with_adapter
 from pipeline.models.device import device_here
 from pipeline.models.resolve import ModelInfo, look_up
 from pipeline.tasks.reads import check_chain
@@ -99,13 +100,12 @@ def check_models(job: Job) -> dict[str, ModelInfo]:
         try:
             if reference not in infos:
                 infos[reference] = look_up(reference)
-            task.bind(infos[reference])
-            if infos[reference].is_adapter:
+            model = infos[reference]
+            if model.is_adapter:
                 raise JobError(
                     f"{reference} is an adapter, not a model",
                     mend="Name the model that it was trained on, and this one as `adapter`",
                 )
-            task.check_model(infos[reference])
             adapter = task.options.adapter
             if adapter is not None:
                 infos.setdefault(adapter, look_up(adapter))
@@ -114,6 +114,9 @@ def check_models(job: Job) -> dict[str, ModelInfo]:
                         f"{adapter} is a model, not an adapter",
                         mend="Name a folder or a hub id with adapter_config.json",
                     )
+                model = with_adapter(model, infos[adapter])
+            task.bind(model)
+            task.check_model(model)
         except JobError as error:
             raise JobError(f"tasks.{name}: {error.message}", mend=error.mend) from error
     return infos

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import JobError, one_line
+from pipeline.models.adapters import Brought, label_fields, look_into, merged
 from pipeline.models.calibrate import CPU_BUDGETS, GPU_BUDGETS, Budgets, find_budget
 from pipeline.models.device import Device
 from pipeline.models.faults import raise_if_fatal
@@ -85,6 +86,8 @@ class Models:
         transformers.utils.logging.disable_progress_bar()
         folder = fetch(info)
         auto = getattr(transformers, HEADS[head])
+        adapter = self.infos[self.adapter] if self.adapter is not None else None
+        brought = look_into(adapter, info) if adapter is not None else None
         try:
             tokenizer = load_tokenizer(folder)
             module, report = auto.from_pretrained(
@@ -94,6 +97,7 @@ class Models:
                 trust_remote_code=False,
                 local_files_only=True,
                 output_loading_info=True,
+                **({} if brought is None else _for_head(brought, head)),
             )
         except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
             raise_if_fatal(error)
@@ -102,21 +106,19 @@ class Models:
                 f"model {info.reference} can't be loaded for {head}: {reason}",
                 mend="Check that the folder is complete and the architecture fits the task",
             ) from error
-        adapter = self.infos[self.adapter] if self.adapter is not None else None
-        brought = tuple(adapter.config.get("modules_to_save") or ()) if adapter else ()
-        missing = sorted(
-            key
-            for key in report["missing_keys"]
-            if "position_ids" not in key and not any(name in key.split(".") for name in brought)
-        )
-        if missing and head != "encoder":
+        # What was left out for its size is as random as what was not there.
+        unset = {key for key, *_ in report["mismatched_keys"]}
+        if head != "encoder":
+            unset |= {key for key in report["missing_keys"] if "position_ids" not in key}
+        missing = sorted(unset) if brought is None else brought.lacking(unset)
+        if missing:
             raise JobError(
                 f"model {info.reference} lacks weights for {head} ({missing[0]} and "
                 f"{len(missing) - 1} more), which would be random",
                 mend="Fine-tune it for the task, or name a model that was",
             )
-        if adapter is not None:
-            module = _merged(module, adapter)
+        if adapter is not None and brought is not None:
+            module = merged(module, adapter, brought.names)
         module = module.to(self.device.name).eval()
         if self.device.name == "cpu":
             shorten(module)
@@ -178,22 +180,8 @@ class Models:
         return found
 
 
-def _merged(module: Any, adapter: ModelInfo) -> Any:
-    """A model with an adapter's weights added to its own."""
-    try:
-        from peft import PeftModel
-    except ImportError as error:
-        raise JobError(
-            f"adapter {adapter.reference} needs the peft package, which is not installed",
-            mend="pip install 'shardscribe[adapters]'",
-        ) from error
-    try:
-        return PeftModel.from_pretrained(module, fetch(adapter)).merge_and_unload()
-    except (OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:
-        raise_if_fatal(error)
-        reason = one_line(error)
-        raise JobError(
-            f"adapter {adapter.reference} can't be merged: {reason}",
-            mend="Check that it was trained on this model, and that it is of a kind that merges, "
-            "such as LoRA",
-        ) from error
+def _for_head(brought: Brought, head: str) -> dict[str, Any]:
+    """How a model is loaded for the head that its adapter brings: with as many labels."""
+    if brought.labels is None or not head.endswith("-classification"):
+        return {}
+    return {**label_fields(brought.labels), "ignore_mismatched_sizes": True}

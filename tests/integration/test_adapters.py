@@ -1,5 +1,6 @@
 """LoRA adapters: merged when a model is loaded, and part of what pins the results."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +8,15 @@ import pytest
 import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 
 from pipeline.check import check, check_models
 from pipeline.errors import JobError
 from pipeline.job import Job
+from pipeline.models.adapters import with_adapter
 from pipeline.models.device import Device
 from pipeline.models.load import Models
-from pipeline.models.resolve import look_up
+from pipeline.models.resolve import ModelInfo, look_up
 from pipeline.tasks import TASKS
 
 pytestmark = pytest.mark.integration
@@ -117,3 +120,141 @@ def test_an_adapter_of_another_model_is_refused_with_the_reason(base: Path, tmp_
     models = Models(check_models(made), device=Device("cpu")).with_adapter(str(lora))
     with pytest.raises(JobError, match="can't be merged"):
         models.get(str(other), head="sequence-classification")
+
+
+# Adapters that bring their own head along, for models that have none
+
+
+@pytest.fixture(scope="module")
+def encoder(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT without a head, as encoders are published."""
+    folder = tmp_path_factory.mktemp("encoder") / "model"
+    transformers.AutoModel.from_pretrained(base).save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    for name in ("id2label", "label2id"):
+        config.pop(name)
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def with_head(
+    encoder: Path, folder: Path, *, labels: int = 3, kind: str = "SEQ_CLS", **config: Any
+) -> tuple[Any, Path]:
+    """The reference, and the adapter that peft saves of it."""
+    torch.manual_seed(labels)
+    heads = {"SEQ_CLS": "SequenceClassification", "TOKEN_CLS": "TokenClassification"}
+    auto = getattr(transformers, f"AutoModelFor{heads[kind]}")
+    module = auto.from_pretrained(encoder, num_labels=labels, ignore_mismatched_sizes=True)
+    lora = LoraConfig(
+        r=4, target_modules=["query", "value"], init_lora_weights=False, task_type=kind, **config
+    )
+    made = get_peft_model(module, lora)
+    made.save_pretrained(folder)
+    return made.eval(), folder
+
+
+def reference_scores(module: Any, encoder: Path) -> list[list[float]]:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(encoder)
+    with torch.inference_mode():
+        return [
+            module(**tokenizer(text, return_tensors="pt")).logits[0].softmax(-1).tolist()
+            for text in TEXTS
+        ]
+
+
+def test_an_adapter_that_brings_a_head_makes_a_classifier_of_an_encoder(
+    encoder: Path, tmp_path: Path
+) -> None:
+    module, lora = with_head(encoder, tmp_path / "lora")
+    found = scores(job(encoder, lora, tmp_path))
+    for row, expected in zip(found, reference_scores(module, encoder), strict=True):
+        named = {f"LABEL_{at}": score for at, score in enumerate(expected)}
+        assert row == pytest.approx(named, abs=1e-5)
+    with pytest.raises(JobError, match="is a BertModel; classify needs"):
+        check_models(job(encoder, None, tmp_path))
+
+
+def test_labels_are_called_as_a_configuration_beside_the_adapter_says(
+    encoder: Path, tmp_path: Path
+) -> None:
+    _, lora = with_head(encoder, tmp_path / "lora")
+    named = {"id2label": {"2": "c", "0": "a", "1": "b"}, "model_type": "bert"}
+    (lora / "config.json").write_text(json.dumps(named))
+    assert set(scores(job(encoder, lora, tmp_path))[0]) == {"a", "b", "c"}
+    named["id2label"] = {"0": "a", "1": "b"}
+    (lora / "config.json").write_text(json.dumps(named))
+    assert set(scores(job(encoder, lora, tmp_path))[0]) == {"LABEL_0", "LABEL_1", "LABEL_2"}
+
+
+def test_a_head_that_an_adapter_brings_takes_the_place_of_one_of_another_size(
+    base: Path, tmp_path: Path
+) -> None:
+    module, lora = with_head(base, tmp_path / "lora", labels=5)
+    found = scores(job(base, lora, tmp_path))
+    for row, expected in zip(found, reference_scores(module, base), strict=True):
+        assert sorted(row.values()) == pytest.approx(sorted(expected), abs=1e-5)
+    _, same = with_head(base, tmp_path / "same", labels=2)
+    assert set(scores(job(base, same, tmp_path))[0]) == {"no", "yes"}
+
+
+def test_an_adapter_for_tags_serves_ner_and_not_classify(encoder: Path, tmp_path: Path) -> None:
+    _, lora = with_head(encoder, tmp_path / "lora", kind="TOKEN_CLS", labels=4)
+    made = job(encoder, lora, tmp_path)
+    with pytest.raises(JobError, match="is a BertForTokenClassification; classify needs"):
+        check_models(made)
+    task = {"kind": "ner", "model": str(encoder), "adapter": str(lora)}
+    tags = Job.model_validate(made.model_dump(exclude_unset=True) | {"tasks": {"tags": task}})
+    models = Models(check_models(tags), device=Device("cpu")).with_adapter(str(lora))
+    ner = TASKS["ner"](tags.options["tags"]).load(models)
+    assert len(ner.annotate(TEXTS).column) == len(TEXTS)
+
+
+def test_a_head_with_layers_of_its_own_is_brought_whole(base: Path, tmp_path: Path) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(base)
+    config = transformers.RobertaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=70,
+    )
+    encoder = tmp_path / "roberta"
+    transformers.RobertaModel(config, add_pooling_layer=False).save_pretrained(encoder)
+    tokenizer.save_pretrained(encoder)
+    module, lora = with_head(encoder, tmp_path / "lora", labels=6)
+    found = scores(job(encoder, lora, tmp_path))
+    for row, expected in zip(found, reference_scores(module, encoder), strict=True):
+        assert list(row) == sorted(row, key=row.__getitem__, reverse=True)
+        assert [row[f"LABEL_{at}"] for at in range(6)] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_head_that_was_not_saved_is_not_made_up(encoder: Path, tmp_path: Path) -> None:
+    _, lora = with_head(encoder, tmp_path / "lora")
+    path = lora / "adapter_model.safetensors"
+    kept = {name: value for name, value in load_file(path).items() if "classifier" not in name}
+    save_file(kept, path)
+    with pytest.raises(JobError, match=r"lacks weights for .* \(classifier\.bias and 1 more\)"):
+        scores(job(encoder, lora, tmp_path))
+
+
+def test_an_adapter_whose_updates_find_no_place_is_refused(
+    base: Path, encoder: Path, tmp_path: Path
+) -> None:
+    bare = transformers.AutoModel.from_pretrained(encoder)
+    lora = LoraConfig(r=4, target_modules=["query", "value"], init_lora_weights=False)
+    get_peft_model(bare, lora).save_pretrained(tmp_path / "lora")
+    with pytest.raises(JobError, match="can't be merged: it does not fit the model's layers"):
+        scores(job(base, tmp_path / "lora", tmp_path))
+
+
+def test_what_an_adapter_of_the_hub_makes_of_a_model_is_known_before_it_is_fetched() -> None:
+    config = {"architectures": ["BertForMaskedLM"], "id2label": {0: "LABEL_0", 1: "LABEL_1"}}
+    said = {"peft_type": "LORA", "task_type": "SEQ_CLS", "modules_to_save": ["classifier"]}
+    model = ModelInfo("org/base", config, commit="c0ffee")
+    made = with_adapter(model, ModelInfo("org/lora", said, commit="c0ffee"))
+    assert made.architectures == ("BertForSequenceClassification",)
+    assert "id2label" not in made.config
+    plain = with_adapter(model, ModelInfo("org/lora", said | {"modules_to_save": None}))
+    assert plain.config == config
