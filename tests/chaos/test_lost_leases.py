@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from helpers import QuietDisplay
+from helpers import PATIENCE, QuietDisplay
 from s3_server import s3_server
 
 from pipeline import run as running
@@ -155,7 +155,7 @@ def test_of_two_jobs_whose_lease_is_deleted_at_any_moment_never_both_are_content
         both = [start(jobs[0])]
         time.sleep(chance.uniform(0, 0.6))
         both.append(start(jobs[1]))
-        said = [process.communicate(timeout=120)[0] for process in both]
+        said = [process.communicate(timeout=PATIENCE)[0] for process in both]
         ended.set()
         deleting.join()
         codes = both[0].returncode, both[1].returncode
@@ -169,7 +169,7 @@ def test_of_two_jobs_whose_lease_is_deleted_at_any_moment_never_both_are_content
             assert len(fingerprints) == 1, note
         # Whatever was left, one command makes it right.
         last = start(jobs[0], "--supersede")
-        last.communicate(timeout=120)
+        last.communicate(timeout=PATIENCE)
         assert last.returncode == 0, note
         found, fingerprints = inputs_of(output)
         assert found == Counter(f"{n}.parquet" for n in range(FILES)), note

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from helpers import PATIENCE
 
 from pipeline.errors import JobError
 from pipeline.lake.dataset import Dataset, Split, splits_of
@@ -487,7 +488,7 @@ def test_footers_of_large_files_are_read_many_at_once_and_once_a_version(
     for number in range(16):
         parquet(tmp_path / f"in/{number:02}.parquet", rows=100, row_group_size=10)
     dataset = Dataset.open(str(tmp_path / "in"))
-    meeting, opened = threading.Barrier(16, timeout=60), []
+    meeting, opened = threading.Barrier(16, timeout=PATIENCE), []
     plainly = dataset.store.open
 
     def together(path: str) -> Any:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from click.testing import CliRunner
+from helpers import PATIENCE
 
 from pipeline.cli import display, main, say
 from pipeline.cli.render import brief, print_rows, rows_of
@@ -253,7 +254,7 @@ def test_a_reader_that_closes_the_pipe_sees_no_traceback() -> None:
         env={"CODE": code, "PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(sys.path)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
     assert done.stdout == "x" * 100 + "\n"
     assert done.stderr == ""

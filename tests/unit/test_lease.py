@@ -145,7 +145,7 @@ def test_of_several_runs_that_wait_one_at_a_time_holds_the_output(store: LocalSt
     def work(run: str) -> None:
         with Lease(store, run, wait=True):
             inside.append(run)
-            time.sleep(0.03)
+            time.sleep(0.03)  # so that another could come in
             together.append(list(inside))
             inside.remove(run)
 

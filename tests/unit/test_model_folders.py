@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner
-from helpers import hollow_model, hollow_weights
+from helpers import PATIENCE, hollow_model, hollow_weights
 
 from pipeline.cli.main import main
 from pipeline.errors import JobError
@@ -391,6 +391,6 @@ def test_looking_at_a_model_loads_nothing_heavy(folder: Path) -> None:
         "print(*{'torch', 'transformers', 'ray', 'datasets'} & set(sys.modules))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=True
     )
     assert done.stdout.split() == []
