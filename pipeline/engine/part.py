@@ -16,6 +16,7 @@ from pipeline.engine.work import Counts, Receipt, WorkPlan
 from pipeline.errors import RunError, ShardscribeError, SplitError, WorkerLost, one_line
 from pipeline.job import ERRORS_COLUMN
 from pipeline.lake.dataset import Split
+from pipeline.lake.metadata import output_metadata
 from pipeline.lake.owner import Owner
 from pipeline.lake.publish import OutputFile
 from pipeline.lake.reader import first_row, input_schema, split_rows
@@ -44,11 +45,17 @@ class Route:
     dtype: str
     worker: str
 
-    def schema(self, carried: pa.Schema) -> pa.Schema:
-        """The output schema of a file: carried columns, one per task, errors."""
+    def schema(self, carried: pa.Schema, *, rows: tuple[int, int] | None = None) -> pa.Schema:
+        """The output schema of a file: carried columns, one per task, errors.
+
+        Args:
+            carried: What is carried, with the metadata of the input.
+            rows: First row and number of rows, of a part of a file.
+        """
         added = [pa.field(name, kind) for name, kind in self.types.items()]
-        fields = [*carried, *added, pa.field(ERRORS_COLUMN, ERRORS_TYPE)]
-        return pa.schema(fields, metadata=carried.metadata)
+        added.append(pa.field(ERRORS_COLUMN, ERRORS_TYPE))
+        said = output_metadata(carried.metadata, carried.names, added, rows=rows)
+        return pa.schema([*carried, *added], metadata=said)
 
     def part(self, split: Split) -> Part:
         """A split at its start."""
@@ -160,9 +167,9 @@ class Part:
                     f"{self.where} has a column `{name}` already, which the job would overwrite",
                     mend="Rename the task, or list the columns to carry in input.columns",
                 )
-        self._schema = self.route.schema(carried)
         self._total = split_rows(file, self.split)
         self._first_row = first_row(file, self.split)
+        self._schema = self.route.schema(carried, rows=(self._first_row, self._total))
         self._out = OutputFile(
             self.route.output,
             self.split.output_path,
@@ -218,8 +225,8 @@ class Part:
             )
         finally:
             self._out.discard()
-        there = self.route.output.entry(self.split.output_path)
-        self.receipt.bytes_out = there.size if there is not None else 0
+        # What is committed is done, whatever a further question to the store would give.
+        self.receipt.bytes_out = self._out.size
 
     def discard(self) -> None:
         """Removes what was not committed."""

@@ -113,7 +113,8 @@ class OutputFile:
         """Removes the scratch file."""
         if self._writer.is_open:
             self._writer.close()
-        self.scratch.unlink(missing_ok=True)
+        with suppress(OSError):  # it may be the file that is committed already
+            self.scratch.unlink(missing_ok=True)
 
     def _unwritable(self, error: OSError) -> SplitError:
         return SplitError(

@@ -22,8 +22,6 @@ WINDOW_BYTES = 8 * 1024 * 1024
 # 300 bytes takes 0.3 s so, 0.06 s by 256 rows: less than a thousandth of what models take.
 STEP_ROWS = 8
 BUFFER_BYTES = 1 << 20  # of each column
-# Kept out of the output: they describe the input's columns alone, and readers believe them.
-FOREIGN_METADATA = (b"huggingface", b"pandas", b"ARROW:schema")
 
 
 def open_split(store: Store, path: str) -> pq.ParquetFile:
@@ -93,10 +91,9 @@ def input_schema(
                 f"the columns are {', '.join(f'{f.name}: {f.type}' for f in schema)}",
                 mend=f"Set {fields[name]} to a string column, or cast that one",
             )
-    kept = schema if columns is None else pa.schema([schema.field(name) for name in columns])
-    return kept.with_metadata(
-        {k: v for k, v in (schema.metadata or {}).items() if k not in FOREIGN_METADATA}
-    )
+    if columns is None:
+        return schema
+    return pa.schema([schema.field(name) for name in columns], metadata=schema.metadata)
 
 
 def windows(

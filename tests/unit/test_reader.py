@@ -204,11 +204,10 @@ def test_carried_columns_come_in_the_order_of_the_job() -> None:
     assert input_schema(SCHEMA, texts=["body"], columns=[], where="w").names == []
 
 
-def test_metadata_of_other_tools_is_dropped_and_the_rest_is_kept() -> None:
-    table = pa.table({"text": ["a"]}).replace_schema_metadata(
-        {"huggingface": "{}", "pandas": "{}", "ARROW:schema": "x", "owner": "me"}
-    )
-    kept = input_schema(table.schema, texts=["text"], columns=None, where="w")
+@pytest.mark.parametrize("columns", [None, ["text"]])
+def test_metadata_of_a_file_stays_with_its_columns(columns: list[str] | None) -> None:
+    table = pa.table({"text": ["a"]}).replace_schema_metadata({"owner": "me"})
+    kept = input_schema(table.schema, texts=["text"], columns=columns, where="w")
     assert kept.metadata == {b"owner": b"me"}
 
 
