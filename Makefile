@@ -1,8 +1,9 @@
 # The two commands of the README. Each does all its set-up, on a fresh clone or an old one.
 PYTHON ?= python3
 BIN := .venv/bin
-# Lines of pip that say nothing new stay out of sight.
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Lines of pip that say nothing new stay out of sight. As a module: a script's first line may not be
+# as long as a path.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # Two test files at a time, each whole in one process. Most of a test that starts Ray is spent on
 # imports of one core; what is left over is another core's.
 BESIDE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
@@ -37,7 +38,7 @@ bench: .venv/bench
 .venv/python: constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "shardscribe needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv
 	$(PIP) torch
 	@touch $@
 
