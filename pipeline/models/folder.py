@@ -110,9 +110,14 @@ def _check_config(reference: str, config: Mapping[str, Any], said: Mapping[str, 
                 f"{'a list' if kind is list else 'an object'}",
                 mend="Copy the model's files anew",
             )
+    named = config.get("architectures") or [None]
+    if any(name is not None and not isinstance(name, str) for name in named):
+        raise JobError(
+            f"model {reference}: architectures in {CONFIG} are {named!r:.60}, not names",
+            mend="Copy the model's files anew",
+        )
     model_type = config.get("model_type")
     # A model may ship code of its own for older versions of a library that now has it.
-    named = config.get("architectures") or [None]
     strange = not all(_knows(name) for name in (model_type, *named))
     if said.get("auto_map") or (config.get("auto_map") and strange):
         raise JobError(

@@ -6,7 +6,8 @@ import copy
 import hashlib
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,7 @@ class Models:
         auto = getattr(transformers, HEADS[head])
         adapter = self.infos[self.adapter] if self.adapter is not None else None
         brought = look_into(adapter, info) if adapter is not None else None
-        try:
+        with _loading(info, head):
             tokenizer = load_tokenizer(folder)
             module, report = auto.from_pretrained(
                 folder,
@@ -99,13 +100,6 @@ class Models:
                 output_loading_info=True,
                 **({} if brought is None else _for_head(brought, head)),
             )
-        except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-            raise_if_fatal(error)
-            reason = one_line(error)
-            raise JobError(
-                f"model {info.reference} can't be loaded for {head}: {reason}",
-                mend="Check that the folder is complete and the architecture fits the task",
-            ) from error
         # What was left out for its size is as random as what was not there.
         unset = {key for key, *_ in report["mismatched_keys"]}
         if head != "encoder":
@@ -124,13 +118,16 @@ class Models:
             shorten(module)
             lay_out(module)
         self.device.watch(module)
-        model = Model(
-            module,
-            tokenizer,
-            device=self.device,
-            budget=self.budget or self.device.default_budget,
-            folder=folder,
-        )
+        with _loading(info, head):
+            model = Model(
+                module,
+                tokenizer,
+                device=self.device,
+                budget=self.budget or self.device.default_budget,
+                folder=folder,
+            )
+            if model.room < 1:
+                raise ValueError(f"its special tokens alone fill the {model.max_tokens} it takes")
         if self.device.name != "cpu":
             model.packed = packed(module)
         if head in GENERATING:
@@ -178,6 +175,19 @@ class Models:
             return self.device.default_budget
         Budgets().put(key, found)
         return found
+
+
+@contextmanager
+def _loading(info: ModelInfo, head: str) -> Iterator[None]:
+    """Whatever a library makes of a model's files, it is the model that can't be loaded."""
+    try:
+        yield
+    except Exception as error:
+        raise_if_fatal(error)
+        raise JobError(
+            f"model {info.reference} can't be loaded for {head}: {one_line(error)}",
+            mend="Check that the folder is complete and the architecture fits the task",
+        ) from error
 
 
 def _for_head(brought: Brought, head: str) -> dict[str, Any]:

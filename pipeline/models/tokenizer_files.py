@@ -16,6 +16,7 @@ from pipeline.errors import JobError, one_line
 TOKENIZER = "tokenizer.json"
 CONFIG = "tokenizer_config.json"
 ADDED = "added_tokens.json"
+ROLES = tuple(f"{role}_token" for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 FLAGS = ("lstrip", "normalized", "rstrip", "single_word", "special")
 
 # Families whose tokenizers transformers 5 makes from older files as transformers 4.57 did: the
@@ -88,6 +89,15 @@ def check_names(
     Raises:
         JobError: Says which file is missing, and what to do.
     """
+    wrong = [role for role in ROLES if not _is_token(said.get(role))]
+    longest = said.get("model_max_length")
+    if longest is not None and (not isinstance(longest, (int, float)) or longest < 1):
+        wrong.append("model_max_length")
+    if wrong:
+        raise JobError(
+            f"model {reference}: {wrong[0]} in {CONFIG} is {said.get(wrong[0])!r:.60}",
+            mend=f"{COPY}: {SAVE}",
+        )
     family = family_of(config, said)
     if TOKENIZER in names or set(REBUILT.get(family, (TOKENIZER,))) <= set(names):
         return
@@ -103,6 +113,11 @@ def check_names(
         f"model {reference} has no tokenizer ({TOKENIZER}), without which its texts mean nothing",
         mend=f"{COPY}: {SAVE}",
     )
+
+
+def _is_token(value: Any) -> bool:
+    content = value.get("content") if isinstance(value, dict) else value
+    return value is None or isinstance(content, str)
 
 
 def family_of(config: Mapping[str, Any], said: Mapping[str, Any]) -> str:

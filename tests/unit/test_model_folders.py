@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner
-from helpers import PATIENCE, hollow_model, hollow_weights
+from helpers import PATIENCE, hollow_model, hollow_weights, tiny_classifier
 
 from pipeline.cli.main import main
 from pipeline.errors import JobError
+from pipeline.models.device import Device
+from pipeline.models.load import Models
 from pipeline.models.resolve import fetch, look_up
 
 pytestmark = pytest.mark.unit
@@ -249,6 +251,7 @@ def test_a_layer_of_sentence_transformers_that_is_cut_short_is_refused(folder: P
         (b'{"model_type": 3}', "config.json has no model_type"),
         (b'{"model_type": "bert", "architectures": "BertModel"}', "architectures"),
         (b'{"model_type": "bert", "id2label": ["a"]}', "id2label"),
+        (b'{"model_type": "bert", "architectures": [{"a": 1}]}', "architectures"),
         (b'{"model_type": "sorcery"}', "is a 'sorcery', which transformers"),
     ],
 )
@@ -257,6 +260,30 @@ def test_a_configuration_that_is_none_is_refused(
 ) -> None:
     (folder / "config.json").write_bytes(content)
     assert message in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("pad_token", True),
+        ("cls_token", {"text": "[CLS]"}),
+        ("sep_token", ["[SEP]"]),
+        ("unk_token", 3),
+        ("model_max_length", "many"),
+        ("model_max_length", 0),
+        ("model_max_length", -1),
+        ("model_max_length", [512]),
+    ],
+)
+def test_a_tokenizer_setting_of_another_kind_is_refused(
+    folder: Path, name: str, value: Any
+) -> None:
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({name: value}))
+    assert f"{name} in tokenizer_config.json is {value!r}" in refusal(folder)
+    for longest in ("1e30", "null", "512"):
+        path.write_text(f'{{"pad_token": {{"content": "a"}}, "model_max_length": {longest}}}')
+        look_up(str(folder))
 
 
 @pytest.mark.parametrize(
@@ -291,6 +318,25 @@ def test_a_file_that_can_not_be_opened_is_told(folder: Path) -> None:
     (folder / "config.json").unlink()
     (folder / "config.json").mkdir()
     refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("config.json", {"hidden_act": {"a": 1}}),
+        ("config.json", {"is_decoder": "x"}),
+        ("config.json", {"hidden_size": 10**30}),
+        ("tokenizer_config.json", {"model_max_length": 2}),
+    ],
+)
+def test_a_setting_that_only_loading_finds_wrong_is_told_as_the_models(
+    tmp_path: Path, name: str, fields: dict[str, Any]
+) -> None:
+    folder = tiny_classifier(tmp_path / "tiny")
+    change(folder / name, **fields)
+    models = Models({"m": look_up(str(folder))}, device=Device("cpu"), budget=64)
+    with pytest.raises(JobError, match="can't be loaded for sequence-classification"):
+        models.get("m", head="sequence-classification")
 
 
 # Where models come from

@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 import tiny_tokenizers as tiny
 from mixed_texts import WORDS, mixed_texts
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import (
+    AddedToken,
+    BertWordPieceTokenizer,
+    ByteLevelBPETokenizer,
+    Tokenizer,
+    models,
+    pre_tokenizers,
+    processors,
+)
 
 from pipeline.models.languages import languages_of
 from pipeline.models.texts import Tokens
@@ -152,3 +160,41 @@ def test_special_tokens_are_found_with_an_alphabet_without_an_a() -> None:
     made.pre_tokenizer = pre_tokenizers.Split("a", "removed")
     tokens = Tokens(SimpleNamespace(backend_tokenizer=made))
     assert (tokens.prefix, tokens.suffix) == ([0], [1])
+
+
+def older_bert(folder: Path) -> Tokenizer:
+    """A folder of BERT as it was before tokenizer.json, and what it means."""
+    made = BertWordPieceTokenizer(lowercase=False)
+    made.train_from_iterator(mixed_texts(), vocab_size=600, min_frequency=1, show_progress=False)
+    made.save_model(str(folder))
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+    (folder / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    made = BertWordPieceTokenizer(str(folder / "vocab.txt"), lowercase=False, strip_accents=None)
+    return made._tokenizer
+
+
+def older_roberta(folder: Path) -> Tokenizer:
+    """The same of RoBERTa."""
+    made = ByteLevelBPETokenizer()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    made.train_from_iterator(
+        mixed_texts(), vocab_size=600, special_tokens=special, show_progress=False
+    )
+    made.save_model(str(folder))
+    (folder / "config.json").write_text('{"model_type": "roberta"}')
+    made.add_special_tokens([AddedToken("<mask>", lstrip=True)])
+    made.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    return made._tokenizer
+
+
+@pytest.mark.parametrize("older", [older_bert, older_roberta])
+def test_older_files_mean_what_they_meant_when_they_were_written(
+    tmp_path: Path, older: Callable[[Path], Tokenizer]
+) -> None:
+    expected = older(tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
+    assert not (tmp_path / "tokenizer.json").exists()
+    for text in mixed_texts():
+        assert tokenizer(text)["input_ids"] == expected.encode(text).ids, ascii(text)
+    first, second = mixed_texts()[:2]
+    assert tokenizer(first, second)["input_ids"] == expected.encode(first, second).ids
