@@ -160,7 +160,9 @@ def _run_under(
             summary.state, summary.exit_code = "some splits failed", 1
         elif not missed:
             summary.state = "limit reached" if plan.held else "done"
-    except ShardscribeError as error:
+    except (ShardscribeError, KeyboardInterrupt) as error:
+        if isinstance(error, KeyboardInterrupt):  # the third signal, where nobody asks `stop`
+            error = Interrupted("interrupted")
         stopped = lease.lost or _taken(owner) or error
         summary.error = str(stopped)
         summary.exit_code = stopped.exit_code
@@ -200,12 +202,13 @@ def _annotate(
     stop: Callable[[], int],
 ) -> None:
     tally.phase("starting Ray")
-    from pipeline.engine.placement import describe, places, shape_of
-    from pipeline.engine.pool import Pool
-    from pipeline.engine.scheduler import Scheduler
-
     compute = pinned.checked.job.compute
-    with ray_cluster(address) as nodes:
+    with ray_cluster(address) as cluster:
+        from pipeline.engine.placement import describe, places, shape_of
+        from pipeline.engine.pool import Pool
+        from pipeline.engine.scheduler import Scheduler
+
+        nodes = cluster.nodes
         shape = shape_of(compute, nodes())
         if address is None and not places(shape, nodes()):
             raise JobError(
@@ -222,7 +225,9 @@ def _annotate(
         summary.device = shape.device
         tally.phase("starting workers")
         try:
-            pool.run(Scheduler(plan.todo), stop=stop)
+            pool.run(Scheduler(plan.todo), stop=lambda: 2 if cluster.lost else stop())
+        except Interrupted as error:
+            raise cluster.lost or error from error
         finally:
             summary.workers, summary.workers_lost = pool.most_ready, pool.lost
             tally.pulses = pool.pulses()

@@ -7,41 +7,115 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from pipeline.engine.placement import shape_of
-from pipeline.errors import RunError, one_line
+from pipeline.errors import Interrupted, RunError, one_line
 from pipeline.job import Compute
 
 # Ray's own store; what passes through it here is receipts.
 RAY_STORE_BYTES = 128 * 1024 * 1024
 CONNECT_SECONDS = 10.0
+# A driver whose head is gone is ended by Ray after 60 s, without a word and with all that it held.
+HEAD_SECONDS = 40.0
+KNOCK_EVERY = 2.0
+# Set while Ray is imported. Its handler of fatal signals takes SIGTERM for one.
+NO_SIGNAL_HANDLER = "RAY_DISABLE_FAILURE_SIGNAL_HANDLER"
+
+
+class Cluster:
+    """A Ray cluster that this process is connected to.
+
+    Args:
+        address: How it is told of.
+        head: Host and port at which its head answers; None if nothing is known of it.
+        clock: Monotonic seconds.
+
+    Attributes:
+        lost: Why it is of no use any more.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        head: tuple[str, int] | None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.address = address
+        self.lost: RunError | None = None
+        self._head = head
+        self._clock = clock
+        self._answered = clock()
+        self._nodes: list[dict[str, float]] = []
+
+    def nodes(self) -> list[dict[str, float]]:
+        """The resources of each living node; what was known last while the head is away."""
+        import ray
+
+        if self._head is None or self.knock():  # Ray would wait for an answer, till it is ended
+            self._nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        return self._nodes
+
+    def knock(self) -> bool:
+        """Looks whether the head answers, and gives the cluster up if it has not for long."""
+        try:
+            assert self._head is not None
+            socket.create_connection(self._head, timeout=KNOCK_EVERY).close()
+        except OSError:
+            away = self._clock() - self._answered
+            if away > HEAD_SECONDS:
+                self.lost = RunError(
+                    f"the head of the Ray cluster at {self.address} has not answered for "
+                    f"{away:.0f} s",
+                    mend="Start it again, and run the same command",
+                )
+            return False
+        self._answered = self._clock()
+        return True
+
+    @contextmanager
+    def watched(self) -> Iterator[Cluster]:
+        """Looks for its head from time to time, for as long as the block runs."""
+        ended = threading.Event()
+
+        def watch() -> None:
+            while self.lost is None and not ended.wait(KNOCK_EVERY):
+                self.knock()
+
+        if self._head is None or not self.knock():
+            self._head = None
+            yield self
+            return
+        thread = threading.Thread(target=watch, name="head", daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            ended.set()
+            thread.join()
 
 
 @contextmanager
-def ray_cluster(address: str | None) -> Iterator[Callable[[], list[dict[str, float]]]]:
+def ray_cluster(address: str | None) -> Iterator[Cluster]:
     """Connects to Ray, or starts it on this machine for as long as the block runs.
 
-    Yields:
-        A function that gives the resources of each living node.
-
     Raises:
-        RunError: There is no cluster at the address.
+        RunError: There is no cluster at the address, or it lets nobody in.
+        Interrupted: A signal came while Ray started.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import ray
-
-    def nodes() -> list[dict[str, float]]:
-        return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
+    ray = _import_ray()
+    address = address or os.environ.get("RAY_ADDRESS") or None
     if ray.is_initialized():
-        yield nodes
+        with Cluster(address or "this machine", _head(address)).watched() as cluster:
+            yield cluster
         return
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    address = address or os.environ.get("RAY_ADDRESS") or None
     if address is None:
         options |= {
             "address": "local",
@@ -54,16 +128,63 @@ def ray_cluster(address: str | None) -> Iterator[Callable[[], list[dict[str, flo
         if address is not None:
             _knock(address)
         _init(options)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = one_line(error)
-        raise RunError(
-            f"no Ray cluster at {address or 'this machine'}: {reason}",
-            mend="Start one with `ray start --head`, or leave out --address to use this machine",
-        ) from error
+    except Exception as error:  # a node that starts too slowly raises no class of its own
+        with suppress(Exception):
+            ray.shutdown()
+        if isinstance(error, RunError):
+            raise
+        raise _refused(address, error) from error
+    cluster = Cluster(address or "this machine", _head(address))
     try:
-        yield nodes
+        with cluster.watched():
+            yield cluster
     finally:
-        ray.shutdown()
+        if cluster.lost is None:  # it would wait for the head
+            ray.shutdown()
+
+
+def _import_ray() -> Any:
+    """Imports Ray so that SIGTERM stays ours, here and not in the processes that it starts."""
+    asked = os.environ.setdefault(NO_SIGNAL_HANDLER, "1")
+    import ray
+
+    if asked == "1":
+        os.environ.pop(NO_SIGNAL_HANDLER, None)
+    return ray
+
+
+def _refused(address: str | None, error: Exception) -> RunError:
+    """What to say of a cluster that can't be had."""
+    from ray.exceptions import AuthenticationError
+
+    reason = one_line(error)
+    if isinstance(error, AuthenticationError):
+        return RunError(
+            f"the Ray cluster at {address} lets nobody in without its token: {reason}",
+            mend="Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH",
+        )
+    if address is None:
+        return RunError(
+            f"Ray can't be started on this machine: {reason}",
+            mend="Free memory and disk space, or use a cluster that is there with --address",
+        )
+    return RunError(
+        f"no Ray cluster at {address}: {reason}",
+        mend="Start one with `ray start --head`, or leave out --address to use this machine",
+    )
+
+
+def _head(address: str | None) -> tuple[str, int] | None:
+    """Where the head of the connected cluster answers, as seen from here."""
+    import ray
+
+    if address is not None and address.startswith("ray://"):
+        return None  # what the cluster calls its head is no address here
+    try:
+        host, _, port = str(ray.get_runtime_context().gcs_address).rpartition(":")
+        return host.strip("[]"), int(port)
+    except (RuntimeError, ValueError, AttributeError):
+        return None
 
 
 @contextmanager
@@ -80,8 +201,8 @@ def cluster_device(compute: Compute, address: str | None) -> Iterator[str]:
     if compute.device != "auto" or compute.dtype != "auto" or not elsewhere:
         yield ""
         return
-    with ray_cluster(address) as nodes:
-        yield shape_of(compute, nodes()).device
+    with ray_cluster(address) as cluster:
+        yield shape_of(compute, cluster.nodes()).device
 
 
 def _connected() -> bool:
@@ -90,17 +211,39 @@ def _connected() -> bool:
 
 
 def _init(options: Mapping[str, Any]) -> None:
-    """Ray puts its own handler for SIGTERM in the place of ours, which knows how to drain.
+    """Starts or connects to Ray, which puts its own handler for SIGTERM in the place of ours.
 
-    Connecting in another thread would spare it, but the processes that Ray starts end with the
-    thread that started them.
+    That one ends the process; ours knows how to drain. Connecting in another thread would spare
+    it, but the processes that Ray starts end with the thread that started them.
+
+    Raises:
+        Interrupted: A signal came that Ray's handler took, or that made it fail.
     """
     import ray
 
+    if threading.current_thread() is not threading.main_thread():
+        ray.init(**options)
+        return
     ours = signal.getsignal(signal.SIGTERM)
-    ray.init(**options)
-    if threading.current_thread() is threading.main_thread():
+    reading, writing = os.pipe()
+    for end in (reading, writing):
+        os.set_blocking(end, False)
+    # Whoever handles a signal, its number is written there first.
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    try:
+        ray.init(**options)
+    except (Exception, SystemExit) as error:
+        with suppress(BlockingIOError):
+            if {signal.SIGTERM, signal.SIGINT} & set(os.read(reading, 100)):
+                raise Interrupted("interrupted while Ray started") from error
+        if isinstance(error, SystemExit):
+            raise RunError(f"Ray ended while it started: {error}") from error
+        raise
+    finally:
+        signal.set_wakeup_fd(before)
         signal.signal(signal.SIGTERM, ours)
+        os.close(reading)
+        os.close(writing)
 
 
 def _knock(address: str) -> None:

@@ -4,7 +4,6 @@ This file is also the program that runs a job: its model is never loaded, and wh
 copy of the input, so that a run takes a second.
 """
 
-import json
 import os
 import random
 import subprocess
@@ -20,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from helpers import PATIENCE, QuietDisplay
+from helpers import PATIENCE, QuietDisplay, hollow_model
 from s3_server import s3_server
 
 from pipeline import run as running
@@ -88,12 +87,8 @@ def start(job: Path, *options: str) -> subprocess.Popen[str]:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder that is right as far as can be seen without loading it."""
-    folder = tmp_path_factory.mktemp("model")
-    config = {"architectures": ["BertForSequenceClassification"], "model_type": "bert"}
-    (folder / "config.json").write_text(json.dumps(config))
-    for name in ("model.safetensors", "tokenizer.json", "tokenizer_config.json"):
-        (folder / name).write_bytes(b"{}")
-    return folder
+    folder = tmp_path_factory.mktemp("model") / "hollow"
+    return hollow_model(folder, "BertForSequenceClassification")
 
 
 @pytest.fixture(scope="module", params=["local", "s3"])

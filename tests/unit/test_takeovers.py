@@ -12,14 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from helpers import PATIENCE, QuietDisplay, wait_for
+from helpers import PATIENCE, QuietDisplay, hollow_model, wait_for
 
 from pipeline import run as running
 from pipeline.check import check, pin
 from pipeline.engine import lease as leases
 from pipeline.engine.lease import Lease
 from pipeline.engine.work import Receipt
-from pipeline.errors import JobError, OutputBusy, RunError
+from pipeline.errors import Interrupted, JobError, OutputBusy, RunError
 from pipeline.job import Job
 from pipeline.job_file import load_job
 from pipeline.lake.dataset import Dataset, Split
@@ -53,12 +53,7 @@ def write(lake: Path, name: str) -> None:
 @pytest.fixture
 def make_job(lake: Path, tmp_path: Path) -> Callable[..., Job]:
     """A job whose model is right as far as can be seen without loading it."""
-    folder = tmp_path / "model"
-    folder.mkdir()
-    config = {"architectures": ["BertForSequenceClassification"], "model_type": "bert"}
-    (folder / "config.json").write_text(json.dumps(config))
-    for name in ("model.safetensors", "tokenizer.json", "tokenizer_config.json"):
-        (folder / name).write_bytes(b"{}")
+    folder = hollow_model(tmp_path / "model", "BertForSequenceClassification")
 
     def make(**options: Any) -> Job:
         content = {
@@ -413,3 +408,19 @@ def test_a_glob_is_told_only_of_what_may_match_it(
     found = Dataset.open(f"{lake}/{pattern}").files(missed=lambda path, _: missed.append(path))
     assert [entry.path for entry in found] == ["apples/x.parquet"]
     assert missed == told
+
+
+@pytest.mark.parametrize("how", [Interrupted("interrupted while Ray started"), KeyboardInterrupt()])
+def test_a_run_that_is_interrupted_while_ray_starts_leaves_a_summary_and_no_lease(
+    make_job: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: BaseException
+) -> None:
+    def interrupted(address: Any) -> Any:
+        raise how
+
+    monkeypatch.setattr(running, "ray_cluster", interrupted)
+    summary = running.run_job(make_job(), display=QuietDisplay())
+    assert (summary.exit_code, summary.state, summary.splits.left) == (3, "interrupted", 3)
+    own = open_store(str(tmp_path / "out")).own
+    (record,) = own.names("runs")
+    assert json.loads(own.read(f"runs/{record}/summary.json") or b"")["exit_code"] == 3
+    assert own.read(leases.PATH) is None
