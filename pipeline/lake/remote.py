@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from pipeline.errors import JobError, ShardscribeError, SplitError
+from pipeline.lake import parts
 from pipeline.lake.ranges import Ranges
 from pipeline.lake.store import HIDDEN, Entry, Store
 from pipeline.moves import moved
@@ -274,7 +275,7 @@ class RemoteStore(Store):
         new: bool = False,
         kind: type[ShardscribeError] = SplitError,
     ) -> str:
-        """Puts an object in one piece.
+        """Puts an object, in one piece if it is not large.
 
         Returns:
             ``new``; or, of a conditional put, ``there`` for another's object, and ``unsure`` if
@@ -288,14 +289,14 @@ class RemoteStore(Store):
             nonlocal tried
             tried += 1
             try:
+                if isinstance(content, Path) and content.stat().st_size > parts.LARGE_BYTES:
+                    return self._put_large(path, content, new=new, again=tried > 1)
                 mode: Any = "create" if new else "overwrite"
                 obstore.put(self._once, path, content, mode=mode, use_multipart=False)
             except obstore.exceptions.AlreadyExistsError as error:
                 # Also said (409) to several that write at once, of which maybe none has written.
-                if new:
-                    with suppress(FileNotFoundError):
-                        obstore.head(self.client, path)
-                        return "unsure" if tried > 1 else "there"
+                if new and self._has(path):
+                    return "unsure" if tried > 1 else "there"
                 raise _Conflict(_reason(error)) from None
             except FileNotFoundError as error:
                 raise OSError(f"there is no such bucket: {_reason(error)}") from error
@@ -303,6 +304,33 @@ class RemoteStore(Store):
 
         with self._asking("written", path, kind=kind):
             return self._again(once, tries=MANY)
+
+    def _put_large(self, path: str, local: Path, *, new: bool, again: bool) -> str:
+        """Puts an object in parts.
+
+        There is no condition for these in all stores, so the name is looked at first. Whoever
+        writes to it meanwhile is at work on the same split, or it would have another name.
+        """
+        there = "unsure" if again else "there"
+        if new and self._has(path):
+            return there
+        try:
+            parts.put_parts(self._rest, path, local)
+        except FileNotFoundError:
+            # The store knows of no such upload: it ended, and the answer that said so was lost.
+            if not self._has(path):
+                raise
+            return "unsure"
+        return "new"
+
+    def _has(self, path: str) -> bool:
+        import obstore
+
+        try:
+            obstore.head(self.client, path)
+        except FileNotFoundError:
+            return False
+        return True
 
     def _again(self, call: Callable[[], T], *, tries: int = FEW) -> T:
         """Calls again what obstore does not: answers cut short, and puts and removals at all."""

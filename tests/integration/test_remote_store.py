@@ -13,13 +13,14 @@ from s3_server import KEY, SECRET, Faults, s3_server
 
 from pipeline.engine.lease import Lease
 from pipeline.errors import JobError, OutputBusy, ShardscribeError, SplitError
-from pipeline.lake import ranges, remote
+from pipeline.lake import parts, ranges, remote
 from pipeline.lake.dataset import Dataset, splits_of
 from pipeline.lake.probe import check_create_only
 from pipeline.lake.publish import OutputFile, read_footer
 from pipeline.lake.reader import open_split
 from pipeline.lake.remote import RemoteStore
 from pipeline.lake.store import open_store
+from pipeline.moves import Moves, working
 
 pytestmark = pytest.mark.integration
 
@@ -237,6 +238,59 @@ def test_a_put_whose_answer_is_lost_is_adopted(store, s3):
     assert [method for method, *_ in s3.log if method == "PUT"] == ["PUT", "PUT"]
     assert read_footer(store, "out.parquet") == {"split": "split-1"}
     assert list(store.scratch().glob("*")) == []
+
+
+@pytest.fixture
+def large(monkeypatch, local):
+    """A file that is put in three parts."""
+    monkeypatch.setattr(parts, "LARGE_BYTES", 6 << 20)
+    monkeypatch.setattr(parts, "PART_BYTES", 5 << 20)
+    return local(os.urandom(11 << 20))
+
+
+def requests(s3) -> list[str]:
+    return [method for method, *_ in s3.log if method in ("PUT", "POST")]
+
+
+def test_a_large_file_is_put_in_parts_and_only_once(store, s3, large):
+    assert store.put_new("a.parquet", large)
+    assert sorted(requests(s3)) == ["POST", "POST", "PUT", "PUT", "PUT"]
+    assert store.read("a.parquet") == large.read_bytes()
+    before = store.entry("a.parquet")
+    large.write_bytes(bytes(11 << 20))
+    assert not store.put_new("a.parquet", large)
+    assert store.entry("a.parquet") == before
+    store.replace("a.parquet", large)
+    assert store.read("a.parquet") == large.read_bytes()
+
+
+def test_parts_are_moves_of_the_work_they_are_for(store, s3, large):
+    moves = Moves()
+    with working(moves):
+        assert store.put_new("a.parquet", large)
+    assert moves.count >= 3
+
+
+@pytest.mark.parametrize("kind", ["lost", "error", "reset"])
+@pytest.mark.parametrize("at", range(6))
+def test_a_large_put_is_done_whatever_request_fails_once(store, s3, large, kind, at):
+    # A look, the begin, three parts, the end.
+    s3.faults = Script([""] * at + [kind])
+    published = store.put_new("a.parquet", large)
+    assert store.read("a.parquet") == large.read_bytes()
+    assert published or kind == "lost"
+    assert not store.put_new("a.parquet", large)
+
+
+def test_nothing_of_a_large_file_shows_before_it_is_whole(store, s3, large, monkeypatch):
+    monkeypatch.setattr(remote, "PATIENCE", 0.3)
+    near = open_store(store.root)
+    near.entry("a.parquet")
+    s3.faults = Script(["", "", "", *["reset"] * 1000])
+    with pytest.raises(SplitError, match=r"a\.parquet can't be written"):
+        near.put_new("a.parquet", large)
+    s3.faults = None
+    assert list(near.entries()) == []
 
 
 def test_a_lease_whose_answer_is_lost_is_held(store, s3):

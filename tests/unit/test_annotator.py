@@ -649,6 +649,24 @@ def test_an_error_of_the_run_ends_the_call_and_leaves_no_scratch(
     assert list((own(tmp_path / "out") / "scratch").iterdir()) == []
 
 
+def test_what_is_committed_is_done_though_the_output_answers_nothing_more(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    annotator = make()
+    write(annotator, ["a"], "0.parquet")
+    splits = splits_in(annotator)
+
+    def away(path: str) -> None:
+        raise SplitError("the store does not answer")
+
+    monkeypatch.setattr(annotator.output, "entry", away)
+    monkeypatch.setattr(annotator.output, "open", away)
+    (receipt,) = annotator.annotate_all(splits)
+    assert isinstance(receipt, Receipt)
+    assert receipt.published
+    assert receipt.bytes_out == (tmp_path / "out" / receipt.output).stat().st_size
+
+
 def test_the_pulse_of_a_call_moves_all_its_splits(make: Make) -> None:
     annotator = make(tasks=("one", "two"))
     for number in range(3):
