@@ -223,7 +223,8 @@ class RowAnnotator:
             if not text or text.isspace():
                 continue
             more = [column[row] for column in beside]
-            if large := _too_large((text, *more), self.longest):
+            large = _too_large((text, *more), self.longest)
+            if large is not None:
                 unreadable[row] = large
                 continue
             asked = (text, *map(_hashable, more))

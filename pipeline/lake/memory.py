@@ -5,7 +5,6 @@ It saves work and decides nothing: what is not in it, or can't be had, is read f
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -17,7 +16,7 @@ from pipeline.errors import ShardscribeError
 from pipeline.lake.store import Store
 
 SCHEMA = pa.schema(
-    [("path", pa.binary()), ("version", pa.string()), ("numbers", pa.list_(pa.int64()))]
+    [("path", pa.string()), ("version", pa.string()), ("numbers", pa.list_(pa.int64()))]
 )
 
 
@@ -43,7 +42,7 @@ class Memory:
             )  # fmt: skip
             columns = [column.to_pylist() for column in table.columns]
             return {
-                os.fsdecode(path): (version, numbers or ())
+                path: (version, numbers or ())
                 for path, version, numbers in zip(*columns, strict=True)
             }
         return {}
@@ -73,7 +72,7 @@ class Memory:
         }
         table = pa.table(
             [
-                [os.fsencode(path) for path in kept],  # not all names are UTF-8
+                list(kept),
                 [version for version, _ in kept.values()],
                 [list(numbers) or None for _, numbers in kept.values()],
             ],

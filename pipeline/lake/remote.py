@@ -1,30 +1,26 @@
 """S3, Google Cloud Storage and Azure, through `obstore`.
 
 Errors of the store become `JobError` where a run is planned and `SplitError` where it works, in
-`RemoteStore._asking` alone. What they say holds no body of an answer and no query of a URL: there
-the stores repeat keys and tokens.
+`RemoteStore._asking` alone.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from pipeline.errors import JobError, ShardscribeError, SplitError
 from pipeline.lake import parts
+from pipeline.lake.client import mend_of, open_client, reason
 from pipeline.lake.ranges import Ranges
-from pipeline.lake.store import HIDDEN, Entry, Store
+from pipeline.lake.store import Entry, Store
+from pipeline.lake.walk import HIDDEN
 from pipeline.moves import moved
-
-if TYPE_CHECKING:
-    from obstore.store import ClientConfig, RetryConfig
 
 T = TypeVar("T")
 
@@ -39,17 +35,6 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
 FEW, MANY = 4, 100
 REQUEST_SECONDS = 60.0
 PUT_SECONDS = 900.0
-# Read from the environment, which obstore does only as long as it is given no option at all.
-CLIENT_OPTIONS = (
-    "allow_http",
-    "allow_invalid_certificates",
-    "proxy_url",
-    "proxy_ca_certificate",
-    "proxy_excludes",
-    "root_certificate",
-    "user_agent",
-)
-VARIABLES = {"s3": "AWS", "s3a": "AWS", "gs": "GOOGLE"}
 
 
 class RemoteStore(Store):
@@ -62,7 +47,6 @@ class RemoteStore(Store):
                 "an address holds a password",
                 mend="Give the credentials in the environment, and take them out of the address",
             )
-        self._prefix = VARIABLES.get(root.partition("://")[0], "AZURE")
         # Made at once, so that a wrong address is told at once.
         self._first = self._client(FIRST_PATIENCE, 2 * FIRST_PATIENCE)
         self._rest = self._client(PATIENCE, REQUEST_SECONDS)
@@ -70,30 +54,10 @@ class RemoteStore(Store):
         self._asked = False
 
     def _client(self, patience: float, seconds: float) -> Any:
-        import obstore.store
-
-        retry: RetryConfig = {
-            "max_retries": 10 if patience else 0,
-            "retry_timeout": timedelta(seconds=patience),
-            "backoff": {
-                "init_backoff": timedelta(seconds=FIRST_PAUSE),
-                "max_backoff": timedelta(seconds=min(LONGEST_PAUSE, patience / 4)),
-            },
-        }
-        client: ClientConfig = {"timeout": timedelta(seconds=seconds), "connect_timeout": "5s"}
-        for name in CLIENT_OPTIONS:
-            value = os.environ.get(f"{self._prefix}_{name.upper()}")
-            if value:
-                client[name] = value  # type: ignore[literal-required]
-        try:
-            return obstore.store.from_url(self.root, client_options=client, retry_config=retry)
-        except Exception as error:  # obstore maps bad addresses to several classes
-            raise JobError(
-                f"{self.root} is no address of an object store that can be opened: "
-                f"{_reason(error)}",
-                mend="Write s3://bucket/prefix, gs://bucket/prefix or az://container/prefix, and "
-                f"give the credentials in the environment ({self._prefix}_...)",
-            ) from error
+        most = min(LONGEST_PAUSE, patience / 4)
+        return open_client(
+            self.root, patience=patience, seconds=seconds, pauses=(FIRST_PAUSE, most)
+        )
 
     @property
     def client(self) -> Any:
@@ -113,23 +77,11 @@ class RemoteStore(Store):
             raise
         except (obstore.exceptions.BaseError, OSError, ValueError) as error:
             raise kind(
-                f"{self.address(path) if path else self.root} can't be {doing}: {_reason(error)}",
-                mend=self._mend(error),
+                f"{self.address(path) if path else self.root} can't be {doing}: {reason(error)}",
+                mend=mend_of(self.root, error),
             ) from None  # the cause repeats the whole answer
         finally:
             self._asked = True
-
-    def _mend(self, error: Exception) -> str:
-        from obstore import exceptions
-
-        if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
-            return f"Check the credentials in the environment ({self._prefix}_...) and their rights"
-        at = (
-            " AWS_REGION, AWS_ENDPOINT_URL and, for an endpoint without TLS, AWS_ALLOW_HTTP=true"
-            if self._prefix == "AWS"
-            else f" the variables {self._prefix}_..."
-        )
-        return f"Check the address, the network, the credentials and in the environment{at}"
 
     def entries(self, missed: Callable[[str, str], None] | None = None) -> Iterator[Entry]:
         """Lists the prefix page by page, whole or not at all; a page is asked for again."""
@@ -246,7 +198,7 @@ class RemoteStore(Store):
             except (FileNotFoundError, PreconditionError):
                 return False
             except AlreadyExistsError as error:
-                raise _Conflict(_reason(error)) from None
+                raise _Conflict(reason(error)) from None
             return True
 
         with self._asking("written", path, kind=JobError):
@@ -297,9 +249,9 @@ class RemoteStore(Store):
                 # Also said (409) to several that write at once, of which maybe none has written.
                 if new and self._has(path):
                     return "unsure" if tried > 1 else "there"
-                raise _Conflict(_reason(error)) from None
+                raise _Conflict(reason(error)) from None
             except FileNotFoundError as error:
-                raise OSError(f"there is no such bucket: {_reason(error)}") from error
+                raise OSError(f"there is no such bucket: {reason(error)}") from error
             return "new"
 
         with self._asking("written", path, kind=kind):
@@ -355,12 +307,3 @@ class _Conflict(OSError):
 def _remote_entry(item: Any) -> Entry:
     version = (item["e_tag"] or "").strip('"') or item["last_modified"].isoformat()
     return Entry(item["path"], item["size"], version)
-
-
-def _reason(error: Exception) -> str:
-    """What a store said, without what it repeats of the request."""
-    text, _, body = str(error).partition("Debug source:")[0].partition("<")
-    said = [re.search(rf"<{tag}>([^<]*)</{tag}>", f"<{body}") for tag in ("Code", "Message")]
-    text += ": ".join(found[1] for found in said if found)
-    text = re.sub(r"://[^/\s@]*@", "://", re.sub(r"\?\S*", "", text))
-    return " ".join(text.split())[:400]

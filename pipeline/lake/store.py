@@ -6,9 +6,7 @@ Local paths are here (hard links give create-only publication there); the others
 from __future__ import annotations
 
 import errno
-import heapq
 import os
-import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -17,17 +15,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import JobError, RunError, SplitError, one_line
-from pipeline.escape import visible
+from pipeline.errors import JobError, RunError, SplitError
 from pipeline.lake.address import clean
 from pipeline.lake.own import own_address
 from pipeline.lake.process import scratch_name
+from pipeline.lake.walk import walk
 
-# Readers of a lake (Spark, pyarrow, Ray) pass over such names, and so do we.
-HIDDEN = ("_", ".")
 NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV)
-# A link to nowhere, or to itself.
-LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss")
 
 
@@ -139,51 +133,9 @@ class LocalStore(Store):
         self.base = Path(root)
 
     def entries(self, missed: Callable[[str, str], None] | None = None) -> Iterator[Entry]:
-        """Walks the directory; symbolic links are followed, each directory once.
-
-        A directory that has several names is always listed under the same: the order of the walk
-        is that of the names, links last.
-        """
-        seen: set[tuple[int, int]] = set()
-        pending: list[tuple[bool, str]] = [(False, "")]
-        while pending:
-            _, prefix = heapq.heappop(pending)
-            try:
-                here = (self.base / prefix).stat()
-                if (here.st_dev, here.st_ino) in seen:
-                    continue
-                seen.add((here.st_dev, here.st_ino))
-                with os.scandir(self.base / prefix) as entries:
-                    found = sorted(entries, key=lambda entry: entry.name)
-            except OSError as error:
-                if prefix or error.errno not in LEADS_NOWHERE:
-                    self._miss(prefix.rstrip("/"), error, missed)
-                continue
-            for entry in found:
-                if entry.name.startswith(HIDDEN):
-                    continue
-                path = f"{prefix}{entry.name}"
-                try:
-                    status = entry.stat()
-                except OSError as error:
-                    # A file that is deleted meanwhile is gone, and not hidden.
-                    if error.errno != errno.ENOENT or entry.is_symlink():
-                        self._miss(path, error, missed)
-                    continue
-                if stat.S_ISDIR(status.st_mode):
-                    heapq.heappush(pending, (entry.is_symlink(), f"{path}/"))
-                elif stat.S_ISREG(status.st_mode):
-                    yield _local_entry(path, status)
-
-    def _miss(self, path: str, error: OSError, missed: Callable[[str, str], None] | None) -> None:
-        reason = error.strerror or str(error)
-        if path and missed is not None:
-            missed(path, reason)
-        elif error.errno not in LEADS_NOWHERE:
-            raise JobError(
-                f"{self.address(path) if path else self.root} can't be read: {reason}",
-                mend="Check its permissions and the disk",
-            ) from error
+        """Walks the directory; symbolic links are followed, each directory once."""
+        for path, status in walk(self.base, missed):
+            yield _local_entry(path, status)
 
     def entry(self, path: str) -> Entry | None:
         """One file."""
@@ -315,8 +267,10 @@ def open_store(root: str) -> Store:
         JobError: The scheme is unknown or the address makes no sense.
     """
     scheme, separator, _ = root.partition("://")
-    if not separator or scheme == "file":
-        return LocalStore(str(local_path(root.removeprefix("file://")).resolve()))
+    if not separator:
+        return LocalStore(str(Path(root).expanduser().resolve()))
+    if scheme == "file":
+        return LocalStore(str(Path(root.removeprefix("file://")).resolve()))
     if scheme not in SCHEMES:
         raise JobError(
             f"{root}: the scheme {scheme}:// is unknown",
@@ -325,31 +279,6 @@ def open_store(root: str) -> Store:
     from pipeline.lake.remote import RemoteStore
 
     return RemoteStore(clean(root))
-
-
-def local_path(text: str) -> Path:
-    """The local path that somebody has written, with ``~`` for a home.
-
-    Raises:
-        JobError: No file can be there: it is too long, holds a NUL, or names nobody's home.
-    """
-    try:
-        path = Path(text).expanduser()
-        path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    except PermissionError as error:
-        raise JobError(
-            f"{visible(text, most=100)} can't be looked at: no permission",
-            mend="Check the permissions of the directories above it",
-        ) from error
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or one_line(error, most=100)
-        shown = visible(text, most=100)
-        raise JobError(f"{shown} can't be a path: {reason}", mend="Check how it is written") from (
-            error
-        )
-    return path
 
 
 def _local_entry(path: str, status: os.stat_result) -> Entry:
