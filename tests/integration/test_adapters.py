@@ -125,10 +125,10 @@ def test_an_adapter_of_another_model_is_refused_with_the_reason(base: Path, tmp_
 # Adapters that bring their own head along, for models that have none
 
 
-@pytest.fixture(scope="module")
-def encoder(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def encoder(base: Path, tmp_path: Path) -> Path:
     """A BERT without a head, as encoders are published."""
-    folder = tmp_path_factory.mktemp("encoder") / "model"
+    folder = tmp_path / "encoder"
     transformers.AutoModel.from_pretrained(base).save_pretrained(folder)
     transformers.AutoTokenizer.from_pretrained(base).save_pretrained(folder)
     config = json.loads((folder / "config.json").read_text())
