@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pipeline.check import Pinned, check, pin
 from pipeline.engine.cluster import cluster_device, ray_cluster
 from pipeline.engine.lease import Lease
-from pipeline.engine.record import RunRecord, Summary, Unread, versions
+from pipeline.engine.record import DEATHS_KEPT, RunRecord, Summary, Unread, versions
 from pipeline.engine.tally import Display, Tally
 from pipeline.errors import Interrupted, JobError, OutputBusy, ShardscribeError
 from pipeline.job import Job
@@ -208,18 +208,18 @@ def _annotate(
         from pipeline.engine.pool import Pool
         from pipeline.engine.scheduler import Scheduler
 
-        nodes = cluster.nodes
-        shape = shape_of(compute, nodes())
-        if address is None and not places(shape, nodes()):
+        there = list(cluster.nodes().values())
+        shape = shape_of(compute, there)
+        if address is None and not places(shape, there):
             raise JobError(
-                f"a worker asks for {shape}, and this machine has {describe(nodes())}",
+                f"a worker asks for {shape}, and this machine has {describe(there)}",
                 mend="Lower compute.cpus_per_worker, or set compute.device to cpu",
             )
         pool = Pool(
             pinned.work(device=shape.device, threads=shape.cpus),
             shape=shape,
             limit=None if compute.workers == "auto" else compute.workers,
-            nodes=nodes,
+            nodes=cluster.nodes,
             listener=tally,
         )
         summary.device = shape.device
@@ -230,4 +230,5 @@ def _annotate(
             raise cluster.lost or error from error
         finally:
             summary.workers, summary.workers_lost = pool.most_ready, pool.lost
+            summary.deaths = pool.deaths[:DEATHS_KEPT]
             tally.pulses = pool.pulses()

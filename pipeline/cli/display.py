@@ -184,6 +184,9 @@ def summary_lines(summary: Summary, *, command: str) -> list[str]:
             f"worker{'s' if summary.workers != 1 else ''}; device busy "
             f"{summary.device_share:.0%}, padding {summary.padding_share:.1%}"
         )
+    lines += [f"  lost    {told}" for told in summary.deaths[:3]]
+    if len(summary.deaths) > 3:
+        lines.append("          and more in the record")
     for failed in summary.failed_splits[:10]:
         lines.append(f"  failed  {failed.path}: {failed.reason}")
     if len(summary.failed_splits) > 10:

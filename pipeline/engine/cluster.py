@@ -50,14 +50,15 @@ class Cluster:
         self._head = head
         self._clock = clock
         self._answered = clock()
-        self._nodes: list[dict[str, float]] = []
+        self._nodes: dict[str, dict[str, float]] = {}
 
-    def nodes(self) -> list[dict[str, float]]:
-        """The resources of each living node; what was known last while the head is away."""
+    def nodes(self) -> dict[str, dict[str, float]]:
+        """The resources of each living node, by its id; as last known while the head is away."""
         import ray
 
         if self._head is None or self.knock():  # Ray would wait for an answer, till it is ended
-            self._nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            living = [node for node in ray.nodes() if node["Alive"]]
+            self._nodes = {node["NodeID"]: node["Resources"] for node in living}
         return self._nodes
 
     def knock(self) -> bool:
@@ -202,7 +203,7 @@ def cluster_device(compute: Compute, address: str | None) -> Iterator[str]:
         yield ""
         return
     with ray_cluster(address) as cluster:
-        yield shape_of(compute, cluster.nodes()).device
+        yield shape_of(compute, list(cluster.nodes().values())).device
 
 
 def _connected() -> bool:

@@ -16,6 +16,7 @@ from pipeline.lake.store import Store
 
 # Events are written in parts: an object store can't append.
 PART_EVENTS = 5_000
+DEATHS_KEPT = 20
 LIBRARIES = ("shardscribe", "ray", "torch", "transformers", "tokenizers", "pyarrow")
 
 State = Literal[
@@ -98,6 +99,9 @@ class Summary(Section):
     bytes_out: int = 0
     workers: int = Field(0, description="The most that were ready at once.")
     workers_lost: int = 0
+    deaths: list[str] = Field(
+        [], description="What workers died of and why machines were left out; the first 20."
+    )
     device: str = ""
     fingerprint: str = ""
     models: dict[str, str] = Field({}, description="Revision by reference.")

@@ -105,6 +105,23 @@ class Scheduler:
             self._again.append(split)
         return None
 
+    def share(self, worker: str, *, most: int, size: int) -> list[Attempt]:
+        """What a worker gets in one call: a split, or several small ones.
+
+        Args:
+            worker: Who asks.
+            most: How many.
+            size: Bytes of them together, where they are several.
+        """
+        attempts: list[Attempt] = []
+        while len(attempts) < most and size > 0:
+            attempt = self.next(worker, at_most=size if attempts else None)
+            if attempt is None:
+                break
+            attempts.append(attempt)
+            size -= attempt.split.size
+        return attempts
+
     def succeed(self, attempt: Attempt) -> bool:
         """An attempt gave a receipt. False if the split was taken from it meanwhile."""
         if not self._end(attempt):

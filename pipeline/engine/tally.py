@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from pipeline.engine.listener import Watched
 from pipeline.engine.record import FailedSplit, RowCounts, RunRecord, Summary
 from pipeline.engine.work import Counts, Pulse, Receipt
 from pipeline.errors import ShardscribeError
@@ -67,17 +68,6 @@ class Display(Protocol):
 
     def progress(self, progress: Progress) -> None:
         """Called about twice a second."""
-
-
-class Watched(Protocol):
-    """What the tally wants to know of a pool."""
-
-    @property
-    def ready(self) -> int:
-        """Workers that can take splits."""
-
-    def pulses(self) -> list[Pulse]:
-        """The latest sign of life of each worker; of those that are gone, the counters."""
 
 
 @dataclass

@@ -11,6 +11,9 @@ from pipeline.job import Job
 from pipeline.models.resolve import ModelInfo
 from pipeline.moves import Sign
 
+# What a worker calls the loading of its models, among its calls, which are named after splits.
+LOADING = ""
+
 
 @dataclass(frozen=True)
 class WorkPlan:

@@ -4,45 +4,66 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import ray
 
 from pipeline import __version__
-from pipeline.engine.work import Failure, Pulse, Receipt, WorkPlan
-from pipeline.errors import RunError, ShardscribeError, SplitError, WorkerLost
+from pipeline.engine.deaths import CODE, memory_kills
+from pipeline.engine.work import LOADING, Failure, Pulse, Receipt, WorkPlan
+from pipeline.errors import RunError, ShardscribeError, SplitError, WorkerLost, one_line
 from pipeline.lake.dataset import Split
+from pipeline.moves import Moves, working
+
+STEP_BYTES = 16 * 1024 * 1024
+ROOM = "Free it of other programs, set compute.dtype to bfloat16, or take a smaller model"
 
 
 class Worker:
     """The actor around one annotator. It catches all errors: what comes back is plain data."""
 
-    def __init__(self, plan: WorkPlan, name: str) -> None:
+    def __init__(self, name: str, threads: int) -> None:
         # Read once when these libraries are first imported, so before anything imports them.
         os.environ["TOKENIZERS_PARALLELISM"] = "true"
-        os.environ["RAYON_NUM_THREADS"] = str(plan.threads)
+        os.environ["RAYON_NUM_THREADS"] = str(threads)
         # oneDNN keeps what it made for each shape, a thousand of them and some 0.5 MB each, but
         # batches hardly ever have the shape of another: 1 GB for nothing, and no slower without.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
         os.environ.setdefault("LRU_CACHE_CAPACITY", "16")
-        self.plan = plan
         self.name = name
         self.annotator: Any = None
+        self.moves = Moves()
 
     @ray.method(concurrency_group="watch")
-    def hello(self) -> tuple[str, str]:
-        """Host and shardscribe version; answers as soon as the worker is placed."""
-        return socket.gethostname(), __version__
+    def hello(self) -> dict[str, Any]:
+        """Where it is; answers as soon as it is placed. Plain, as another version may read it."""
+        return {
+            "host": socket.gethostname(),
+            "version": __version__,
+            "node": ray.get_runtime_context().get_node_id(),
+            # Where its last words will be, if it has any.
+            "log": str(Path("/proc/self/fd/2").readlink()),
+            "memory_kills": memory_kills(),
+        }
 
     @ray.method(concurrency_group="work")
-    def load(self) -> Failure | None:
+    def load(self, plan: WorkPlan) -> Failure | None:
         """Loads the models."""
         from pipeline.engine.annotator import Annotator
+        from pipeline.models.faults import is_out_of_memory
 
         try:
-            self.annotator = Annotator(self.plan, name=self.name)
+            with working(self.moves):
+                self.annotator = Annotator(plan, name=self.name)
         except ShardscribeError as error:
             return Failure(error)
+        except Exception as error:
+            said = f"{type(error).__name__}: {one_line(error)}"
+            if is_out_of_memory(error):
+                return Failure(WorkerLost(f"there is no memory for its models: {said}", mend=ROOM))
+            return Failure(WorkerLost(f"it raised {said}", mend=CODE))
         return None
 
     @ray.method(concurrency_group="work")
@@ -60,6 +81,20 @@ class Worker:
         return [Failure(a) if isinstance(a, ShardscribeError) else a for a in answers]
 
     @ray.method(concurrency_group="watch")
-    def pulse(self) -> Pulse | None:
-        """How far the worker is; None while it loads."""
-        return self.annotator.pulse() if self.annotator is not None else None
+    def pulse(self) -> Pulse:
+        """How far the worker is."""
+        if self.annotator is not None:
+            pulse: Pulse = self.annotator.pulse()
+            return pulse
+        return Pulse(0, 0, 0.0, 0.0, {}, {}, {LOADING: (self.moves.count, _bytes_passed(), 0)})
+
+
+def _bytes_passed() -> int:
+    """What this process has read and written, a download or weights, in steps worth the name.
+
+    What Ray's own threads say meanwhile comes to far less.
+    """
+    with suppress(OSError):
+        lines = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+        return sum(int(lines[name]) for name in ("rchar", "wchar", "read_bytes")) // STEP_BYTES
+    return 0

@@ -835,3 +835,22 @@ def test_what_stands_beside_a_text_is_measured_too(
     window = annotator.rows.annotate(pa.table({"text": ["a", "b"], "more": ["x" * 50, "x"]}))
     assert [found["shout"].code for found in window.errors if found] == ["too_large"]
     assert window.errors[1] == {}
+
+
+def test_an_upload_shows_signs_of_life_for_as_long_as_its_bytes_need(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(annotator_module, "SLOWEST_UPLOAD", 1)
+    annotator = make()
+    write(annotator, ["a"] * 50)
+    split = split_of(annotator)
+    signs = []
+    put_new = annotator.output.put_new
+
+    def slowly(*given: Any) -> bool:
+        signs.append(annotator.pulse().moves[split.id])
+        return put_new(*given)
+
+    monkeypatch.setattr(annotator.output, "put_new", slowly)
+    annotator.annotate(split)
+    assert signs[0][2] > 0

@@ -123,16 +123,19 @@ def test_a_head_that_does_not_answer_for_long_is_given_up(monkeypatch: pytest.Mo
 
     def nodes() -> list[dict[str, Any]]:
         asked.append(1)
-        return [{"Alive": True, "Resources": {"CPU": 2.0}}, {"Alive": False, "Resources": {}}]
+        return [
+            {"NodeID": "a", "Alive": True, "Resources": {"CPU": 2.0}},
+            {"NodeID": "b", "Alive": False, "Resources": {}},
+        ]
 
     monkeypatch.setattr(ray, "nodes", nodes)
     with socket.create_server(("127.0.0.1", 0)) as head:
         cluster = Cluster("there", head.getsockname()[:2], clock=lambda: now[0])
-        assert cluster.nodes() == [{"CPU": 2.0}]
+        assert cluster.nodes() == {"a": {"CPU": 2.0}}
         now[0] += 1000
         assert cluster.knock(), "it was not asked for long, and answers"
     now[0] += HEAD_SECONDS
-    assert cluster.nodes() == [{"CPU": 2.0}], "as it was; Ray would wait for the head"
+    assert cluster.nodes() == {"a": {"CPU": 2.0}}, "as it was; Ray would wait for the head"
     assert len(asked) == 1
     assert cluster.lost is None
     now[0] += 1
@@ -151,12 +154,13 @@ def test_a_head_is_watched_while_it_is_needed(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_head_that_never_answered_here_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     """As behind a gateway."""
-    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
+    node = {"NodeID": "a", "Alive": True, "Resources": {"CPU": 2.0}}
+    monkeypatch.setattr(ray, "nodes", lambda: [node])
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         with Cluster("there", closed.getsockname()).watched() as cluster:
             assert not any(thread.name == "head" for thread in threading.enumerate())
-            assert cluster.nodes() == [{"CPU": 2.0}]
+            assert cluster.nodes() == {"a": {"CPU": 2.0}}
         assert cluster.lost is None
 
 

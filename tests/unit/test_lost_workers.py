@@ -3,7 +3,7 @@
 import pytest
 from ray.exceptions import ActorDiedError, RayTaskError
 
-from pipeline.engine.pool import _why
+from pipeline.engine.deaths import cause
 
 pytestmark = pytest.mark.unit
 
@@ -15,8 +15,9 @@ def test_what_a_worker_raised_is_told_and_not_where_ray_was() -> None:
         "AttributeError: 'Classify' object has no attribute 'pairs'\n"
     )
     error = RayTaskError("Worker.load", trace, AttributeError("no"))
-    assert _why(error) == ("it raised AttributeError: 'Classify' object has no attribute 'pairs'")
+    told = cause(error, {}).message
+    assert told == "it raised AttributeError: 'Classify' object has no attribute 'pairs'"
 
 
 def test_a_process_that_ended_is_told_so() -> None:
-    assert "ended unexpectedly" in _why(ActorDiedError()) or "died" in _why(ActorDiedError())
+    assert "its process ended unexpectedly" in cause(ActorDiedError(), {}).message

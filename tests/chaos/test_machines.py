@@ -1,0 +1,49 @@
+"""A cluster of two machines, of which one can't do the work."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from chaos_jobs import ENVIRONMENT, SLOW, Job, below, kill_all, wait_for, write_lake
+
+pytestmark = pytest.mark.chaos
+
+# Python imports this by itself when its directory is on PYTHONPATH, also in Ray's workers.
+OTHER_VERSION = "import pipeline\npipeline.__version__ = '0.0.0'\n"
+
+
+def test_a_machine_with_another_version_is_left_out_and_the_job_is_done(
+    cluster, tiny_model, tmp_path
+):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/sitecustomize.py").write_text(OTHER_VERSION)
+    root = Path(__file__).parents[2]
+    with (tmp_path / "node.log").open("wb") as log:
+        node = subprocess.Popen(
+            [
+                str(Path(sys.executable).with_name("ray")), "start", "--block",
+                f"--address={cluster.address}", "--num-cpus=4", "--disable-usage-stats",
+                "--object-store-memory=100000000",
+                "--min-worker-port=0", "--max-worker-port=0",
+            ],
+            stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            env={**ENVIRONMENT, "PYTHONPATH": f"{tmp_path / 'site'}:{root}"},
+        )  # fmt: skip
+    try:
+        there = tmp_path / "node.log"
+        wait_for(
+            lambda: b"Ray runtime started" in there.read_bytes(), seconds=90, what=there.read_text
+        )
+        lake = write_lake(tmp_path / "lake", files=12, rows=20, words=20, seed=8)
+        compute = {**SLOW, "workers": 3, "cpus_per_worker": 1}
+        job = Job(tmp_path, lake=lake, model=tiny_model, compute=compute)
+        assert job.finish("--address", cluster.address, seconds=240) == 0, job.said()
+    finally:
+        assert below(node.pid) or node.poll() is None
+        kill_all(node)
+    [summary] = job.summaries()
+    assert (summary["splits"]["done"], summary["workers_lost"]) == (12, 0)
+    assert [death.count("shardscribe is 0.0.0 there") for death in summary["deaths"]] == [1]
+    assert job.said().count("no more workers start there") == 1
+    assert job.finish(verb="verify") == 0, job.said()

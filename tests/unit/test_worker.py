@@ -1,0 +1,116 @@
+"""The actor's answers, asked for without Ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline.engine import annotator as annotator_module
+from pipeline.engine.work import LOADING, Failure
+from pipeline.engine.worker import Worker
+from pipeline.errors import JobError, OutputBusy, ShardscribeError, SplitError, WorkerLost
+from pipeline.lake.dataset import Split
+from pipeline.moves import moved
+
+pytestmark = pytest.mark.unit
+
+SPLITS = [Split(f"s{i}", f"{i}.parquet", 1, "v") for i in range(3)]
+
+
+def worker(monkeypatch: pytest.MonkeyPatch) -> Worker:
+    for name in ("TOKENIZERS_PARALLELISM", "RAYON_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")
+    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        monkeypatch.setenv(name, "16")
+    return Worker("w1", 1)
+
+
+def loading(monkeypatch: pytest.MonkeyPatch, error: Exception) -> Any:
+    """What is answered when loading raises."""
+
+    def annotator(plan: Any, *, name: str) -> Any:
+        raise error
+
+    monkeypatch.setattr(annotator_module, "Annotator", annotator)
+    return worker(monkeypatch).load(SimpleNamespace())  # type: ignore[arg-type]
+
+
+def annotating(monkeypatch: pytest.MonkeyPatch, error: Exception) -> list[Any]:
+    """What is answered when a call raises."""
+
+    def annotate_all(splits: Any) -> Any:
+        raise error
+
+    made = worker(monkeypatch)
+    made.annotator = SimpleNamespace(
+        annotate_all=annotate_all, input=SimpleNamespace(address=lambda path: f"/lake/{path}")
+    )
+    return made.annotate(SPLITS)
+
+
+def test_out_of_memory_while_a_model_moves_to_the_device_is_told_as_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = "CUDA out of memory. Tried to allocate 20.00 MiB."
+    answer = loading(monkeypatch, torch.OutOfMemoryError(said))
+    assert isinstance(answer.error, WorkerLost)
+    assert "there is no memory for its models" in answer.message
+    assert said in answer.message
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (JobError("no such model"), JobError),
+        (WorkerLost("the device is broken"), WorkerLost),
+        (AttributeError("no attribute"), WorkerLost),
+    ],
+)
+def test_whatever_is_raised_while_it_loads_comes_back_as_an_answer(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[ShardscribeError]
+) -> None:
+    answer = loading(monkeypatch, error)
+    assert type(answer.error) is kind
+    assert str(error) in answer.message
+
+
+@pytest.mark.parametrize("error", [OutputBusy("busy"), WorkerLost("device-side assert")])
+def test_what_ends_the_run_or_the_worker_comes_back_as_what_it_is(
+    monkeypatch: pytest.MonkeyPatch, error: ShardscribeError
+) -> None:
+    answers = annotating(monkeypatch, error)
+    assert [answer.error for answer in answers] == [error] * 3
+
+
+@pytest.mark.parametrize("error", [JobError("the store is away"), KeyError("odd")])
+def test_an_error_that_is_no_splits_own_is_each_ones_attempt(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    answers = annotating(monkeypatch, error)
+    assert all(isinstance(answer, Failure) for answer in answers)
+    assert {type(answer.error) for answer in answers} == {SplitError}
+    assert answers[1].message.startswith("/lake/1.parquet: ")
+
+
+def test_loading_shows_signs_of_life_when_bytes_or_models_move(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made = worker(monkeypatch)
+    signs = []
+
+    def annotator(plan: Any, *, name: str) -> Any:
+        signs.append(made.pulse().moves[LOADING])
+        moved()
+        signs.append(made.pulse().moves[LOADING])
+        (tmp_path / "weights").write_bytes(bytes(40_000_000))
+        signs.append(made.pulse().moves[LOADING])
+        return SimpleNamespace()
+
+    monkeypatch.setattr(annotator_module, "Annotator", annotator)
+    assert made.load(SimpleNamespace()) is None  # type: ignore[arg-type]
+    assert signs[0][0] < signs[1][0]
+    assert signs[1][1] < signs[2][1]
