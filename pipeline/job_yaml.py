@@ -101,13 +101,20 @@ class _Loader(yaml.SafeLoader):
             raise self._refusal(mark, "levels")
         return node
 
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        value = super().construct_scalar(node)
+        if not isinstance(value, str) or not any("\ud800" <= c <= "\udfff" for c in value):
+            return value
+        # JSON writes what is beyond 16 bits as two escapes; one alone is no character.
+        return value.encode("utf-16", "surrogatepass").decode("utf-16")
+
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep=deep)
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-            kind = str(node.tag).rpartition(":")[2]
+        except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+            kind = str(node.tag).rpartition(":")[2].replace("str", "text")
             raise yaml.constructor.ConstructorError(
-                None, None, f"{visible(node.value, most=40)!r} is no {kind}", node.start_mark
+                None, None, f"'{visible(node.value, most=40)}' is no {kind}", node.start_mark
             ) from error
 
     def _refusal(self, mark: Any, what: str) -> JobError:
@@ -147,6 +154,8 @@ def _refuse_double_keys(node: yaml.Node, where: str) -> None:
 def _mend(said: str) -> str:
     if "\\t" in said:
         return "Indent with spaces: YAML takes no tabs"
+    if said.endswith(" is no text"):
+        return "It holds half a character: write the character itself"
     if " is no " in said:
         return "Put it in quotes if it is text"
     if "escape character" in said:

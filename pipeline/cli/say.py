@@ -11,6 +11,9 @@ import click
 from pipeline.errors import ShardscribeError
 from pipeline.escape import json_line, visible
 
+# Whatever somebody has written into a field may be repeated in a message.
+LONGEST = 2_000
+
 
 def say(text: object, *, err: bool = False) -> None:
     """Writes one line, to standard error if asked."""
@@ -33,7 +36,5 @@ def say_json(content: Any) -> None:
 
 def fail(error: ShardscribeError) -> None:
     """Says what is wrong, a line for each mistake."""
-    first, *others = error.lines
-    say(f"Error: {first}", err=True)
-    for line in others:
-        say(line, err=True)
+    for at, line in enumerate(error.lines):
+        say(visible(line if at else f"Error: {line}", most=LONGEST), err=True)

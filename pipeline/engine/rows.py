@@ -223,8 +223,7 @@ class RowAnnotator:
             if not text or text.isspace():
                 continue
             more = [column[row] for column in beside]
-            large = _too_large((text, *more), self.longest)
-            if large is not None:
+            if large := _too_large((text, *more), self.longest):
                 unreadable[row] = large
                 continue
             asked = (text, *map(_hashable, more))

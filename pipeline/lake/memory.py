@@ -5,6 +5,7 @@ It saves work and decides nothing: what is not in it, or can't be had, is read f
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -16,7 +17,7 @@ from pipeline.errors import ShardscribeError
 from pipeline.lake.store import Store
 
 SCHEMA = pa.schema(
-    [("path", pa.string()), ("version", pa.string()), ("numbers", pa.list_(pa.int64()))]
+    [("path", pa.binary()), ("version", pa.string()), ("numbers", pa.list_(pa.int64()))]
 )
 
 
@@ -42,7 +43,7 @@ class Memory:
             )  # fmt: skip
             columns = [column.to_pylist() for column in table.columns]
             return {
-                path: (version, numbers or ())
+                os.fsdecode(path): (version, numbers or ())
                 for path, version, numbers in zip(*columns, strict=True)
             }
         return {}
@@ -72,7 +73,7 @@ class Memory:
         }
         table = pa.table(
             [
-                list(kept),
+                [os.fsencode(path) for path in kept],  # not all names are UTF-8
                 [version for version, _ in kept.values()],
                 [list(numbers) or None for _, numbers in kept.values()],
             ],

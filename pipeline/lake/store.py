@@ -15,7 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import JobError, RunError, SplitError
+from pipeline.errors import JobError, RunError, SplitError, one_line
+from pipeline.escape import visible
 from pipeline.lake.address import clean
 from pipeline.lake.own import own_address
 from pipeline.lake.process import scratch_name
@@ -267,10 +268,8 @@ def open_store(root: str) -> Store:
         JobError: The scheme is unknown or the address makes no sense.
     """
     scheme, separator, _ = root.partition("://")
-    if not separator:
-        return LocalStore(str(Path(root).expanduser().resolve()))
-    if scheme == "file":
-        return LocalStore(str(Path(root.removeprefix("file://")).resolve()))
+    if not separator or scheme == "file":
+        return LocalStore(str(local_path(root.removeprefix("file://")).resolve()))
     if scheme not in SCHEMES:
         raise JobError(
             f"{root}: the scheme {scheme}:// is unknown",
@@ -279,6 +278,31 @@ def open_store(root: str) -> Store:
     from pipeline.lake.remote import RemoteStore
 
     return RemoteStore(clean(root))
+
+
+def local_path(text: str) -> Path:
+    """The local path that somebody has written, with ``~`` for a home.
+
+    Raises:
+        JobError: No file can be there: it is too long, holds a NUL, or names nobody's home.
+    """
+    try:
+        path = Path(text).expanduser()
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except PermissionError as error:
+        raise JobError(
+            f"{visible(text, most=100)} can't be looked at: no permission",
+            mend="Check the permissions of the directories above it",
+        ) from error
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or one_line(error, most=100)
+        shown = visible(text, most=100)
+        raise JobError(f"{shown} can't be a path: {reason}", mend="Check how it is written") from (
+            error
+        )
+    return path
 
 
 def _local_entry(path: str, status: os.stat_result) -> Entry:

@@ -60,6 +60,19 @@ def check_said(
         JobError: Says what is wrong, and what to do.
     """
     if "peft_type" in config:
+        saved = config.get("modules_to_save") or []
+        if not isinstance(saved, list) or not all(isinstance(name, str) for name in saved):
+            raise JobError(
+                f"adapter {reference}: modules_to_save in {ADAPTER_CONFIG} is {saved!r:.60}, not a "
+                "list of names",
+                mend="Save the adapter anew with peft: model.save_pretrained(folder)",
+            )
+        if config.get("megatron_config"):
+            raise JobError(
+                f"adapter {reference} names a module to import (megatron_core), and no model runs "
+                "code here",
+                mend="Save the adapter without megatron_config",
+            )
         _check_names_of_weights(reference, names, (ADAPTER_WEIGHTS,))
         return
     if CONFIG not in names:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import JobError, one_line
+from pipeline.lake.store import local_path
 from pipeline.models.folder import TOKENIZER_CONFIG, check_files, check_said, config_name
 from pipeline.models.tokenizer_files import read_json
 from pipeline.starter import catalog
@@ -81,7 +82,7 @@ def look_up(reference: str) -> ModelInfo:
     """
     if reference.startswith("starter/"):
         return _from_folder(reference, catalog.folder(reference))
-    path = Path(reference).expanduser()
+    path = local_path(reference)
     if path.is_dir():
         return _from_folder(reference, path.resolve())
     if reference.startswith((".", "/", "~")) or reference.count("/") > 1:

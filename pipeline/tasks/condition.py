@@ -169,7 +169,10 @@ def _reason(error: Exception) -> str:
     for detail in details:
         if detail.get("description"):
             at = str(detail.get("highlight") or "")[:40]
-            return one_line(f"{detail['description']}{f', at `{at}`' if at else ''}", most=200)
+            said = str(detail["description"])
+            if said.startswith("Required keyword"):  # goes on with the names of classes
+                said = "something is missing"
+            return one_line(f"{said}{f', at `{at}`' if at else ''}", most=200)
     return "it can't be read as an expression"
 
 

@@ -249,6 +249,19 @@ def test_an_adapter_whose_updates_find_no_place_is_refused(
         scores(job(base, tmp_path / "lora", tmp_path))
 
 
+@pytest.mark.parametrize(
+    "setting", [{"r": "x"}, {"lora_dropout": {}}, {"target_modules": "["}, {"use_bdlora": 1}]
+)
+def test_a_strange_setting_of_an_adapter_is_told_as_the_adapters(
+    encoder: Path, tmp_path: Path, setting: dict[str, Any]
+) -> None:
+    _, lora = with_head(encoder, tmp_path / "lora")
+    path = lora / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | setting))
+    with pytest.raises(JobError, match="can't be merged"):
+        scores(job(encoder, lora, tmp_path))
+
+
 def test_what_an_adapter_of_the_hub_makes_of_a_model_is_known_before_it_is_fetched() -> None:
     config = {"architectures": ["BertForMaskedLM"], "id2label": {0: "LABEL_0", 1: "LABEL_1"}}
     said = {"peft_type": "LORA", "task_type": "SEQ_CLS", "modules_to_save": ["classifier"]}

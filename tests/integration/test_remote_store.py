@@ -11,8 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from s3_server import KEY, SECRET, Faults, s3_server
 
+from pipeline import verify
 from pipeline.engine.lease import Lease
 from pipeline.errors import JobError, OutputBusy, ShardscribeError, SplitError
+from pipeline.job import Job
 from pipeline.lake import parts, ranges, remote
 from pipeline.lake.dataset import Dataset, splits_of
 from pipeline.lake.probe import check_create_only
@@ -246,6 +248,36 @@ def large(monkeypatch, local):
     monkeypatch.setattr(parts, "LARGE_BYTES", 6 << 20)
     monkeypatch.setattr(parts, "PART_BYTES", 5 << 20)
     return local(os.urandom(11 << 20))
+
+
+def test_a_remote_output_is_compared_byte_by_byte_and_leaves_no_copy(store, tmp_path):
+    pq.write_table(pa.table({"text": ["a", "b"]}), tmp_path / "a.parquet")
+    given = Dataset.open(str(tmp_path))
+    (split,) = splits_of(given.store, given.files(), fingerprint="f")
+    job = Job.model_validate(
+        {
+            "name": "test",
+            "input": {"path": str(tmp_path)},
+            "output": {"path": store.root},
+            "tasks": {"label": {"kind": "classify", "model": "none"}},
+        }
+    )
+    table = pa.table({"text": ["a", "b"], "label": ["x", "y"]})
+    out = OutputFile(store, split.output_path, table.schema, compression="zstd")
+    out.write(table)
+    out.publish({"split": split.id}, rows=2)
+    assert verify.compare(given.store, store, split, job) == verify.Finding(rows=2)
+    raw = bytearray(store.read(split.output_path))
+    raw[len(raw) // 2] ^= 1
+    store.put(split.output_path, bytes(raw))
+    found = verify.compare(given.store, store, split, job)
+    assert found.damaged
+    assert f"{split.output_path} is damaged" in found.problem
+    store.delete(split.output_path)
+    found = verify.compare(given.store, store, split, job)
+    assert (found.damaged, found.rows) == (False, 0)
+    assert split.output_path in found.problem
+    assert list(store.scratch().glob("*")) == []
 
 
 def requests(s3) -> list[str]:

@@ -122,6 +122,28 @@ def test_an_output_inside_the_input_is_refused(tmp_path, lake, folder, output):
     assert (code, "are inside each other" in said) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("~nobody-here/x", "home directory"),
+        ("a\0b", "null byte"),
+        ("x" * 300, "File name too long"),
+        ("a/" * 3_000, "File name too long"),
+    ],
+)
+@pytest.mark.parametrize("field", ["input", "output", "model"])
+def test_what_can_not_be_a_path_is_told_in_a_line(tmp_path, lake, folder, field, path, said):
+    job = job_of(tmp_path, lake, path if field == "model" else folder)
+    if field != "model":
+        job[field]["path"] = path
+    code, told = run(tmp_path, verb="validate", **job)
+    assert code == 2
+    assert "can't be a path: " in told
+    assert said in told
+    assert len(told.splitlines()) == 1
+    assert len(told) < 400
+
+
 @pytest.mark.parametrize("verb", ["validate", "run"])
 def test_an_output_below_a_file_is_refused(tmp_path, lake, folder, verb):
     for output in (lake / "a.parquet" / "x", lake / "a.parquet" / "x" / "y"):

@@ -524,8 +524,10 @@ def test_a_memory_that_is_damaged_is_no_memory(tmp_path: Path) -> None:
     memory = Memory(store, "inputs")
     memory.put("a", "v1", [1, 2])
     memory.put("ü", "v1")
+    memory.put("\udcff.parquet", "v1", [4])
     memory.save()
     memory = Memory(store, "inputs")
+    assert memory.get("\udcff.parquet", "v1") == [4]
     assert (memory.get("a", "v1"), memory.get("ü", "v1")) == ([1, 2], ())
     assert (memory.get("a", "v2"), memory.get("b", "v1")) == (None, None)
     memory.put("b", "v1", [3])

@@ -656,6 +656,8 @@ def test_an_override_leaves_what_an_alias_shares_with_it_alone(tmp_path: Path) -
         (b"name: !!int abc\n", "job.yaml:1: this is not valid YAML: 'abc' is no int"),
         (b"name: !!bool abc\n", "'abc' is no bool"),
         (b"name: !!timestamp abc\n", "'abc' is no timestamp"),
+        (b"name: !!int\n", "'' is no int"),
+        (b'name: "a\\ud800"\n', "'a\\ud800' is no text"),
         (b"name: 2024-99-99\n", "'2024-99-99' is no timestamp"),
         (b"name: " + b"1" * 5_000 + b"\n", "is no int"),
     ],
@@ -668,6 +670,11 @@ def test_a_file_that_is_no_job_is_told_as_what_it_is(tmp_path: Path, raw: bytes,
     told = str(caught.value).replace(str(path), "job.yaml")
     assert said in told
     assert len(told.splitlines()) == 1
+
+
+def test_two_escapes_for_one_character_are_that_character(tmp_path: Path) -> None:
+    job = load_job(write(tmp_path, f'{GOOD}description: "\\ud83c\\udfac"\n'))
+    assert job.description == "🎬"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-8"])

@@ -400,6 +400,13 @@ def test_an_adapter_needs_no_tokenizer_but_its_model_does(
     (lora / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     (lora / "adapter_model.safetensors").write_bytes(GOOD)
     assert look_up(str(lora)).is_adapter
+    for saved in ("classifier", 5, [5], {"classifier": 1}):
+        change(lora / "adapter_config.json", modules_to_save=saved)
+        assert "modules_to_save" in refusal(lora)
+    change(lora / "adapter_config.json", modules_to_save=["classifier"])
+    change(lora / "adapter_config.json", megatron_config={"a": 1}, megatron_core="antigravity")
+    assert "no model runs code here" in refusal(lora)
+    change(lora / "adapter_config.json", megatron_config=None)
     (lora / "config.json").write_text('{"model_type": "bert", "id2label": {"0": "no"}}')
     assert look_up(str(lora)).is_adapter
     (lora / "adapter_model.safetensors").write_bytes(GOOD[:-1])
