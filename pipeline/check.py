@@ -17,6 +17,7 @@ from pipeline.lake.places import is_within
 from pipeline.lake.store import Entry, LocalStore, Store, open_store
 from pipeline.models.adapters import with_adapter
 from pipeline.models.device import device_here
+from pipeline.models.families import check_family
 from pipeline.models.resolve import ModelInfo, look_up
 from pipeline.tasks.reads import check_chain
 
@@ -117,6 +118,7 @@ def check_models(job: Job) -> dict[str, ModelInfo]:
                 model = with_adapter(model, infos[adapter])
             task.bind(model)
             task.check_model(model)
+            check_family(model.config, head=task.head(model), reference=reference)
         except JobError as error:
             raise JobError(f"tasks.{name}: {error.message}", mend=error.mend) from error
     return infos

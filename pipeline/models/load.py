@@ -8,6 +8,7 @@ import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,15 @@ from pipeline.errors import JobError, one_line
 from pipeline.models.adapters import Brought, label_fields, look_into, merged
 from pipeline.models.calibrate import CPU_BUDGETS, GPU_BUDGETS, Budgets, find_budget
 from pipeline.models.device import Device
+from pipeline.models.families import WEIGHTS_READ, check_family, pads
 from pipeline.models.faults import raise_if_fatal
 from pipeline.models.first_token import shorten
+from pipeline.models.inputs import own_pad_token, read_to_the_end
 from pipeline.models.linear import lay_out
 from pipeline.models.model import Model
 from pipeline.models.packed import Packed, packed
 from pipeline.models.resolve import ModelInfo, fetch
+from pipeline.models.sparse import keep_sparse
 from pipeline.models.texts import Tokens
 from pipeline.models.tokenizer import load_tokenizer
 
@@ -85,6 +89,7 @@ class Models:
 
         transformers.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
+        check_family(info.config, head=head, reference=info.reference)
         folder = fetch(info)
         auto = getattr(transformers, HEADS[head])
         adapter = self.infos[self.adapter] if self.adapter is not None else None
@@ -113,25 +118,17 @@ class Models:
             )
         if adapter is not None and brought is not None:
             module = merged(module, adapter, brought.names)
-        module = module.to(self.device.name).eval()
-        if self.device.name == "cpu":
-            shorten(module)
-            lay_out(module)
-        self.device.watch(module)
         with _loading(info, head):
-            model = Model(
+            model = ready(
                 module,
                 tokenizer,
+                head=head,
                 device=self.device,
                 budget=self.budget or self.device.default_budget,
                 folder=folder,
             )
             if model.room < 1:
                 raise ValueError(f"its special tokens alone fill the {model.max_tokens} it takes")
-        if self.device.name != "cpu":
-            model.packed = packed(module)
-        if head in GENERATING:
-            model.lanes = 1
         model.tokens = self._tokens.setdefault(model.tokens.key, model.tokens)
         if self.budget is None and head not in GENERATING:
             model.budget = self._calibrated(model, info, head)
@@ -195,3 +192,36 @@ def _for_head(brought: Brought, head: str) -> dict[str, Any]:
     if brought.labels is None or not head.endswith("-classification"):
         return {}
     return {**label_fields(brought.labels), "ignore_mismatched_sizes": True}
+
+
+def ready(
+    module: Any, tokenizer: Any, *, head: str, device: Device, budget: int, folder: Path
+) -> Model:
+    """A model to infer with, from what transformers loaded.
+
+    Args:
+        module: Changed in place.
+        tokenizer: Its fast tokenizer.
+        head: How it was loaded.
+        device: Where it goes.
+        budget: Padded tokens per batch.
+        folder: Where the files came from.
+    """
+    module = module.to(device.name).eval()
+    padded = pads(module.config)
+    if head == "sequence-classification" and own_pad_token(module) is None:
+        read_to_the_end(module)
+        padded = False
+    if device.name == "cpu":
+        shorten(module)
+        if module.config.model_type not in WEIGHTS_READ:
+            lay_out(module)
+    device.watch(module)
+    model = Model(module, tokenizer, device=device, budget=budget, folder=folder, padded=padded)
+    if device.name != "cpu" and not model.typed:
+        model.packed = packed(module)
+    changes = keep_sparse(module)
+    # A module that changes itself by the length of a batch computes one batch at a time.
+    if changes or head in GENERATING:
+        model.lanes = 1
+    return model

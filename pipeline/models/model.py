@@ -15,12 +15,11 @@ from pipeline.errors import RowError, ShardscribeError
 from pipeline.models.batching import Sequences, batches, packed_batches
 from pipeline.models.device import Device
 from pipeline.models.faults import is_out_of_memory, raise_if_fatal, row_error
+from pipeline.models.inputs import TYPE_BIT, Inputs, Layout, longest_input, pad_token
 from pipeline.models.packed import Packed, PackedEncoder
 from pipeline.models.texts import Encoded, Texts, Tokens
 from pipeline.models.windows import Cuts, cut_all
 
-# A model that does not say how much it takes (T5's positions are relative) gets this much.
-FALLBACK_MAX_TOKENS = 512
 # A batch is not made smaller than this only to give each lane of the device one.
 LANE_TOKENS = 512
 
@@ -54,10 +53,19 @@ class Model:
         device: Shared by all models of the worker.
         budget: The most padded tokens in a batch.
         folder: Where the files came from.
+        padded: Whether a row's result is the same with padding beside it; if not, batches hold
+            rows of one length.
     """
 
     def __init__(
-        self, module: Any, tokenizer: Any, *, device: Device, budget: int, folder: Path
+        self,
+        module: Any,
+        tokenizer: Any,
+        *,
+        device: Device,
+        budget: int,
+        folder: Path,
+        padded: bool = True,
     ) -> None:
         self.module = module
         self.config = module.config
@@ -71,7 +79,17 @@ class Model:
         self.packed: PackedEncoder | None = None
         self.tokens = Tokens(tokenizer)
         self.prefix, self.suffix = self.tokens.prefix, self.tokens.suffix
-        self.max_tokens = _max_tokens(module, tokenizer)
+        self.inputs = Inputs(module)
+        self.padded = padded
+        self.pad_id = pad_token(module, tokenizer)
+        self.max_tokens = longest_input(module, tokenizer)
+        layout = Layout.of(tokenizer, texts=1)
+        # Types that a single text has to come with travel in the ids, as those of a pair do.
+        self.typed = self.inputs.wants(layout)
+        self._text_type = layout.types[0] << TYPE_BIT if self.typed else 0
+        self._around: tuple[Sequence[int], Sequence[int]] = (self.prefix, self.suffix)
+        if self.typed:
+            self._around = layout.runs[0].coded(), layout.runs[1].coded()
 
     @property
     def room(self) -> int:
@@ -94,17 +112,23 @@ class Model:
         return [*self.prefix, *ids, *self.suffix]
 
     def windows(
-        self, encoded: Encoded, *, overlap: int = 0, first: bool = False
+        self, encoded: Encoded, *, size: int | None = None, overlap: int = 0, first: bool = False
     ) -> tuple[Sequences, Cuts]:
         """Texts -> sequences that the model takes.
 
         Args:
             encoded: The texts' tokens.
+            size: The most content tokens of a window; all that the model takes by default.
             overlap: Tokens shared by neighbouring windows of a text.
             first: Only the first window of each text.
         """
-        cuts = cut_all(encoded.starts, size=self.room, overlap=overlap, first=first)
-        return Sequences(encoded.ids, cuts.start, cuts.stop, self.prefix, self.suffix), cuts
+        cuts = cut_all(encoded.starts, size=size or self.room, overlap=overlap, first=first)
+        ids = encoded.ids | np.int32(self._text_type) if self._text_type else encoded.ids
+        return Sequences(ids, cuts.start, cuts.stop, *self._around), cuts
+
+    def compute(self, ids: Any, mask: Any) -> Any:
+        """The module's output for a batch of sequences that `windows` cut."""
+        return self.module(**self.inputs.of(ids, mask, types=self.typed))
 
     def infer(
         self,
@@ -203,15 +227,6 @@ class Model:
             return tensor
         return tensor.pin_memory().to(self.device.name, non_blocking=True)
 
-    @property
-    def pad_id(self) -> int:
-        """The padding token; any token serves where a model has none, as padding is masked."""
-        for source in (self.tokenizer, self.config):
-            token = getattr(source, "pad_token_id", None)
-            if token is not None:
-                return int(token)
-        return 0
-
 
 class _Call:
     """One call of `Model.infer`: the batches that are left, which the lanes share.
@@ -293,26 +308,6 @@ class _Call:
         if self._pack:
             cut = packed_batches(lengths, budget=budget)
         else:
-            cut = batches(lengths, budget=budget, slack=model.device.slack * self._factor)
+            slack = model.device.slack * self._factor if model.padded else 0
+            cut = batches(lengths, budget=budget, slack=slack)
         return deque(rows[batch].tolist() for batch in cut)
-
-
-def _max_tokens(module: Any, tokenizer: Any) -> int:
-    limits = []
-    declared = getattr(tokenizer, "model_max_length", None)
-    if declared is not None and declared < 10_000_000:  # transformers says 1e30 for "unknown"
-        limits.append(int(declared))
-    for name in ("max_position_embeddings", "n_positions"):
-        positions = getattr(module.config, name, None)
-        if isinstance(positions, int) and positions > 0:
-            limits.append(positions - _first_position(module))
-            break
-    return min(limits) if limits else FALLBACK_MAX_TOKENS
-
-
-def _first_position(module: Any) -> int:
-    """RoBERTa's kind counts positions from padding_idx + 1, so it has that many fewer."""
-    for name, part in module.named_modules():
-        if name.endswith("position_embeddings") and getattr(part, "padding_idx", None) is not None:
-            return int(part.padding_idx) + 1
-    return 0

@@ -1,43 +1,14 @@
-"""Two texts in one sequence: how a tokenizer lays out a pair, with types for each token.
-
-Batches carry token ids only. What else a model wants to know of a token of a pair, its type and
-whether it is of the text that is annotated, travels in the upper bits of the id, and is taken
-apart on the device.
-"""
+"""Two texts in one sequence: how a tokenizer lays out a pair, with types for each token."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from pipeline.models.inputs import ID_MASK, TEXT_BIT, TYPE_BIT, Layout
 from pipeline.models.model import Model
-
-# No vocabulary is near 2^24 = 16.7 million; a few types and one flag fit above it into an int32.
-TYPE_BIT = 24
-TEXT_BIT = 30
-ID_MASK = (1 << TYPE_BIT) - 1
-TYPE_MASK = (1 << (TEXT_BIT - TYPE_BIT)) - 1
-
-
-@dataclass(frozen=True)
-class Run:
-    """Tokens that stand together in a pair.
-
-    Attributes:
-        ids: Special tokens; empty for one of the two texts.
-        types: The type of each.
-    """
-
-    ids: tuple[int, ...]
-    types: tuple[int, ...]
-
-    def coded(self) -> list[int]:
-        """Ids with their types in the upper bits."""
-        return [id_ | kind << TYPE_BIT for id_, kind in zip(self.ids, self.types, strict=True)]
 
 
 class Pairs:
@@ -56,30 +27,11 @@ class Pairs:
 
     def __init__(self, model: Model) -> None:
         self.tokens = model.tokens
-        source = model.tokenizer.backend_tokenizer
-        backend = type(source).from_str(source.to_str())
-        backend.no_truncation()
-        backend.no_padding()
-        probe = backend.encode("a", "a", add_special_tokens=True)
-        runs: list[list[int]] = [[], [], []]
-        self.types = (0, 0)
-        seen: list[int] = []
-        for at, part in enumerate(probe.sequence_ids):
-            if part is None:
-                runs[len(seen)].append(at)
-            elif part not in seen:
-                seen.append(part)
-                both = list(self.types)
-                both[part] = probe.type_ids[at]
-                self.types = (both[0], both[1])
-        self.before, self.between, self.after = (
-            Run(tuple(probe.ids[at] for at in run), tuple(probe.type_ids[at] for at in run)).coded()
-            for run in runs
-        )
-        parameters = inspect.signature(model.module.forward).parameters
-        self.wants_types = "token_type_ids" in parameters and (
-            "token_type_ids" in model.tokenizer.model_input_names
-        )
+        self._inputs = model.inputs
+        layout = Layout.of(model.tokenizer, texts=2)
+        self.wants_types = self._inputs.wants(layout)
+        self.types = layout.types
+        self.before, self.between, self.after = (run.coded() for run in layout.runs)
 
     @property
     def specials(self) -> int:
@@ -109,17 +61,16 @@ class Pairs:
         parts = (self.before, first, self.between, second, self.after)
         return np.concatenate([np.asarray(part, dtype=np.int32) for part in parts])
 
-    def take_apart(self, coded: Any) -> tuple[dict[str, Any], Any]:
+    def take_apart(self, coded: Any, mask: Any) -> tuple[dict[str, Any], Any]:
         """A batch of coded ids -> what the model takes, and where the text is.
 
         Args:
             coded: Int64 tensor of shape [rows, longest].
+            mask: Of the same shape, 0 on padding; None where there is none.
 
         Returns:
-            ``input_ids`` and, if the model wants them, ``token_type_ids``; and a bool tensor of
-            the same shape.
+            The arguments of the module's forward; and a bool tensor of the same shape.
         """
-        inputs = {"input_ids": coded & ID_MASK}
-        if self.wants_types:
-            inputs["token_type_ids"] = coded >> TYPE_BIT & TYPE_MASK
+        given = coded if self.wants_types else coded & ID_MASK
+        inputs = self._inputs.of(given, mask, types=self.wants_types)
         return inputs, coded >> TEXT_BIT & 1 == 1

@@ -2,32 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 Pool = Callable[[Any, Any], Any]
-
-
-def pooling_of(folder: Path) -> str:
-    """How a model was trained to be pooled: ``mean``, ``cls`` or ``max``; mean if it says nothing.
-
-    Args:
-        folder: A model folder; sentence-transformers writes ``1_Pooling/config.json`` there.
-    """
-    path = folder / "1_Pooling" / "config.json"
-    if not path.is_file():
-        return "mean"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    named = config.get("pooling_mode")
-    if isinstance(named, str):
-        return named if named in ("mean", "cls", "max") else "mean"
-    for mode in ("cls", "max"):
-        key = "pooling_mode_cls_token" if mode == "cls" else "pooling_mode_max_tokens"
-        if config.get(key):
-            return mode
-    return "mean"
 
 
 def pool(hidden: Any, mask: Any, *, how: str) -> Any:

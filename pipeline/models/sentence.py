@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import JobError, RowError
-from pipeline.models.batching import Sequences
 from pipeline.models.model import Model
 from pipeline.models.packed import Packed, PackedEncoder
 from pipeline.models.pooling import pool
-from pipeline.models.windows import cut_all
 
 POOLINGS = ("mean", "cls", "max")
 # Modules that need no weights of their own; dropout does nothing outside of training.
@@ -105,6 +103,20 @@ def _mode(config: Mapping[str, Any]) -> str:
     return named if isinstance(named, str) else "+".join(named)
 
 
+def check_pooling(pooling: str, reference: str) -> None:
+    """Refuses what `pipeline.models.pooling.pool` does not know.
+
+    Raises:
+        JobError: As said.
+    """
+    if pooling not in POOLINGS:
+        raise JobError(
+            f"model {reference} pools by {pooling}, which is not built here",
+            mend=f"Name an encoder that pools by one of {', '.join(POOLINGS)}, or for embed set "
+            "pooling to one of them",
+        )
+
+
 def width(config: Mapping[str, Any], *, reference: str) -> int:
     """The dimension of a model's vectors, from its ``config.json`` alone.
 
@@ -165,11 +177,7 @@ class SentenceEncoder:
         files = SentenceFiles.of(model.folder, reference=reference)
         self.model = model
         self.pooling = files.pooling if pooling == "auto" else pooling
-        if self.pooling not in POOLINGS:
-            raise JobError(
-                f"model {reference} pools by {self.pooling}, which is not built here",
-                mend=f"Name another encoder, or set pooling to one of {', '.join(POOLINGS)}",
-            )
+        check_pooling(self.pooling, reference)
         self.normalize = files.normalize if normalize == "auto" else bool(normalize)
         self.lower, self.prompt = files.lower, files.prompt
         self.specials = len(model.prefix) + len(model.suffix)
@@ -178,32 +186,37 @@ class SentenceEncoder:
         if self.room < 1:
             raise JobError(f"model {reference} leaves no room for a text (max_seq_length)")
 
-    def windows(self, texts: Sequence[str], *, first: bool = False) -> WindowVectors:
+    def windows(
+        self, texts: Sequence[str], *, first: bool = False, wanted: np.ndarray | None = None
+    ) -> WindowVectors:
         """A vector for each window of each text, not normalised yet.
 
         Args:
             texts: Of any length.
             first: Only the first window of each text.
+            wanted: Bools of shape [texts]: those that are computed, and that what comes back is
+                about; all by default.
         """
         if self.prompt or self.lower:
             given = [self.prompt + text for text in texts]
             texts = [text.lower() for text in given] if self.lower else given
         encoded = self.model.encode(texts)
-        cuts = cut_all(encoded.starts, size=self.room, first=first)
-        sequences = Sequences(
-            encoded.ids, cuts.start, cuts.stop, self.model.prefix, self.model.suffix
-        )
+        sequences, cuts = self.model.windows(encoded, size=self.room, first=first)
+        owner = cuts.owner
+        if wanted is not None:
+            kept = np.flatnonzero(wanted[owner])
+            sequences, owner = sequences.take(kept), (np.cumsum(wanted) - 1)[owner[kept]]
         inference = self.model.infer(sequences, self._forward, packed=self._packed)
         some = next((vector for vector in inference.results if vector is not None), None)
-        values = np.zeros((len(cuts), 0 if some is None else len(some)), dtype=np.float32)
+        values = np.zeros((len(owner), 0 if some is None else len(some)), dtype=np.float32)
         for at, vector in enumerate(inference.results):
             if vector is not None:
                 values[at] = vector
         return WindowVectors(
             values,
-            cuts.owner,
+            owner,
             sequences.lengths.astype(np.float64),
-            {int(cuts.owner[at]): error for at, error in inference.failures.items()},
+            {int(owner[at]): error for at, error in inference.failures.items()},
             inference.tokens,
             inference.padded_tokens,
         )
@@ -229,7 +242,7 @@ class SentenceEncoder:
         return unit(values) if self.normalize else values
 
     def _forward(self, ids: Any, mask: Any) -> Any:
-        hidden = self.model.module(input_ids=ids, attention_mask=mask).last_hidden_state
+        hidden = self.model.compute(ids, mask).last_hidden_state
         return pool(hidden, mask, how=self.pooling).cpu().numpy()
 
     def _packed(self, encoder: PackedEncoder, batch: Packed) -> Any:

@@ -20,6 +20,10 @@ CHAT_TOKENS = 32
 INSTRUCTION = f"{PLACE} Answer from the text above, in a few words."
 
 
+# XLNet and XLM have a second class for it, which chooses among many ends and is not built here.
+FINDING_HEADS = ("ForQuestionAnswering", "ForQuestionAnsweringSimple")
+
+
 class AnswerOptions(TaskOptions):
     """The answer to a question, found in the text or written about it."""
 
@@ -131,6 +135,10 @@ class Answer(Task[AnswerOptions]):
                     mend=f"Remove `{name}`, or name another model",
                 )
 
+    def head(self, model: ModelInfo) -> str:
+        """A chat model writes, any other finds."""
+        return "causal" if _chats(model) else "question-answering"
+
     def load(self, models: Models) -> Annotate:
         """Loads the model with the head that finds or the one that writes."""
         from pipeline.tasks.answer_chat import AnswerChat
@@ -156,7 +164,7 @@ class Answer(Task[AnswerOptions]):
 
 
 def _finds(model: ModelInfo) -> bool:
-    return any(name.endswith("ForQuestionAnswering") for name in model.architectures)
+    return any(name.endswith(FINDING_HEADS) for name in model.architectures)
 
 
 def _chats(model: ModelInfo) -> bool:

@@ -27,8 +27,9 @@ import numpy as np
 
 from pipeline.errors import JobError, RowError
 from pipeline.models.batching import Sequences
+from pipeline.models.inputs import ID_MASK, TEXT_BIT
 from pipeline.models.model import Model
-from pipeline.models.pairs import TEXT_BIT, Pairs
+from pipeline.models.pairs import Pairs
 from pipeline.models.texts import Encoded
 from pipeline.models.windows import cut
 from pipeline.tasks.questions import Questions
@@ -140,7 +141,7 @@ class AnswerSpans:
         self.output_type = output_type
         self.pairs = Pairs(model)
         before = self.pairs.before
-        if before and before[0] == model.tokenizer.cls_token_id:
+        if before and before[0] & ID_MASK == model.tokenizer.cls_token_id:
             before[0] |= 1 << TEXT_BIT  # its score is that of no answer
         model.tokens.with_offsets = model.tokens.with_words = True
         if questions.fixed is not None:
@@ -213,8 +214,8 @@ class AnswerSpans:
         return out
 
     def _forward(self, coded: Any, mask: Any) -> list[Candidates]:
-        inputs, allowed = self.pairs.take_apart(coded)
-        out = self.model.module(attention_mask=mask, **inputs)
+        inputs, allowed = self.pairs.take_apart(coded, mask)
+        out = self.model.module(**inputs)
         return search(
             out.start_logits.float().cpu().numpy(),
             out.end_logits.float().cpu().numpy(),

@@ -12,6 +12,7 @@ from pipeline.errors import RowError
 from pipeline.models.load import Models
 from pipeline.models.model import Model
 from pipeline.models.packed import Packed, PackedEncoder
+from pipeline.models.resolve import ModelInfo
 from pipeline.tasks.task import Annotated, Task, TaskOptions
 from pipeline.tasks.text_pairs import TextPairs
 
@@ -67,6 +68,10 @@ class Classify(Task[ClassifyOptions]):
     def extra_columns(self) -> tuple[str, ...]:
         """The column of second texts, if there is one."""
         return () if self.options.pair is None else (self.options.pair,)
+
+    def head(self, model: ModelInfo) -> str:
+        """The model is loaded as a sequence classifier."""
+        return "sequence-classification"
 
     def load(self, models: Models) -> ClassifyAnnotate:
         """Loads the model with its classification head."""
@@ -126,9 +131,11 @@ class ClassifyAnnotate:
         )
 
     def _forward(self, ids: Any, mask: Any) -> Any:
-        inputs = {"input_ids": ids} if self.pairs is None else self.pairs.inputs(ids)
-        logits = self.model.module(attention_mask=mask, **inputs).logits
-        return logits.float().cpu().numpy()
+        if self.pairs is None:
+            out = self.model.compute(ids, mask)
+        else:
+            out = self.model.module(**self.pairs.inputs(ids, mask))
+        return out.logits.float().cpu().numpy()
 
     def _packed(self, encoder: PackedEncoder, batch: Packed) -> Any:
         return encoder.classify_logits(batch).float().cpu().numpy()

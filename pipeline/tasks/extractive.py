@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.models import passages
-from pipeline.models.model import Model
-from pipeline.models.packed import Packed, PackedEncoder
-from pipeline.models.pooling import pool, pooling_of
+from pipeline.models.sentence import SentenceEncoder, unit
+from pipeline.models.texts import Texts
 from pipeline.tasks.task import Annotated
 
 if TYPE_CHECKING:
@@ -64,30 +63,30 @@ class Extractive:
     """Picks each text's most central sentences with a loaded encoder."""
 
     def __init__(
-        self, model: Model, *, sentences: int, language: str, output_type: pa.DataType
+        self, encoder: SentenceEncoder, *, sentences: int, language: str, output_type: pa.DataType
     ) -> None:
-        self.model = model
+        self.encoder = encoder
+        self.model = encoder.model
         self.sentences = sentences
         self.language = language
         self.output_type = output_type
-        self.pooling = pooling_of(model.folder)
 
     def annotate(self, texts: Sequence[str]) -> Annotated:
         """One summary struct per text; a text of few enough sentences is its own summary."""
         split = [split_sentences(text, language=self.language) for text in texts]
-        flat = [sentence for sentences in split for sentence in sentences]
+        flat = Texts([sentence for sentences in split for sentence in sentences])
         counts = np.array([len(sentences) for sentences in split], dtype=np.int64)
         firsts = np.cumsum(counts) - counts
-        encoded = self.model.encode(flat)
-        lengths = encoded.lengths
-        sequences, cuts = self.model.windows(encoded)
+        lengths = self.model.encode(flat).lengths
         # A text of few enough sentences is its own summary: its sentences need no vectors.
-        wanted = np.flatnonzero(np.repeat(counts > self.sentences, counts)[cuts.owner])
-        sequences, owners = sequences.take(wanted), cuts.owner[wanted]
-        inference = self.model.infer(sequences, self._forward, packed=self._packed)
-        vectors = self._sentence_vectors(inference.results, owners, cuts.weights[wanted], len(flat))
-        windows = np.bincount(owners, minlength=len(flat))
-        broken = {int(owners[index]): error for index, error in inference.failures.items()}
+        wanted = np.repeat(counts > self.sentences, counts)
+        found = self.encoder.windows(flat, wanted=wanted)
+        places = np.flatnonzero(wanted)
+        vectors = np.zeros((len(flat), found.values.shape[1]))
+        vectors[places] = unit(self.encoder.merge(found, rows=len(places)).astype(np.float64))
+        windows = np.zeros(len(flat), dtype=np.int64)
+        windows[places] = np.bincount(found.owner, minlength=len(places))
+        broken = {int(places[at]): error for at, error in found.failures.items()}
         rows: list[dict[str, Any] | None] = []
         failures = {}
         for row, sentences in enumerate(split):
@@ -114,29 +113,6 @@ class Extractive:
         return Annotated(
             pa.array(rows, self.output_type),
             failures,
-            tokens=inference.tokens,
-            padded_tokens=inference.padded_tokens,
+            tokens=found.tokens,
+            padded_tokens=found.padded_tokens,
         )
-
-    def _forward(self, ids: Any, mask: Any) -> Any:
-        hidden = self.model.module(input_ids=ids, attention_mask=mask).last_hidden_state
-        return pool(hidden, mask, how=self.pooling).cpu().numpy()
-
-    def _packed(self, encoder: PackedEncoder, batch: Packed) -> Any:
-        return encoder.pooled(batch, how=self.pooling).cpu().numpy()
-
-    def _sentence_vectors(
-        self, results: Sequence[Any], owners: np.ndarray, weights: np.ndarray, sentences: int
-    ) -> np.ndarray:
-        """Unit vectors of shape [sentences, dim]; one of several windows is their mean by length.
-
-        Sentences without a result stay zero.
-        """
-        good = [at for at, result in enumerate(results) if result is not None]
-        if not good:
-            return np.zeros((sentences, 1))
-        parts = np.stack([results[at] for at in good]).astype(np.float64) * weights[good, None]
-        total = np.zeros((sentences, parts.shape[1]))
-        np.add.at(total, owners[good], parts)
-        norms = np.linalg.norm(total, axis=1, keepdims=True)
-        return np.asarray(total / np.maximum(norms, 1e-12))

@@ -19,7 +19,14 @@ from pipeline.tasks.json_schema import arrow_type, parse, strict
 from pipeline.tasks.rewrite import Rewrite
 from pipeline.tasks.task import Annotated as Column
 from pipeline.tasks.task import Task, TaskOptions
-from pipeline.tasks.written import by_text, check_writes, column, load_writing, written_type
+from pipeline.tasks.written import (
+    by_text,
+    check_writes,
+    column,
+    load_writing,
+    writing_head,
+    written_type,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -154,6 +161,10 @@ class Generate(Task[GenerateOptions]):
                 f"model {model.reference} has no chat template, so it knows no `{told[0]}`",
                 mend="Say it in `template`, or name an instruction-tuned model",
             )
+
+    def head(self, model: ModelInfo) -> str:
+        """The model is loaded with the head that writes."""
+        return writing_head(model)
 
     def load(self, models: Models) -> GenerateAnnotate | Rewrite:
         """Loads the model, and what holds it to the schema."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -85,8 +84,6 @@ class NliScorer:
                 f"{model.max_tokens} tokens",
                 mend="Shorten the labels or the template",
             )
-        takes_cache = "use_cache" in inspect.signature(model.module.forward).parameters
-        self._extra = {"use_cache": False} if takes_cache else {}
 
     def score(self, texts: Sequence[str]) -> LabelScores:
         """Every window with every hypothesis."""
@@ -124,8 +121,8 @@ class NliScorer:
         return self.model.max_tokens - self.pairs.specials - len(hypothesis)
 
     def _forward(self, coded: Any, mask: Any) -> Any:
-        inputs, _ = self.pairs.take_apart(coded)
-        logits = self.model.module(attention_mask=mask, **inputs, **self._extra).logits
+        inputs, _ = self.pairs.take_apart(coded, mask)
+        logits = self.model.module(**inputs).logits
         return logits[:, [self.contradiction, self.entailment]].float().cpu().numpy()
 
 

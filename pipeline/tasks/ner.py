@@ -11,6 +11,7 @@ from pydantic import Field
 from pipeline.models.load import Models
 from pipeline.models.model import Model
 from pipeline.models.packed import Packed, PackedEncoder
+from pipeline.models.resolve import ModelInfo
 from pipeline.models.texts import Encoded
 from pipeline.tasks.spans import Spans, Tags, aggregate
 from pipeline.tasks.task import Annotated, Task, TaskOptions
@@ -57,6 +58,10 @@ class Ner(Task[NerOptions]):
                 ]
             )
         )
+
+    def head(self, model: ModelInfo) -> str:
+        """The model is loaded as a token classifier."""
+        return "token-classification"
 
     def load(self, models: Models) -> NerAnnotate:
         """Loads the model with its token-classification head."""
@@ -107,8 +112,7 @@ class NerAnnotate:
         return min(OVERLAP, self.model.room // 4)
 
     def _forward(self, ids: Any, mask: Any) -> Any:
-        logits = self.model.module(input_ids=ids, attention_mask=mask).logits
-        return logits.float().softmax(dim=-1).cpu().numpy()
+        return self.model.compute(ids, mask).logits.float().softmax(dim=-1).cpu().numpy()
 
     def _packed(self, encoder: PackedEncoder, batch: Packed) -> Any:
         scores = encoder.token_logits(batch).float().softmax(dim=-1).cpu().numpy()

@@ -111,6 +111,10 @@ class Redact(Task[RedactOptions]):
         if id2label:
             self._check_labels(Tags.of(list(id2label.values())).names, model.reference)
 
+    def head(self, model: ModelInfo) -> str:
+        """The model is loaded as a token classifier."""
+        return "token-classification"
+
     def load(self, models: Models) -> RedactAnnotate:
         """Loads the model, and the secret if there is one.
 

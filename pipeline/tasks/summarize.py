@@ -11,10 +11,11 @@ from pipeline.models.generation import Writer, decodes_alone
 from pipeline.models.load import Models
 from pipeline.models.prompts import chat_frame, plain_frame
 from pipeline.models.resolve import ModelInfo
+from pipeline.models.sentence import SentenceEncoder, SentenceFiles, check_pooling
 from pipeline.tasks.abstractive import Abstractive
 from pipeline.tasks.extractive import Extractive
 from pipeline.tasks.task import Annotate, Task, TaskOptions
-from pipeline.tasks.written import check_writes, load_writing, writes, written_type
+from pipeline.tasks.written import check_writes, load_writing, writes, writing_head, written_type
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -108,6 +109,14 @@ class Summarize(Task[SummarizeOptions]):
                 "summaries need an encoder",
                 mend="Use method: abstractive, or an encoder such as starter/minilm",
             )
+        elif model.folder is not None:
+            check_pooling(
+                SentenceFiles.of(model.folder, reference=model.reference).pooling, model.reference
+            )
+
+    def head(self, model: ModelInfo) -> str:
+        """Sentences are picked with an encoder, written with the head that writes."""
+        return "encoder" if self.options.method == "extractive" else writing_head(model)
 
     def load(self, models: Models) -> Annotate:
         """Loads an encoder or a generating model, as the method needs."""
@@ -115,7 +124,7 @@ class Summarize(Task[SummarizeOptions]):
         language = options.language or "en"
         if options.method == "extractive":
             return Extractive(
-                models.get(options.model, head="encoder"),
+                SentenceEncoder(models.get(options.model, head="encoder"), reference=options.model),
                 sentences=options.sentences or SENTENCES,
                 language=language,
                 output_type=self.output_type(),

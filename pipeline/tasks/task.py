@@ -188,6 +188,10 @@ class Task(ABC, Generic[OptionsT]):
             mend="Name a model that was trained for this task",
         )
 
+    def head(self, model: ModelInfo) -> str:
+        """What the model is loaded as, a key of `pipeline.models.load.HEADS`: without a head."""
+        return "encoder"
+
     def dump(self) -> dict[str, Any]:
         """The options that change results, for the fingerprint: all but the models' names.
 

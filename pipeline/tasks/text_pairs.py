@@ -11,7 +11,7 @@ from pipeline.errors import RowError
 from pipeline.models.batching import Sequences
 from pipeline.models.model import Model
 from pipeline.models.pairs import Pairs
-from pipeline.models.windows import cut
+from pipeline.models.windows import cut_all
 from pipeline.tasks.questions import of_column
 
 
@@ -23,7 +23,7 @@ class TextPairs:
     Args:
         model: That takes pairs.
         column: Of the second text.
-        first: Only the first window of each text.
+        first: Of each text, only what fits beside the second.
     """
 
     def __init__(self, model: Model, column: str, *, first: bool) -> None:
@@ -65,13 +65,13 @@ class TextPairs:
                 weights.append(1)
                 continue
             behind = self.pairs.code(second, second=True, text=False)
-            for window in cut(stop - start, size=room)[: 1 if self.first else None]:
-                inside = content[start + window.start : start + window.stop]
-                rows.append(self.pairs.join(inside, behind))
+            cuts = cut_all(np.array([start, stop]), size=room, first=self.first)
+            for begin, end in zip(cuts.start.tolist(), cuts.stop.tolist(), strict=True):
+                rows.append(self.pairs.join(content[begin:end], behind))
                 owner.append(row)
-                weights.append(max(1, window.stop - window.start))
+                weights.append(max(1, end - begin))
         return Sequences.of(rows), np.array(owner), np.array(weights), failures
 
-    def inputs(self, coded: Any) -> dict[str, Any]:
+    def inputs(self, coded: Any, mask: Any) -> dict[str, Any]:
         """A batch of coded sequences -> what the model takes."""
-        return self.pairs.take_apart(coded)[0]
+        return self.pairs.take_apart(coded, mask)[0]

@@ -16,7 +16,7 @@ from pipeline.models.prompts import Frame, chat_frame, plain_frame
 from pipeline.models.resolve import ModelInfo
 from pipeline.tasks.rewrite import Rewrite
 from pipeline.tasks.task import Task, TaskOptions
-from pipeline.tasks.written import check_writes, load_writing, written_type
+from pipeline.tasks.written import check_writes, load_writing, writing_head, written_type
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -79,6 +79,10 @@ class Translate(Task[TranslateOptions]):
             mend="Name a translation model, or a chat model",
             chat=True,
         )
+
+    def head(self, model: ModelInfo) -> str:
+        """The model is loaded with the head that writes."""
+        return writing_head(model)
 
     def load(self, models: Models) -> Rewrite:
         """Loads the model and finds its languages."""

@@ -73,10 +73,14 @@ def check_writes(model: ModelInfo, *, what: str, mend: str, chat: bool) -> None:
         )
 
 
+def writing_head(model: ModelInfo) -> str:
+    """What a model that writes is loaded as."""
+    return "seq2seq" if model.is_encoder_decoder else "causal"
+
+
 def load_writing(models: Models, reference: str) -> Model:
     """Loads a model with the head that writes."""
-    encoder_decoder = models.infos[reference].is_encoder_decoder
-    return models.get(reference, head="seq2seq" if encoder_decoder else "causal")
+    return models.get(reference, head=writing_head(models.infos[reference]))
 
 
 @dataclass

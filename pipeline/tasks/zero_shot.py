@@ -28,6 +28,11 @@ INSTRUCTION = "What is the category of the text above?"
 ANSWER = "The category of the text above is {}"
 
 Family = Literal["nli", "encoder", "chat"]
+HEADS: Mapping[Family, str] = {
+    "nli": "sequence-classification",
+    "encoder": "encoder",
+    "chat": "causal",
+}
 OF_FAMILY: Mapping[str, Family] = {
     "hypothesis_template": "nli",
     "temperature": "encoder",
@@ -165,6 +170,10 @@ class ZeroShot(Task[ZeroShotOptions]):
                 "model's answers are shares of one",
                 mend="Name an NLI model or an encoder, or remove multi_label",
             )
+
+    def head(self, model: ModelInfo) -> str:
+        """As the model's family needs it."""
+        return HEADS[family(model)]
 
     def load(self, models: Models) -> Annotate:
         """Loads the model with the head that its family needs."""

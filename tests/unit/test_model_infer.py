@@ -24,7 +24,8 @@ from transformers import (
 
 from pipeline.errors import JobError, OutOfMemory, RowError
 from pipeline.models.device import Device
-from pipeline.models.model import FALLBACK_MAX_TOKENS, Model
+from pipeline.models.inputs import FALLBACK_MAX_TOKENS
+from pipeline.models.model import Model
 from pipeline.models.packed import packed
 
 pytestmark = pytest.mark.unit
