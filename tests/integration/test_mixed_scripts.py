@@ -1,12 +1,11 @@
 """Offsets count characters of the text as it came, whatever it is written in: 1,000 texts each."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_encoders
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -52,15 +51,6 @@ TEXTS = (
 BATCHES = st.lists(TEXTS, min_size=40, max_size=40)
 thousand_texts = settings(max_examples=25, deadline=None, derandomize=True, database=None)
 Load = Callable[..., Any]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Batches this small are done before a second thread is awake, if the machine is busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module", params=["wordpiece", "bytes"])
