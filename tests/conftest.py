@@ -18,8 +18,8 @@ os.environ |= {
     # Ray kills workers when other programs fill the machine; who dies here is for us to say.
     "RAY_memory_monitor_refresh_ms": "0",
 }
-# Threads wait for each other after every operation: beside busy processes two of them needed 283 s for
-# what one does in 4. Workers count their own.
+# Threads wait for each other after every operation: beside busy processes two of them needed 283 s
+# for what one does in 4. Workers count their own.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
