@@ -265,7 +265,7 @@ def _reading(store: Store, path: str, read: Callable[[], Iterator[Any]]) -> Iter
 
     try:
         yield from read()
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise SplitError(
             f"{store.address(path)} can't be read: {one_line(error, most=200)}",
             mend="`shardscribe verify` names every file that is damaged",

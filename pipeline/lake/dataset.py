@@ -241,7 +241,7 @@ def _row_group_sizes(store: Store, entry: Entry) -> list[int]:
                 sum(group.column(c).total_compressed_size for c in range(group.num_columns))
                 for group in map(file.metadata.row_group, range(file.metadata.num_row_groups))
             ]
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, UnicodeDecodeError):
         return []  # a broken file is one split, which fails by itself with a clear message
 
 

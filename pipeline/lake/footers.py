@@ -41,7 +41,7 @@ def look(store: Store, entry: Entry) -> Footer:
     try:
         with closing(pq.ParquetFile(store.open(entry.path))) as file:
             metadata = file.metadata
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         why = one_line(error, most=200)
         return Footer(damage=why) if is_damage(error) else Footer(unread=why)
     except ShardscribeError as error:
@@ -72,7 +72,7 @@ def read_footer(store: Store, path: str) -> dict[str, Any]:
     try:
         with closing(pq.ParquetFile(store.open(path))) as file:
             return said(file.metadata)
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, UnicodeDecodeError):
         return {}
 
 

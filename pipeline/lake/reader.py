@@ -39,7 +39,7 @@ def open_split(store: Store, path: str) -> pq.ParquetFile:
         raise SplitError(
             f"{store.address(path)} has a name that is not UTF-8", mend="Rename the file"
         ) from error
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = one_line(error, most=200)
         raise SplitError(
             f"{store.address(path)} is not a readable Parquet file: {reason}",
@@ -92,6 +92,12 @@ def input_schema(
                 mend=f"Set {fields[name]} to a string column, or cast that one",
             )
     if columns is None:
+        twice = next((name for name in schema.names if schema.names.count(name) > 1), None)
+        if twice is not None:
+            raise SplitError(
+                f"{where} has more than one column `{twice}`",
+                mend="Name the columns to carry in input.columns, or write the file anew",
+            )
         return schema
     return pa.schema([schema.field(name) for name in columns], metadata=schema.metadata)
 

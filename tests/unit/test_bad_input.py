@@ -97,6 +97,16 @@ def test_a_text_column_of_another_type_is_refused(tmp_path, lake, folder):
     assert (code, "column `n` is int64, not text" in said) == (2, True)
 
 
+def test_two_columns_of_one_name_can_not_both_be_carried(tmp_path, lake, folder):
+    columns = [pa.array(["x"]), pa.array([1]), pa.array([2])]
+    pq.write_table(pa.Table.from_arrays(columns, ["body", "n", "n"]), lake / "a.parquet")
+    job = job_of(tmp_path, lake, folder)
+    code, said = run(tmp_path, verb="validate", **job)
+    assert (code, "a.parquet has more than one column `n`. Name the columns" in said) == (2, True)
+    job["input"]["columns"] = ["body"]
+    assert run(tmp_path, verb="validate", **job) == (0, "")
+
+
 def test_a_carried_column_that_is_missing_is_named(tmp_path, lake, folder):
     job = job_of(tmp_path, lake, folder)
     job["input"]["columns"] = ["id", "author"]

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pipeline.errors import SplitError
 from pipeline.lake import reader
 from pipeline.lake.dataset import Dataset, Split
+from pipeline.lake.footers import look, read_footer
 from pipeline.lake.reader import input_schema, open_split, split_rows, texts_of, windows
 from pipeline.lake.store import LocalStore
 
@@ -305,3 +306,15 @@ def test_a_file_whose_name_is_not_utf8_is_refused_in_words_that_can_be_printed(
     with pytest.raises(SplitError, match="UTF-8") as caught:
         open_split(store, entry.path)
     assert str(caught.value).encode("utf-8")
+
+
+def test_a_file_with_a_column_whose_name_is_not_utf8_is_not_readable(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["x"], "longname": ["y"]}), tmp_path / "a.parquet")
+    raw = (tmp_path / "a.parquet").read_bytes()
+    (tmp_path / "a.parquet").write_bytes(raw.replace(b"longname", b"long\xa7\xa7\xa7\xa7"))
+    store = LocalStore(str(tmp_path))
+    with pytest.raises(SplitError, match=r"a\.parquet is not a readable Parquet file: .*utf-8"):
+        open_split(store, "a.parquet")
+    (entry,) = store.entries()
+    assert "utf-8" in look(store, entry).damage
+    assert read_footer(store, "a.parquet") == {}
