@@ -231,11 +231,16 @@ class Cluster:
             "--head", f"--port={port}", f"--ray-client-server-port={free_port()}",
             "--include-dashboard=false", f"--temp-dir={self.folder}", cpus=self._cpus[0],
         )  # fmt: skip
-        self._joined = [
-            self._node(f"--address={self.address}", cpus=cpus) for cpus in self._cpus[1:]
-        ]
+        for cpus in self._cpus[1:]:
+            self.join(cpus=cpus)
 
-    def _node(self, *options: str, cpus: int) -> subprocess.Popen:
+    def join(self, *, cpus: int, **environment: str) -> subprocess.Popen:
+        """Starts another node, which goes with the cluster or is killed before it."""
+        node = self._node(f"--address={self.address}", cpus=cpus, **environment)
+        self._joined.append(node)
+        return node
+
+    def _node(self, *options: str, cpus: int, **environment: str) -> subprocess.Popen:
         self._starts += 1
         log = self.folder / f"node-{self._starts}.log"
         with log.open("wb") as stream:
@@ -246,7 +251,8 @@ class Cluster:
                     "--object-store-memory=100000000",
                     "--min-worker-port=0", "--max-worker-port=0", *options,
                 ],
-                stdout=stream, stderr=subprocess.STDOUT, env=ENVIRONMENT, start_new_session=True,
+                stdout=stream, stderr=subprocess.STDOUT, start_new_session=True,
+                env={**ENVIRONMENT, **environment},
             )  # fmt: skip
         wait_for(
             lambda: b"Ray runtime started" in log.read_bytes() or process.poll() is not None,

@@ -139,4 +139,3 @@ def test_a_split_that_waits_for_its_turn_on_the_device_does_not_stand_still(
     assert job.finish("--address", cluster.address) == 0, job.said()
     [summary] = job.summaries()
     assert (summary["splits"]["done"], summary["workers_lost"]) == (2, 0), job.said()
-    assert summary["annotate_seconds"] > 5, "too fast to tell"
