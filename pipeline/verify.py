@@ -91,7 +91,10 @@ def verify_job(job: Job) -> Verdict:
         verdict.damaged += found.damaged
         if found.problem:
             verdict.problems.append(found.problem)
-    verdict.problems += [f"{path} belongs to no split of the input" for path in sorted(there)]
+    missed = pinned.checked.missed
+    verdict.problems += [f"{path} of the input can't be read: {missed[path]}" for path in missed]
+    if not missed:  # else they may be of what can't be read
+        verdict.problems += [f"{path} belongs to no split of the input" for path in sorted(there)]
     return verdict
 
 

@@ -9,6 +9,8 @@ from pipeline.cli.options import job_argument, set_option
 from pipeline.cli.say import say
 from pipeline.job_file import load_job
 
+MISSED_SHOWN = 10
+
 
 @click.command()
 @job_argument
@@ -27,6 +29,8 @@ def validate(job_file: str, overrides: tuple[str, ...]) -> None:
     size = sum(entry.size for entry in checked.files)
     say(f"{job_file} is a valid job: {job.name}")
     say(f"  input   {job.input.path}: {len(checked.files)} files, {size / 1e6:,.1f} MB")
+    for path, reason in list(checked.missed.items())[:MISSED_SHOWN]:
+        say(f"          {path} can't be read: {reason}")
     for name, options in job.options.items():
         arch = ", ".join(checked.infos[options.model].architectures) or "unknown architecture"
         say(f"  task    {name}: {options.kind} with {options.model} ({arch})")

@@ -12,10 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from click.testing import CliRunner
 from helpers import PATIENCE, QuietDisplay, hollow_model, wait_for
 
 from pipeline import run as running
 from pipeline.check import check, pin
+from pipeline.cli.main import main
 from pipeline.engine import lease as leases
 from pipeline.engine.lease import Lease
 from pipeline.engine.work import Receipt
@@ -27,6 +29,7 @@ from pipeline.lake.owner import DIRECTORY, Owner
 from pipeline.lake.publish import OutputFile, clean_scratch
 from pipeline.lake.store import LocalStore, Store, open_store
 from pipeline.planning import Choices, look, look_again
+from pipeline.verify import verify_job
 
 pytestmark = pytest.mark.unit
 
@@ -424,3 +427,18 @@ def test_a_run_that_is_interrupted_while_ray_starts_leaves_a_summary_and_no_leas
     (record,) = own.names("runs")
     assert json.loads(own.read(f"runs/{record}/summary.json") or b"")["exit_code"] == 3
     assert own.read(leases.PATH) is None
+
+
+def test_verify_and_validate_name_what_can_not_be_listed(
+    make_job: Any, run: Any, lake: Path, tmp_path: Path
+) -> None:
+    job = make_job()
+    assert run(job).exit_code == 0
+    (lake / "a.parquet").unlink()
+    (lake / "a.parquet").symlink_to(tmp_path / "nowhere")
+    problems = verify_job(job).problems
+    assert "a.parquet of the input can't be read: No such file or directory" in problems
+    assert not any("belongs to no split" in problem for problem in problems)
+    done = CliRunner().invoke(main, ["validate", str(tmp_path / "job.yaml")])
+    assert done.exit_code == 0
+    assert "a.parquet can't be read: No such file or directory" in done.output
