@@ -73,6 +73,8 @@ UNPADDED = _names(
 MASKED = frozenset({"flaubert", "t5gemma", "xlm"})
 # Their modules read the weights of their linear layers, beside calling them.
 WEIGHTS_READ = frozenset({"bamba", "falcon_mamba", "jamba", "mamba", "recurrent_gemma"})
+# Their classifiers read what the config says, which may be the last token of the padded row.
+SUMMARIZED = frozenset({"flaubert", "xlm"})
 # Rotary embeddings that change with the longest text of a batch.
 SCALED_ROTARY = ("dynamic", "longrope")
 
@@ -114,6 +116,9 @@ def check_family(config: Mapping[str, Any], *, head: str, reference: str) -> Non
         why = "has a part for each language, and its config.json names no default_language"
     if name == "yoso" and config.get("use_expectation") is False:
         why = "hashes tokens at random (use_expectation: false), so that its results differ"
+    landmarks = [config.get(key, 64) for key in ("num_landmarks", "segment_means_seq_len")]
+    if name == "nystromformer" and landmarks[0] != landmarks[1]:
+        why = "needs texts of one length (num_landmarks other than segment_means_seq_len)"
     if why is None and name not in TAKEN[head]:
         why = f"is not among those whose results for {head} were compared with transformers'"
     if why is not None:
@@ -130,7 +135,8 @@ def pads(config: Any) -> bool:
     Args:
         config: The module's, of transformers.
     """
-    if getattr(config, "model_type", None) in UNPADDED:
+    name = getattr(config, "model_type", None)
+    if name in UNPADDED or (name in SUMMARIZED and config.summary_type != "first"):
         return False
     rope = getattr(config.get_text_config(), "rope_parameters", None) or {}
     layers = [rope, *(layer for layer in rope.values() if isinstance(layer, Mapping))]

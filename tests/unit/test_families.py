@@ -209,10 +209,57 @@ RESULTS = {
 }
 
 
-@pytest.mark.parametrize(("head", "name"), READING)
-def test_a_row_reads_the_same_alone_in_a_batch_and_to_transformers(head: str, name: str) -> None:
+# Kinds of positions, attention and pooling that published models have, and default configs do not.
+RELATIVE = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 8}
+VARIANTS: list[tuple[str, str, dict[str, Any]]] = [
+    ("sequence-classification", "deberta", RELATIVE),
+    ("sequence-classification", "deberta-v2", RELATIVE | {"norm_rel_ebd": "layer_norm"}),
+    ("token-classification", "deberta-v2", RELATIVE | {"conv_kernel_size": 3}),
+    ("sequence-classification", "esm", {"token_dropout": True}),
+    ("token-classification", "esm", {"position_embedding_type": "rotary"}),
+    ("sequence-classification", "modernbert", {"classifier_pooling": "mean"}),
+    ("sequence-classification", "distilbert", {"sinusoidal_pos_embds": True}),
+    ("sequence-classification", "falcon", {"alibi": True, "new_decoder_architecture": False}),
+    ("sequence-classification", "big_bird", {"attention_type": "original_full"}),
+    ("sequence-classification", "xlnet", {"summary_type": "mean"}),
+    ("sequence-classification", "xlm", {"summary_type": "last", "causal": True}),
+    ("sequence-classification", "funnel", {"pooling_type": "max", "attention_type": "factorized"}),
+    ("token-classification", "mobilebert", {"normalization_type": "layer_norm"}),
+    ("token-classification", "albert", {"num_hidden_groups": 2}),
+    ("sequence-classification", "gemma3_text", {"use_bidirectional_attention": True}),
+    (
+        "sequence-classification",
+        "llama",
+        {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 100.0}},
+    ),
+    (
+        "sequence-classification",
+        "phi3",
+        {
+            "original_max_position_embeddings": 16,
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 100.0,
+                "short_factor": [1.0] * 4,
+                "long_factor": [3.0] * 4,
+                "original_max_position_embeddings": 16,
+            },
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("head", "name", "config"),
+    [*((head, name, {}) for head, name in READING), *VARIANTS],
+    ids=lambda value: str(value) if value else "",
+)
+def test_a_row_reads_the_same_alone_in_a_batch_and_to_transformers(
+    head: str, name: str, config: dict[str, Any]
+) -> None:
     made = tokenizer(name)
-    module = tiny_families.module(head, name, tiny_families.config(name, **LABELS, **more(name)))
+    small = tiny_families.config(name, **{**LABELS, **more(name), **config})
+    module = tiny_families.module(head, name, small)
     call = Reference(name, module, made)
     ours, theirs = RESULTS[head]
     expected = [theirs(call, text) for text in TEXTS]
@@ -269,6 +316,20 @@ def test_every_architecture_is_held_to_the_contract_or_refused_by_name(head: str
         else:
             with pytest.raises(JobError, match=f"org/name is of the architecture {name},"):
                 check_family(config, head=head, reference="org/name")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "nystromformer", "num_landmarks": 32, "segment_means_seq_len": 64},
+        {"model_type": "xmod", "default_language": None},
+        {"model_type": "yoso", "use_expectation": False},
+    ],
+    ids=lambda config: config["model_type"],
+)
+def test_a_config_that_can_not_hold_the_contract_is_refused(config: dict[str, Any]) -> None:
+    with pytest.raises(JobError, match=f"is of the architecture {config['model_type']}, which "):
+        check_family(config, head="sequence-classification", reference="org/name")
 
 
 def test_every_architecture_that_is_taken_is_held_to_the_contract_for_some_head() -> None:
