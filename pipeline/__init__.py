@@ -3,4 +3,4 @@
 __version__ = "0.1.0"
 
 # Raised whenever the code gives other annotations for the same job: part of every fingerprint.
-RESULTS_VERSION = 2
+RESULTS_VERSION = 3
