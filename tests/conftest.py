@@ -1,6 +1,7 @@
 import os
 
 import pytest
+from hypothesis import settings
 
 # Fast tests first: a mistake shows before Ray starts. Then the long files, so that of two processes
 # that share the rest none has a long one left at the end.
@@ -21,6 +22,11 @@ os.environ |= {
 # Threads wait for each other after every operation: beside busy processes two of them needed 283 s
 # for what one does in 4. Workers count their own.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# The same examples everywhere: what a run finds, the next one finds again, here and at the gate.
+# HYPOTHESIS_PROFILE=default looks for new ones.
+settings.register_profile("same", derandomize=True, database=None, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
 def pytest_collection_modifyitems(items):

@@ -163,9 +163,11 @@ class Values:
             said = ", ".join(f"{_shown(part)} is a {value.kind}" for part, value in pairs)
             raise self._wrong(
                 f"{_shown(node)} can't be told, as {said[:200]}",
-                "Write CAST(… AS types.DOUBLE), AS TEXT or AS DATE around one of them",
+                "Write CAST(… AS DOUBLE), AS TEXT or AS DATE around one of them",
             )
-        kind = next(iter(kinds), "boolean")
+        if not kinds:
+            return [value.cast("null", pl.Boolean()) for value in values]
+        (kind,) = kinds
         if kind not in types.TYPES:
             raise self._wrong(
                 f"{_shown(parts[0])} is a {kind}, which can only be tested with IS NULL",
@@ -266,7 +268,7 @@ class Values:
             wanted = kind or node.to.sql()[:40].lower()
             raise self._wrong(
                 f"{_shown(node.this)} is a {value.kind}, which can't be cast to {wanted}",
-                "Cast to BIGINT, types.DOUBLE, TEXT, BOOLEAN, DATE or TIMESTAMP",
+                "Cast to BIGINT, DOUBLE, TEXT, BOOLEAN, DATE or TIMESTAMP",
             )
         return value.cast(kind, dtype)
 

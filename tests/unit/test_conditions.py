@@ -388,6 +388,19 @@ SCHEMA = pa.schema(
 )
 
 
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "(n + coalesce(null, null)) is null",
+        "coalesce(null, null) is null and s is null",
+        "(n = coalesce(null, null)) is null",
+        "upper(case when true then null else null end) is null",
+    ],
+)
+def test_what_is_null_in_all_its_parts_goes_with_any_kind(condition: str) -> None:
+    assert rows_where(condition, pa.Table.from_pylist([{}], SCHEMA)) == [True]
+
+
 @settings(max_examples=150, deadline=None)
 @given(CONDITION, st.lists(ROW, min_size=1, max_size=6), st.randoms())
 def test_a_row_decides_for_itself_whatever_rows_are_beside_it(

@@ -2,6 +2,7 @@
 
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -173,7 +174,7 @@ def test_on_a_cluster_the_nodes_decide_before_the_fingerprint(
 ) -> None:
     @contextmanager
     def connect(address):
-        yield lambda: nodes
+        yield SimpleNamespace(nodes=lambda: dict(enumerate(nodes)))
 
     monkeypatch.setattr(cluster, "ray_cluster", connect)
     with cluster.cluster_device(Compute(), "somewhere:6379") as found:

@@ -8,7 +8,6 @@ import faulthandler
 import os
 import random
 import re
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -216,19 +215,15 @@ def test_the_ready_jobs_are_right_here(here: Path) -> None:
 
 def tried(here: Path, cases: Iterable[tuple[object, bytes, list[str]]]) -> None:
     """Asserts that all is well with how each case ends."""
-    slowest: tuple[float, object] = (0.0, "")
     wrong = []
     for name, raw, arguments in cases:
         (here / "job.yaml").write_bytes(raw)
         # Says where it stands, should it stand still.
         faulthandler.dump_traceback_later(120)
-        started = time.monotonic()
         done = CliRunner().invoke(main, arguments)
-        slowest = max(slowest, (time.monotonic() - started, name), key=lambda one: one[0])
         faulthandler.cancel_dump_traceback_later()
         if found := problem(done):
             wrong.append(f"{name}: {found}: {arguments[:3]}: {done.output[:600]}")
-    print(f"the slowest took {slowest[0]:.1f} s ({slowest[1]})")
     assert not wrong, "\n".join([f"{len(wrong)} cases", *wrong[:15]])
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import PATIENCE, wait_for
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -80,7 +81,7 @@ def in_another_thread(work: Any) -> Iterator[threading.Thread]:
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     yield thread
-    thread.join(10)
+    thread.join(PATIENCE)
     assert not thread.is_alive()
 
 
@@ -97,9 +98,8 @@ def test_who_waits_for_the_device_moves_with_who_holds_it() -> None:
 
     with working(holder), device.hold():
         with in_another_thread(work):
-            waits.wait(10)
-            while not waiter._waiting:  # it is between the event and the lock
-                pass
+            waits.wait(PATIENCE)
+            wait_for(lambda: waiter._waiting)  # it is between the event and the lock
             first = waiter.sign(device.moves)
             assert waiter.sign(device.moves) == first, "the holder stands still, so it does too"
             device.moved()
