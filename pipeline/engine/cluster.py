@@ -22,6 +22,7 @@ CONNECT_SECONDS = 10.0
 # A driver whose head is gone is ended by Ray after 60 s, without a word and with all that it held.
 HEAD_SECONDS = 40.0
 KNOCK_EVERY = 2.0
+ASK = "/ray.rpc.NodeInfoGcsService/GetClusterId"
 # Set while Ray is imported. Its handler of fatal signals takes SIGTERM for one.
 NO_SIGNAL_HANDLER = "RAY_DISABLE_FAILURE_SIGNAL_HANDLER"
 
@@ -159,7 +160,8 @@ def _refused(address: str | None, error: Exception) -> RunError:
     from ray.exceptions import AuthenticationError
 
     reason = one_line(error)
-    if isinstance(error, AuthenticationError):
+    wrong = isinstance(error, ConnectionError) and address is not None and _wants_token(address)
+    if wrong or isinstance(error, AuthenticationError):
         return RunError(
             f"the Ray cluster at {address} lets nobody in without its token: {reason}",
             mend="Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH",
@@ -173,6 +175,18 @@ def _refused(address: str | None, error: Exception) -> RunError:
         f"no Ray cluster at {address}: {reason}",
         mend="Start one with `ray start --head`, or leave out --address to use this machine",
     )
+
+
+def _wants_token(address: str) -> bool:
+    """Whether a head refuses whoever shows no token; Ray says only that it can't connect."""
+    import grpc
+
+    with grpc.insecure_channel(address.rpartition("://")[2]) as channel:
+        try:
+            channel.unary_unary(ASK)(b"", timeout=CONNECT_SECONDS)
+        except grpc.RpcError as error:
+            return isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.UNAUTHENTICATED
+    return False
 
 
 def _head(address: str | None) -> tuple[str, int] | None:

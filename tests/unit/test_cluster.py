@@ -7,9 +7,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn
 
+import grpc
 import pytest
 import ray
 from helpers import PATIENCE, wait_for
@@ -105,6 +107,33 @@ def test_a_cluster_that_wants_a_token_is_told_as_such(monkeypatch: pytest.Monkey
             start(monkeypatch, failing(AuthenticationError("no token")), address)
     assert "RAY_AUTH_TOKEN" in caught.value.mend
     assert address in caught.value.message
+
+
+@pytest.mark.parametrize("wants", [True, False])
+def test_a_wrong_token_is_told_from_a_head_that_does_not_work(
+    monkeypatch: pytest.MonkeyPatch, wants: bool
+) -> None:
+    """Ray raises the same for both."""
+
+    class Head(grpc.GenericRpcHandler):
+        def service(self, details: Any) -> Any:
+            def answer(request: bytes, context: Any) -> bytes:
+                assert details.method == clusters.ASK
+                if wants:
+                    context.abort(grpc.StatusCode.UNAUTHENTICATED, "InvalidAuthToken")
+                return b""
+
+            return grpc.unary_unary_rpc_method_handler(answer)
+
+    server = grpc.server(ThreadPoolExecutor(1), handlers=[Head()])
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        said = "without its token" if wants else f"no Ray cluster at {address}"
+        with pytest.raises(RunError, match=said):
+            start(monkeypatch, failing(ConnectionError("Failed to connect")), address)
+    finally:
+        server.stop(None).wait()
 
 
 def test_an_address_that_nobody_answers_is_told_without_asking_ray(
