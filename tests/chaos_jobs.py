@@ -28,6 +28,8 @@ WORDS = [f"w{i}" for i in range(200)]
 # One row a batch: slow enough to be hit in the middle, and no batch differs from run to run.
 SLOW = {"workers": 1, "batch_tokens": 8}
 ENVIRONMENT = dict(os.environ)
+# How often what goes by a die is thrown anew: SHARDSCRIBE_ROUNDS=4 is some 170 kills.
+ROUNDS = range(int(os.environ.get("SHARDSCRIBE_ROUNDS", "1")))
 # Below what Linux gives out by itself, to Ray as well: what is free now stays so.
 OWN_PORTS = range(20_000, 32_000)
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
-from chaos_jobs import SLOW, Cluster, Job, kill_all, take, write_lake
+from chaos_jobs import ROUNDS, SLOW, Cluster, Job, kill_all, take, write_lake
 from helpers import PATIENCE, wait_for
 
 pytestmark = pytest.mark.chaos
@@ -82,13 +82,14 @@ class Killer:
             process.wait(PATIENCE)
 
 
+@pytest.mark.parametrize("seed", [SEED + number for number in ROUNDS])
 def test_after_many_kills_the_same_command_finishes_as_if_nothing_had_been(
-    cluster, lake, tiny_model, undisturbed, tmp_path
+    cluster, lake, tiny_model, undisturbed, tmp_path, seed
 ):
     job = Job(tmp_path, lake=lake, model=tiny_model, compute=SLOW)
-    killer = Killer(job, cluster, random.Random(SEED))
+    killer = Killer(job, cluster, random.Random(seed))
     killer.work(KILLS)
-    note = f"seed {SEED}: {killer.history}"
+    note = f"seed {seed}: {killer.history}"
     print(note)
     assert len(killer.history) >= 30, note
     assert sum(entry.startswith("actor, 1") for entry in killer.history) >= 8, note

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import chaos_jobs
 import pytest
-from chaos_jobs import SLOW, Cluster, Job, take
+from chaos_jobs import ROUNDS, SLOW, Cluster, Job, take
 from helpers import PATIENCE, own, wait_for
 from s3_server import SECRET, Faults, S3Server, s3_server
 
@@ -156,11 +156,13 @@ def test_a_store_that_is_away_for_a_while_is_waited_for(s3_cluster, s3, job, und
     assert (summary["splits"]["done"], summary["splits"]["failed"]) == (30, 0)
 
 
+@pytest.mark.parametrize("seed", [SEED + number for number in ROUNDS])
 def test_after_many_kills_of_the_driver_the_same_command_finishes(
-    s3_cluster, s3, lake, tiny_model, undisturbed, tmp_path
+    s3_cluster, s3, lake, tiny_model, undisturbed, tmp_path, seed
 ):
     job = S3Job(tmp_path, lake=take(lake, tmp_path / "lake", FILES), model=tiny_model)
-    chance = random.Random(SEED)
+    chance = random.Random(seed)
+    s3.faults = Faults(lost=0.05, conflict=0.05, seed=seed)
     committed = []
     for number in range(KILLS):
         with job.process("--address", s3_cluster.address) as process:
@@ -176,12 +178,15 @@ def test_after_many_kills_of_the_driver_the_same_command_finishes(
             os.kill(process.pid, 9)
             process.wait(PATIENCE)
         committed.append(len(job.outputs()))
-    note = f"seed {SEED}: killed at {committed} of {FILES} files"
+    note = f"seed {seed}: killed at {committed} of {FILES} files"
     print(note)
     assert committed == sorted(committed), note
     assert 20 < committed[-1] < FILES, note
     wait_for(lambda: not s3_cluster.actors(), what="the actors of killed drivers end")
     assert job.finish("--address", s3_cluster.address) == 0, f"{note}\n{job.said()[-3000:]}"
+    seen, s3.faults = s3.faults.seen, None
+    print(dict(seen))
+    assert all(seen[kind] >= 2 for kind in ("lost", "conflict")), seen
     job.assert_right(undisturbed, note=note)
     last = job.summaries()[-1]["splits"]
     assert last["done_before"] >= committed[-1], note
