@@ -135,7 +135,8 @@ def test_broken_files_fail_by_name_and_the_others_are_annotated(cluster, job, la
         assert pq.read_schema(path).names == ["id", "text", "mood", "errors"]
 
     before = {name: (this.output / name).stat().st_mtime_ns for name in this.outputs()}
-    for name in bad:
+    assert f"{lake / 'to-nowhere.parquet'} can't be read: No such file" in said
+    for name in (*bad, "to-nowhere.parquet"):
         (lake / name).unlink()
     write(lake / "truncated.parquet", 100)
     assert this.finish("--address", cluster.address) == 0, this.said()
