@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import sys
 
 import click
@@ -99,5 +100,7 @@ def verify(job_file: str, overrides: tuple[str, ...]) -> None:
         f"{'all right' if not verdict.problems else f'{len(verdict.problems)} problems'}"
     )
     if verdict.damaged:
-        say(f"`shardscribe retry {job_file} --damaged` annotates {verdict.damaged} of them anew")
+        options = [part for override in overrides for part in ("--set", override)]
+        mend = shlex.join(["shardscribe", "retry", job_file, *options, "--damaged"])
+        say(f"`{mend}` annotates {verdict.damaged} of them anew")
     sys.exit(1 if verdict.problems else 0)

@@ -337,3 +337,14 @@ def test_status_names_damaged_files_and_counts_none_of_their_rows(
     assert len([line for line in lines if line.startswith("damaged ")]) == 2
     assert "bytes, " in lines[3]
     assert "were committed" in lines[3]
+
+
+def test_what_verify_says_to_do_names_the_job_as_it_was_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = verify.Verdict(problems=["a.parquet is damaged"], damaged=1)
+    monkeypatch.setattr(verify, "verify_job", lambda job: found)
+    job = str(Path(__file__).parents[2] / "jobs/movie_reviews.yaml")
+    done = CliRunner().invoke(main, ["verify", job, "--set", "output.path=data/the other"])
+    assert f"`shardscribe retry {job} --set 'output.path=data/the other' --damaged`" in done.output
+    assert done.exit_code == 1
