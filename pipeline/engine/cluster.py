@@ -57,10 +57,14 @@ class Cluster:
         """The resources of each living node, by its id; as last known while the head is away."""
         import ray
 
-        if self._head is None or self.knock():  # Ray would wait for an answer, till it is ended
+        if self.answers():  # Ray would wait for an answer, till it is ended
             living = [node for node in ray.nodes() if node["Alive"]]
             self._nodes = {node["NodeID"]: node["Resources"] for node in living}
         return self._nodes
+
+    def answers(self) -> bool:
+        """Whether Ray may be asked something, as far as can be known."""
+        return self.lost is None and (self._head is None or self.knock())
 
     def knock(self) -> bool:
         """Looks whether the head answers, and gives the cluster up if it has not for long."""
@@ -141,7 +145,9 @@ def ray_cluster(address: str | None) -> Iterator[Cluster]:
         with cluster.watched():
             yield cluster
     finally:
-        if cluster.lost is None:  # it would wait for the head
+        # It would wait for a head that is gone, and then end the process. Whether it is gone, this
+        # watch may not have noticed yet.
+        if cluster.answers():
             ray.shutdown()
 
 

@@ -181,6 +181,25 @@ def test_a_head_is_watched_while_it_is_needed(monkeypatch: pytest.MonkeyPatch) -
         wait_for(lambda: cluster.lost is not None)
 
 
+@pytest.mark.parametrize("dies", [True, False])
+def test_ray_is_not_asked_to_end_what_a_head_that_is_gone_would_have_to_end(
+    monkeypatch: pytest.MonkeyPatch, dies: bool
+) -> None:
+    """Not even where the watch has not noticed: the head died a moment ago."""
+    ended: list[bool] = []
+    monkeypatch.setattr(ray, "init", lambda **_: None)
+    monkeypatch.setattr(ray, "shutdown", lambda: ended.append(True))
+    monkeypatch.setattr(clusters, "KNOCK_EVERY", PATIENCE)
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        monkeypatch.setattr(clusters, "_head", lambda _: head.getsockname())
+        with ray_cluster(address) as cluster:
+            if dies:
+                head.close()
+        assert cluster.lost is None
+    assert ended == [True] * (not dies)
+
+
 def test_a_head_that_never_answered_here_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     """As behind a gateway."""
     node = {"NodeID": "a", "Alive": True, "Resources": {"CPU": 2.0}}
