@@ -41,8 +41,9 @@ import numpy as np
 import torch
 import transformers
 
+from pipeline.engine.messages import WorkPlan
 from pipeline.models.batching import batches
-from pipeline.models.packed import Packed, PackedEncoder, packed
+from pipeline.models.torch.packed import Packed, PackedEncoder, packed
 
 DEVICE = "cuda"
 PEAK = 989e12  # NVIDIA H200 datasheet, bfloat16, dense
@@ -391,9 +392,9 @@ def parquet_to_parquet(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from pipeline.check import check, pin
-    from pipeline.engine.annotator import Annotator
-    from pipeline.job import Job
+    from pipeline.engine.worker.annotator import Annotator
+    from pipeline.job.check import check, pin
+    from pipeline.job.job import Job
 
     model, source = directory / "model", directory / "input"
     module.save_pretrained(model)
@@ -414,7 +415,9 @@ def parquet_to_parquet(
                 "compute": {"device": device},
             }
         )
-        annotator = Annotator(pin(check(job)).work(device=device, threads=os.cpu_count() or 1))
+        annotator = Annotator(
+            WorkPlan.of(pin(check(job)), device=device, threads=os.cpu_count() or 1)
+        )
         started = time.perf_counter()
         for split in pin(check(job)).splits():
             annotator.annotate(split)

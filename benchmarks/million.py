@@ -26,15 +26,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from pipeline.engine.record import RunRecord, Summary
-from pipeline.engine.scheduler import Attempt, Scheduler
-from pipeline.engine.tally import Progress, Tally
-from pipeline.engine.work import Counts, Pulse, Receipt
-from pipeline.lake.dataset import Split, splits_of
+from pipeline.engine.driver.scheduler import Attempt, Scheduler
+from pipeline.engine.driver.tally import Progress, Tally
+from pipeline.engine.messages import Counts, Heartbeat, SplitResult
 from pipeline.lake.memory import Memory
 from pipeline.lake.plan import Plan
-from pipeline.lake.store import Entry, LocalStore
+from pipeline.lake.source.dataset import Split, splits_of
+from pipeline.lake.store.base import Entry, LocalStore
 from pipeline.planning import plan_run
+from pipeline.records.record import RunRecord, Summary
 
 SPLITS = 1_000_000
 WORKERS = 64
@@ -89,10 +89,10 @@ class Crowd:
     def __init__(self) -> None:
         self.flying: dict[str, list[Attempt]] = {f"worker-{n}": [] for n in range(WORKERS)}
 
-    def pulses(self) -> list[Pulse]:
+    def pulses(self) -> list[Heartbeat]:
         """One per worker."""
         return [
-            Pulse(
+            Heartbeat(
                 tokens=1000,
                 padded_tokens=1100,
                 busy_seconds=9.0,
@@ -116,10 +116,10 @@ def listing(count: int) -> list[Entry]:
     ]
 
 
-def receipt_of(split: Split, worker: str) -> Receipt:
+def receipt_of(split: Split, worker: str) -> SplitResult:
     """As a worker would give it."""
     counts = {name: Counts(100, 98, 1, 1) for name in TASKS}
-    return Receipt(
+    return SplitResult(
         split.id, split.output_path, True, Counts(100, 98, 1, 1), counts, 12_000, 13_000, 1.25,
         51_000, [(7, "pii", "the text is not UTF-8")], worker,
     )  # fmt: skip
@@ -179,7 +179,7 @@ def measure(count: int, directory: Path) -> list[Phase]:
         )  # fmt: skip
 
     with phase("import Ray, which a run needs", 0):
-        import_module("pipeline.engine.pool")
+        import_module("pipeline.engine.driver.pool")
     with phase("list the input (made up)"):
         files = listing(count)
     with phase("cut it into splits"):

@@ -36,11 +36,11 @@ import transformers
 from datasets import load_dataset
 from texts import digest, lengths, machine, paragraphs, write_lake, write_section
 
-from pipeline.engine.tally import Progress
-from pipeline.job import Job
+from pipeline.engine.driver.tally import Progress
+from pipeline.job.job import Job
 from pipeline.run import run_job
 from pipeline.starter import catalog
-from pipeline.tasks.extractive import choose, split_sentences
+from pipeline.tasks.writing.extractive import choose, split_sentences
 
 SCORES = 1e-4
 VECTORS = 1e-5

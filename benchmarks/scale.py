@@ -39,13 +39,13 @@ import torch
 import transformers
 from texts import lengths, machine, paragraphs, write_lake, write_section
 
-from pipeline.engine.record import Summary
-from pipeline.engine.tally import Progress
-from pipeline.job import Job
+from pipeline.engine.driver.tally import Progress
+from pipeline.job.job import Job
 from pipeline.models.device import Device
-from pipeline.models.load import Models
 from pipeline.models.resolve import look_up
-from pipeline.models.texts import Texts
+from pipeline.models.text.texts import Texts
+from pipeline.models.torch.load import Models
+from pipeline.records.record import Summary
 from pipeline.run import run_job
 from pipeline.starter import catalog
 

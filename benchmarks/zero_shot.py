@@ -29,10 +29,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 
-from pipeline.job_file import load_job
+from pipeline.job.file import load_job
 from pipeline.models.device import Device
-from pipeline.models.load import Models
 from pipeline.models.resolve import look_up
+from pipeline.models.torch.load import Models
 from pipeline.starter.fetch import cache_dir, fetch, publish, revision_in, workspace
 from pipeline.starter.reviews import SHORT, load_reviews
 from pipeline.tasks import TASKS

@@ -22,35 +22,35 @@ class ShardscribeError(Exception):
 
     Args:
         message: What is wrong, naming the file, the field or the row.
-        mend: What the user can do about it, as one imperative sentence.
+        hint: What the user can do about it, as one imperative sentence.
         also: Other mistakes that were found at the same time, in a sentence or two each.
     """
 
     exit_code = 1
 
-    def __init__(self, message: str, *, mend: str = "", also: Sequence[str] = ()) -> None:
-        super().__init__(message, mend, also)
+    def __init__(self, message: str, *, hint: str = "", also: Sequence[str] = ()) -> None:
+        super().__init__(message, hint, also)
         self.message = message
-        self.mend = mend
+        self.hint = hint
         self.also = tuple(also)
 
     @property
     def lines(self) -> list[str]:
         """What is wrong, one line for each mistake."""
-        end = "" if not self.mend or self.message.endswith((".", "!", "?")) else "."
-        return [f"{self.message}{end} {self.mend}".strip(), *self.also]
+        end = "" if not self.hint or self.message.endswith((".", "!", "?")) else "."
+        return [f"{self.message}{end} {self.hint}".strip(), *self.also]
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild, (type(self), self.message, self.mend, self.also))
+        return (_rebuild, (type(self), self.message, self.hint, self.also))
 
 
 def _rebuild(
-    kind: type[ShardscribeError], message: str, mend: str, also: Sequence[str]
+    kind: type[ShardscribeError], message: str, hint: str, also: Sequence[str]
 ) -> ShardscribeError:
-    return kind(message, mend=mend, also=also)
+    return kind(message, hint=hint, also=also)
 
 
 class JobError(ShardscribeError):
@@ -67,16 +67,16 @@ class RowError(ShardscribeError):
         code: A short stable word for the kind of trouble, such as ``model_error``.
     """
 
-    def __init__(self, message: str, *, code: str = "model_error", mend: str = "") -> None:
-        super().__init__(message, mend=mend)
+    def __init__(self, message: str, *, code: str = "model_error", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
         self.code = code
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild_row, (self.message, self.code, self.mend))
+        return (_rebuild_row, (self.message, self.code, self.hint))
 
 
-def _rebuild_row(message: str, code: str, mend: str) -> RowError:
-    return RowError(message, code=code, mend=mend)
+def _rebuild_row(message: str, code: str, hint: str) -> RowError:
+    return RowError(message, code=code, hint=hint)
 
 
 class SplitError(ShardscribeError):
@@ -113,7 +113,7 @@ def one_line(error: object, *, most: int = 300) -> str:
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """The mend for a name that is not there: the likely one that is, or any."""
+    """The hint for a name that is not there: the likely one that is, or any."""
     by_letters = {other.casefold(): other for other in known}
     found = get_close_matches(name.casefold(), by_letters, n=1)
     return f"Name `{by_letters[found[0]]}`, or another of them," if found else "Name one of them"

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.check import Pinned
 from pipeline.errors import RunError, ShardscribeError
-from pipeline.lake.dataset import SUFFIXES, Split
-from pipeline.lake.footers import look_all, read_footers
+from pipeline.job.check import Pinned
 from pipeline.lake.limit import counted, hold_back
 from pipeline.lake.memory import Memory
 from pipeline.lake.plan import Plan, make_plan
-from pipeline.lake.store import Entry, Store
+from pipeline.lake.sink.footers import look_all, read_footers
+from pipeline.lake.source.dataset import SUFFIXES, Split
+from pipeline.lake.store.base import Entry, Store
 from pipeline.verify import damaged
 
 
@@ -138,7 +138,7 @@ def look_again(
         raise RunError(
             f"{len(missing) - left} files are gone that were committed to {output.root}, "
             f"such as {missing[0]}",
-            mend="Find out who removes them, and run the same command again",
+            hint="Find out who removes them, and run the same command again",
         )
     others = sorted(there - known - {split.output_path for split in splits})
     sources = {split.path for split in splits}
@@ -147,7 +147,7 @@ def look_again(
             raise RunError(
                 f"{output.address(path)} was written meanwhile by job "
                 f"{footer.get('job', 'unknown')}, not by this run: rows may be there twice",
-                mend="Let nothing else write to the output, and run the same command again; if "
+                hint="Let nothing else write to the output, and run the same command again; if "
                 "it is refused, with --supersede",
             )
 

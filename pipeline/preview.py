@@ -8,19 +8,20 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.check import Checked, check, check_columns, pin
+from pipeline.engine.messages import WorkPlan
 from pipeline.errors import JobError, SplitError, near, one_line
-from pipeline.job import ERRORS_COLUMN, Job
-from pipeline.lake.dataset import SUFFIXES, Split
-from pipeline.lake.store import Store, open_store
+from pipeline.job.check import Checked, check, check_columns, pin
+from pipeline.job.job import ERRORS_COLUMN, Job
+from pipeline.lake.source.dataset import SUFFIXES, Split
+from pipeline.lake.store.base import Store, open_store
 from pipeline.models.device import device_here
-from pipeline.tasks.condition import condition_names, rows_where
+from pipeline.tasks.conditions.condition import condition_names, rows_where
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from pipeline.engine.annotator import Annotator
+    from pipeline.engine.worker.annotator import Annotator
 
 # A condition on what tasks give may hold for hardly any row, or for none.
 MOST_ANNOTATED = 1_000
@@ -64,7 +65,7 @@ class Wanted:
             if ERRORS_COLUMN not in table.column_names:
                 raise JobError(
                     f"there is no column `{ERRORS_COLUMN}`, so no row is known to be bad",
-                    mend="Leave out --bad",
+                    hint="Leave out --bad",
                 )
             table = table.filter(table.column(ERRORS_COLUMN).is_valid())
         return table
@@ -122,7 +123,7 @@ def preview_rows(job: Job, wanted: Wanted) -> Found:
         SplitError: A file can't be read.
     """
     checked = check(job)
-    from pipeline.engine.annotator import Annotator
+    from pipeline.engine.worker.annotator import Annotator
 
     made = {*job.tasks, ERRORS_COLUMN}
     schema = check_columns(job, checked.dataset, checked.files, checked.infos)
@@ -135,7 +136,7 @@ def preview_rows(job: Job, wanted: Wanted) -> Found:
     pinned = pin(checked)
     on = pinned.checked.job.compute.device
     device = device_here() if on == "auto" else on
-    annotator = Annotator(pinned.work(device=device, threads=os.cpu_count() or 1))
+    annotator = Annotator(WorkPlan.of(pinned, device=device, threads=os.cpu_count() or 1))
 
     def tables() -> Iterator[pa.Table]:
         for entry in checked.files:
@@ -152,7 +153,7 @@ def _without_rows(checked: Checked, schema: pa.Schema, names: Sequence[str]) -> 
     """A table of the columns that a condition looks at, to find out whether it can be asked."""
     import pyarrow as pa
 
-    from pipeline.engine.rows import ERRORS_TYPE
+    from pipeline.engine.worker.rows import ERRORS_TYPE
 
     types = dict.fromkeys(checked.job.texts_read, pa.string())
     types |= {field.name: field.type for field in schema}
@@ -166,7 +167,7 @@ def _without_rows(checked: Checked, schema: pa.Schema, names: Sequence[str]) -> 
 def _annotated(
     annotator: Annotator, job: Job, store: Store, split: Split, wanted: Wanted, *, early: bool
 ) -> Iterator[pa.Table]:
-    from pipeline.lake.reader import input_schema, open_split, windows
+    from pipeline.lake.source.reader import input_schema, open_split, windows
 
     with closing(open_split(store, split.path)) as file:
         carried = input_schema(
@@ -199,11 +200,11 @@ def output_rows(address: str, wanted: Wanted, *, job: Job | None = None) -> Foun
         JobError: There are none, or what is wanted is wrong.
         SplitError: A file can't be read.
     """
-    from pipeline.lake.reader import open_split
+    from pipeline.lake.source.reader import open_split
 
     store, paths = _files(address)
     if not paths:
-        raise JobError(f"{address} holds no annotated rows yet", mend="Run the job first")
+        raise JobError(f"{address} holds no annotated rows yet", hint="Run the job first")
     with closing(open_split(store, paths[0])) as file:
         names = file.schema_arrow.names
     shown = wanted.columns or _telling(store, paths[0], names, job)
@@ -243,7 +244,7 @@ def _telling(store: Store, path: str, names: Sequence[str], job: Job | None) -> 
     """The text, what was made of it, and errors."""
     if job is not None:
         return (job.input.text, *job.tasks, ERRORS_COLUMN)
-    from pipeline.lake.footers import read_footer
+    from pipeline.lake.sink.footers import read_footer
 
     parts = read_footer(store, path).get("fingerprint_parts") or {}
     telling = (str(parts.get("text", "text")), *parts.get("tasks", {}), ERRORS_COLUMN)
@@ -255,7 +256,7 @@ def _check_names(names: Sequence[str], there: Sequence[str], *, option: str = "-
         if name not in there:
             raise JobError(
                 f"{option}: there is no column `{name}`; there are {', '.join(there)}",
-                mend=f"{near(name, there)} in {option}",
+                hint=f"{near(name, there)} in {option}",
             )
 
 
@@ -268,5 +269,5 @@ def _reading(store: Store, path: str, read: Callable[[], Iterator[Any]]) -> Iter
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise SplitError(
             f"{store.address(path)} can't be read: {one_line(error, most=200)}",
-            mend="`shardscribe verify` names every file that is damaged",
+            hint="`shardscribe verify` names every file that is damaged",
         ) from error

@@ -9,20 +9,21 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from pipeline.check import Pinned, check, pin
-from pipeline.engine.cluster import cluster_device, ray_cluster
-from pipeline.engine.lease import Lease
-from pipeline.engine.record import DEATHS_KEPT, RunRecord, Summary, Unread, versions
-from pipeline.engine.tally import Display, Tally
+from pipeline.engine.driver.cluster import cluster_device, ray_cluster
+from pipeline.engine.driver.lease import Lease
+from pipeline.engine.driver.tally import Display, Tally
+from pipeline.engine.messages import WorkPlan
 from pipeline.errors import Interrupted, JobError, OutputBusy, ShardscribeError
-from pipeline.job import Job
-from pipeline.job_file import job_text
-from pipeline.lake.owner import Owner
+from pipeline.job.check import Pinned, check, pin
+from pipeline.job.file import job_text
+from pipeline.job.job import Job
 from pipeline.lake.plan import Plan
-from pipeline.lake.probe import check_create_only
-from pipeline.lake.publish import clean_scratch
-from pipeline.lake.store import Store, open_store
+from pipeline.lake.sink.owner import Owner
+from pipeline.lake.sink.publish import clean_scratch
+from pipeline.lake.store.base import Store, open_store
+from pipeline.lake.store.probe import check_create_only
 from pipeline.planning import AS_IT_IS, Choices, look, look_again, remember, tidy
+from pipeline.records.record import DEATHS_KEPT, RunRecord, Summary, Unread, versions
 
 # Files that are looked at before the lease is held; all are listed under it.
 FIRST_FILES = 64
@@ -78,7 +79,7 @@ def _run_pinned(
         raise JobError(
             f"output.path {output.root} can't be written: {error.strerror or error} "
             f"({output.own.root})",
-            mend="Check the permissions and free space there: records and unfinished files are "
+            hint="Check the permissions and free space there: records and unfinished files are "
             "kept beside the output",
         ) from error
     record = RunRecord(output.own, run, notice=display.notice)
@@ -204,19 +205,19 @@ def _annotate(
     tally.phase("starting Ray")
     compute = pinned.checked.job.compute
     with ray_cluster(address) as cluster:
-        from pipeline.engine.placement import describe, places, shape_of
-        from pipeline.engine.pool import Pool
-        from pipeline.engine.scheduler import Scheduler
+        from pipeline.engine.driver.placement import describe, places, shape_of
+        from pipeline.engine.driver.pool import Pool
+        from pipeline.engine.driver.scheduler import Scheduler
 
         there = list(cluster.nodes().values())
         shape = shape_of(compute, there)
         if address is None and not places(shape, there):
             raise JobError(
                 f"a worker asks for {shape}, and this machine has {describe(there)}",
-                mend="Lower compute.cpus_per_worker, or set compute.device to cpu",
+                hint="Lower compute.cpus_per_worker, or set compute.device to cpu",
             )
         pool = Pool(
-            pinned.work(device=shape.device, threads=shape.cpus),
+            WorkPlan.of(pinned, device=shape.device, threads=shape.cpus),
             shape=shape,
             limit=None if compute.workers == "auto" else compute.workers,
             nodes=cluster.nodes,

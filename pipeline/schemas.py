@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline.engine.record import Summary
-from pipeline.engine.rows import ERRORS_TYPE
-from pipeline.job import ERRORS_COLUMN, Job
+from pipeline.engine.worker.rows import ERRORS_TYPE
+from pipeline.job.job import ERRORS_COLUMN, Job
 from pipeline.models.resolve import ModelInfo
+from pipeline.records.record import Summary
 from pipeline.tasks import TASKS
 
 # Options that a kind can't do without, where no first choice says them.

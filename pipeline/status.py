@@ -6,13 +6,13 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.check import check, pin
-from pipeline.engine.record import RowCounts
-from pipeline.job import Job
-from pipeline.lake.dataset import SUFFIXES
-from pipeline.lake.footers import look_all
+from pipeline.job.check import check, pin
+from pipeline.job.job import Job
 from pipeline.lake.plan import differences
-from pipeline.lake.store import Store, open_store
+from pipeline.lake.sink.footers import look_all
+from pipeline.lake.source.dataset import SUFFIXES
+from pipeline.lake.store.base import Store, open_store
+from pipeline.records.record import RowCounts
 
 RUNS_SHOWN = 5
 

@@ -12,15 +12,15 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.check import check, pin
 from pipeline.errors import ShardscribeError, SplitError, one_line
-from pipeline.job import Job
-from pipeline.lake.dataset import SUFFIXES, Split
-from pipeline.lake.footers import is_damage, read_footers, said
-from pipeline.lake.publish import scratch_file
-from pipeline.lake.reader import BUFFER_BYTES, input_schema, open_split, split_rows, windows
-from pipeline.lake.seal import is_broken
-from pipeline.lake.store import LocalStore, Store, open_store
+from pipeline.job.check import check, pin
+from pipeline.job.job import Job
+from pipeline.lake.sink.footers import is_damage, read_footers, said
+from pipeline.lake.sink.publish import scratch_file
+from pipeline.lake.sink.seal import is_broken
+from pipeline.lake.source.dataset import SUFFIXES, Split
+from pipeline.lake.source.reader import BUFFER_BYTES, input_schema, open_split, split_rows, windows
+from pipeline.lake.store.base import LocalStore, Store, open_store
 
 COPY_BYTES = 8 * 1024 * 1024
 # What pyarrow raises over a file that is not what it says.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow.dataset as pads
 
-from pipeline.lake.own import own_address
+from pipeline.lake.store.own import own_address
 
 # Only what hangs takes so long, also on a machine that does ten other things.
 PATIENCE = 400.0

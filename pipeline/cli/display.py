@@ -8,10 +8,10 @@ from types import TracebackType
 from typing import Any
 
 from pipeline.cli.say import say, say_json
-from pipeline.engine.record import Summary
-from pipeline.engine.tally import Progress
+from pipeline.engine.driver.tally import Progress
 from pipeline.escape import visible
-from pipeline.lake.own import own_address
+from pipeline.lake.store.own import own_address
+from pipeline.records.record import Summary
 
 LINE_EVERY = 30.0
 

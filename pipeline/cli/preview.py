@@ -14,7 +14,7 @@ from pipeline.cli.options import (
     show_found,
     wanted_rows,
 )
-from pipeline.job_file import load_job
+from pipeline.job.file import load_job
 
 
 @click.command()

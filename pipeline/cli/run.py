@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from pipeline.cli.options import job_argument, quiet_libraries, set_option
-from pipeline.job_file import load_job
+from pipeline.job.file import load_job
 
 address_option = click.option(
     "--address",

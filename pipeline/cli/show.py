@@ -20,7 +20,7 @@ def show(job_or_output: str, overrides: tuple[str, ...], as_json: bool, **choice
       shardscribe show data/annotated --bad
       shardscribe show data/annotated --where "sentiment.score < 0.6" --columns text,sentiment
     """
-    from pipeline.job_file import load_job
+    from pipeline.job.file import load_job
     from pipeline.preview import output_rows
 
     wanted = wanted_rows(**choices)

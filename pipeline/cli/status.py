@@ -10,7 +10,7 @@ import click
 
 from pipeline.cli.options import is_job_file, job_argument, set_option
 from pipeline.cli.say import say, say_json
-from pipeline.job_file import load_job
+from pipeline.job.file import load_job
 
 PROBLEMS_SHOWN = 20
 FILES_SHOWN = 10
@@ -101,6 +101,6 @@ def verify(job_file: str, overrides: tuple[str, ...]) -> None:
     )
     if verdict.damaged:
         options = [part for override in overrides for part in ("--set", override)]
-        mend = shlex.join(["shardscribe", "retry", job_file, *options, "--damaged"])
-        say(f"`{mend}` annotates {verdict.damaged} of them anew")
+        hint = shlex.join(["shardscribe", "retry", job_file, *options, "--damaged"])
+        say(f"`{hint}` annotates {verdict.damaged} of them anew")
     sys.exit(1 if verdict.problems else 0)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from pipeline.check import check
 from pipeline.cli.options import job_argument, set_option
 from pipeline.cli.say import say
-from pipeline.job_file import load_job
+from pipeline.job.check import check
+from pipeline.job.file import load_job
 
 MISSED_SHOWN = 10
 

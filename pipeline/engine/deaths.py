@@ -63,34 +63,34 @@ def cause(error: Exception, hello: Mapping[str, Any]) -> WorkerLost:
     from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError
 
     if isinstance(error, OutOfMemoryError):
-        return WorkerLost("its machine ran out of memory", mend=MEMORY)
+        return WorkerLost("its machine ran out of memory", hint=MEMORY)
     if isinstance(error, NodeDiedError):
         return WorkerLost("its machine is gone")
     if isinstance(error, RayTaskError):
         last = [line for line in error.traceback_str.splitlines() if line.strip()][-1]
-        return WorkerLost(f"it raised {textwrap.shorten(last, 300)}", mend=CODE)
+        return WorkerLost(f"it raised {textwrap.shorten(last, 300)}", hint=CODE)
     text = " ".join(str(error).split())
     _, found, detail = text.partition("Worker exit detail: ")
     if not found:
         _, found, detail = text.partition("The actor is dead because ")
     said = textwrap.shorten(detail if found else f"{type(error).__name__}: {text}", 160)
     if not hello:
-        return WorkerLost(f"its process ended unexpectedly ({said})", mend=MEMORY)
+        return WorkerLost(f"its process ended unexpectedly ({said})", hint=MEMORY)
     looked = _look(hello)
     if looked is None:
-        return WorkerLost(f"its process ended unexpectedly ({said})", mend=MEMORY)
+        return WorkerLost(f"its process ended unexpectedly ({said})", hint=MEMORY)
     words, kills = looked
     if words:
-        return WorkerLost(f"its process crashed: {words}", mend=CODE)
+        return WorkerLost(f"its process crashed: {words}", hint=CODE)
     if kills > hello["memory_kills"]:
         return WorkerLost(
             "killed by signal 9: its machine has no memory left, and the kernel ends processes",
-            mend=MEMORY,
+            hint=MEMORY,
         )
     return WorkerLost(
         "its process ended without a word, as one does that is killed by signal 9: the kernel does "
         f"so when memory runs out ({said})",
-        mend=MEMORY,
+        hint=MEMORY,
     )
 
 

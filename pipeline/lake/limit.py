@@ -6,9 +6,9 @@ from collections.abc import Callable
 from contextlib import closing
 
 from pipeline.errors import SplitError
-from pipeline.lake.dataset import Split
 from pipeline.lake.plan import Plan
-from pipeline.lake.store import Store
+from pipeline.lake.source.dataset import Split
+from pipeline.lake.store.base import Store
 
 
 def hold_back(plan: Plan, rows: int, *, count: Callable[[Split], int]) -> None:
@@ -36,7 +36,7 @@ def hold_back(plan: Plan, rows: int, *, count: Callable[[Split], int]) -> None:
 
 def counted(store: Store) -> Callable[[Split], int]:
     """Gives the rows of a split of a dataset, from its file's footer; 0 if it can't be read."""
-    from pipeline.lake.reader import open_split, split_rows
+    from pipeline.lake.source.reader import open_split, split_rows
 
     def count(split: Split) -> int:
         try:

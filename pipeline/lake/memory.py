@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import ShardscribeError
-from pipeline.lake.store import Store
+from pipeline.lake.store.base import Store
 
 SCHEMA = pa.schema(
     [("path", pa.binary()), ("version", pa.string()), ("numbers", pa.list_(pa.int64()))]

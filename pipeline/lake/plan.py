@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.errors import JobError
-from pipeline.lake.dataset import Split
-from pipeline.lake.footers import Footer
-from pipeline.lake.store import Entry
+from pipeline.lake.sink.footers import Footer
+from pipeline.lake.source.dataset import Split
+from pipeline.lake.store.base import Entry
 
 # A name that only we give. Of a file that can't be read any more it is all there is to go by.
 OUTPUT_NAME = re.compile(r"^(?P<stem>.*)-(?P<groups>all|\d+-\d+)-(?P<id>[0-9a-f]{16})\.parquet$")
@@ -179,14 +179,14 @@ def _other(
         f"the output holds {path}, which job {footer.get('job', 'unknown')} annotated "
         f"in another way: {'; '.join(named) or 'fingerprints differ'} "
         f"({footer.get('fingerprint')} is not {fingerprint})",
-        mend="Choose another output directory, or add --supersede to replace it all",
+        hint="Choose another output directory, or add --supersede to replace it all",
     )
 
 
 def _foreign(path: str) -> JobError:
     return JobError(
         f"the output holds {path}, which shardscribe did not write",
-        mend="Choose an empty output directory",
+        hint="Choose an empty output directory",
     )
 
 

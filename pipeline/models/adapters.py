@@ -11,7 +11,7 @@ from pipeline.errors import JobError, one_line
 from pipeline.models.faults import raise_if_fatal
 from pipeline.models.folder import ADAPTER_WEIGHTS, CONFIG
 from pipeline.models.resolve import ModelInfo, fetch
-from pipeline.models.tokenizer_files import read_json
+from pipeline.models.text.tokenizer_files import read_json
 
 # By an adapter's task_type: how transformers calls the classes whose head it brings along.
 HEADS = {
@@ -95,7 +95,7 @@ def look_into(adapter: ModelInfo, model: ModelInfo) -> Brought:
         beside = read_json(folder / CONFIG) if (folder / CONFIG).exists() else {}
     except (OSError, ValueError, SafetensorError) as error:
         raise JobError(
-            f"adapter {adapter.reference}: {one_line(error)}", mend="Copy its files anew"
+            f"adapter {adapter.reference}: {one_line(error)}", hint="Copy its files anew"
         ) from error
     if rows is None or adapter.config.get("task_type") == "QUESTION_ANS":
         return Brought(names, None)
@@ -121,9 +121,9 @@ def merged(module: Any, adapter: ModelInfo, names: frozenset[str]) -> Any:
     except ImportError as error:
         raise JobError(
             f"adapter {adapter.reference} needs the peft package, which is not installed",
-            mend="pip install 'shardscribe[adapters]'",
+            hint="pip install 'shardscribe[adapters]'",
         ) from error
-    mend = "Check that it was trained on this model, and that it is of a kind that merges, such as "
+    hint = "Check that it was trained on this model, and that it is of a kind that merges, such as "
     try:
         made = PeftModel.from_pretrained(module, fetch(adapter))
         # peft only warns of tensors that find no place, and goes on without them.
@@ -135,7 +135,7 @@ def merged(module: Any, adapter: ModelInfo, names: frozenset[str]) -> Any:
     except Exception as error:  # peft raises whatever a strange setting leads to
         raise_if_fatal(error)
         raise JobError(
-            f"adapter {adapter.reference} can't be merged: {one_line(error)}", mend=f"{mend}LoRA"
+            f"adapter {adapter.reference} can't be merged: {one_line(error)}", hint=f"{hint}LoRA"
         ) from error
 
 

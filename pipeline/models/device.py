@@ -69,14 +69,14 @@ class Device:
         if name.startswith("cuda") and not torch.cuda.is_available():
             raise JobError(
                 f"compute.device is {name}, but torch {torch.__version__} sees no CUDA device here",
-                mend="Set compute.device to cpu, or install a CUDA build of torch on that machine",
+                hint="Set compute.device to cpu, or install a CUDA build of torch on that machine",
             )
         dtype = dtype_on(name, dtype)
         if name == "cpu" and not _is_native(dtype):
             raise JobError(
                 f"compute.dtype is {dtype}, which the processor of this machine has no arithmetic "
                 "for: it would be slower than float32, not faster",
-                mend="Set compute.dtype to float32 or auto",
+                hint="Set compute.dtype to float32 or auto",
             )
         self.name = name
         self.dtype_name = dtype

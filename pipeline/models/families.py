@@ -124,7 +124,7 @@ def check_family(config: Mapping[str, Any], *, head: str, reference: str) -> Non
     if why is not None:
         raise JobError(
             f"model {reference} is of the architecture {name}, which {why}",
-            mend="Name a model of another architecture, such as "
+            hint="Name a model of another architecture, such as "
             + {"causal": "llama or qwen3", "seq2seq": "t5 or bart"}.get(head, "bert or roberta"),
         )
 

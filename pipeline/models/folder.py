@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import JobError, one_line
-from pipeline.models.tokenizer_files import check_names, check_tokenizer, read_json
+from pipeline.models.text.tokenizer_files import check_names, check_tokenizer, read_json
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -41,7 +41,7 @@ def config_name(reference: str, names: Collection[str]) -> str:
         return CONFIG
     raise JobError(
         f"model {reference} has no {CONFIG}",
-        mend="Save it with model.save_pretrained(folder) and tokenizer.save_pretrained(folder)",
+        hint="Save it with model.save_pretrained(folder) and tokenizer.save_pretrained(folder)",
     )
 
 
@@ -65,20 +65,20 @@ def check_said(
             raise JobError(
                 f"adapter {reference}: modules_to_save in {ADAPTER_CONFIG} is {saved!r:.60}, not a "
                 "list of names",
-                mend="Save the adapter anew with peft: model.save_pretrained(folder)",
+                hint="Save the adapter anew with peft: model.save_pretrained(folder)",
             )
         if config.get("megatron_config"):
             raise JobError(
                 f"adapter {reference} names a module to import (megatron_core), and no model runs "
                 "code here",
-                mend="Save the adapter without megatron_config",
+                hint="Save the adapter without megatron_config",
             )
         _check_names_of_weights(reference, names, (ADAPTER_WEIGHTS,))
         return
     if CONFIG not in names:
         raise JobError(
             f"adapter {reference}: {ADAPTER_CONFIG} has no peft_type",
-            mend="Save the adapter with peft: model.save_pretrained(folder)",
+            hint="Save the adapter with peft: model.save_pretrained(folder)",
         )
     _check_config(reference, config, said)
     _check_names_of_weights(reference, names, (WEIGHTS, INDEX))
@@ -110,7 +110,7 @@ def check_files(
     except (OSError, ValueError) as error:
         raise JobError(
             f"model {reference}: {one_line(error)}",
-            mend="Copy the model's files anew, and compare their sizes with the original's",
+            hint="Copy the model's files anew, and compare their sizes with the original's",
         ) from error
     check_tokenizer(reference, folder, config)
 
@@ -121,13 +121,13 @@ def _check_config(reference: str, config: Mapping[str, Any], said: Mapping[str, 
             raise JobError(
                 f"model {reference}: {name} in {CONFIG} is {config[name]!r:.60}, not "
                 f"{'a list' if kind is list else 'an object'}",
-                mend="Copy the model's files anew",
+                hint="Copy the model's files anew",
             )
     named = config.get("architectures") or [None]
     if any(name is not None and not isinstance(name, str) for name in named):
         raise JobError(
             f"model {reference}: architectures in {CONFIG} are {named!r:.60}, not names",
-            mend="Copy the model's files anew",
+            hint="Copy the model's files anew",
         )
     model_type = config.get("model_type")
     # A model may ship code of its own for older versions of a library that now has it.
@@ -136,18 +136,18 @@ def _check_config(reference: str, config: Mapping[str, Any], said: Mapping[str, 
         raise JobError(
             f"model {reference} needs code of its own (auto_map in "
             f"{TOKENIZER_CONFIG if said.get('auto_map') else CONFIG}), and no model runs code here",
-            mend="Name a model whose architecture transformers has",
+            hint="Name a model whose architecture transformers has",
         )
     if not isinstance(model_type, str) or not model_type:
         raise JobError(
             f"model {reference}: {CONFIG} has no model_type",
-            mend="Save the model with transformers: model.save_pretrained(folder)",
+            hint="Save the model with transformers: model.save_pretrained(folder)",
         )
     if not _knows(model_type) and not _surely_knows(model_type):
         raise JobError(
             f"model {reference} is a {model_type!r:.60}, which transformers "
             f"{metadata.version('transformers')} does not know",
-            mend="Install a version of transformers that does, or name another model",
+            hint="Install a version of transformers that does, or name another model",
         )
 
 
@@ -176,14 +176,14 @@ def _check_names_of_weights(
         raise JobError(
             f"model {reference} has only pickled weights ({sorted(pickled)[0]}), which can run "
             "code when loaded",
-            mend="Convert it once where you trust it: "
+            hint="Convert it once where you trust it: "
             "AutoModel.from_pretrained(...).save_pretrained(folder, safe_serialization=True)",
         )
     others = sorted(n for n in names if n.endswith(".safetensors"))
     raise JobError(
         f"model {reference} has no weights ({wanted[0]})"
         + (f", only {', '.join(others[:3])}" if others else ""),
-        mend="Check that the folder is complete",
+        hint="Check that the folder is complete",
     )
 
 

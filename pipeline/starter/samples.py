@@ -73,7 +73,7 @@ def write_sample(
         RunError: The text can't be downloaded.
     """
     if name not in SAMPLES:
-        raise JobError(f"There is no sample {name!r}.", mend=f"Known are: {', '.join(SAMPLES)}.")
+        raise JobError(f"There is no sample {name!r}.", hint=f"Known are: {', '.join(SAMPLES)}.")
     rows = SAMPLES[name].rows if rows is None else rows
     shards = SAMPLES[name].shards if shards is None else shards
     write = write_reviews if name == "reviews" else write_long_reviews
@@ -156,14 +156,14 @@ def _shuffled(items: Sequence[Review], *, seed: int) -> list[Review]:
 
 def _refuse_too_many_shards(rows: int, shards: int) -> None:
     if not 1 <= shards <= rows:
-        raise JobError(f"{rows} rows can't be written as {shards} files.", mend="Ask for fewer.")
+        raise JobError(f"{rows} rows can't be written as {shards} files.", hint="Ask for fewer.")
 
 
 def _refuse_too_few(found: int, rows: int) -> None:
     if found < rows:
         raise JobError(
             f"There are only {found:,} such reviews that training has not seen, not {rows:,}.",
-            mend=f"Ask for at most {found:,} rows.",
+            hint=f"Ask for at most {found:,} rows.",
         )
 
 
@@ -229,5 +229,5 @@ def _refuse_other_files(destination: Path, made: dict[str, Path]) -> None:
         if twin is None or not path.is_file() or sha256_of(path) != sha256_of(twin):
             raise JobError(
                 f"{destination} holds something else already: {path.name}.",
-                mend="Name an empty or a new directory.",
+                hint="Name an empty or a new directory.",
             )

@@ -2,16 +2,16 @@
 
 from typing import Any
 
-from pipeline.tasks.answer import Answer
-from pipeline.tasks.classify import Classify
-from pipeline.tasks.embed import Embed
-from pipeline.tasks.generate import Generate
-from pipeline.tasks.ner import Ner
-from pipeline.tasks.redact import Redact
-from pipeline.tasks.summarize import Summarize
-from pipeline.tasks.task import Annotate, Annotated, Task, TaskOptions
-from pipeline.tasks.translate import Translate
-from pipeline.tasks.zero_shot import ZeroShot
+from pipeline.tasks.answers.answer import Answer
+from pipeline.tasks.contract import Annotate, Annotated, Task, TaskOptions
+from pipeline.tasks.labels.classify import Classify
+from pipeline.tasks.labels.zero_shot import ZeroShot
+from pipeline.tasks.spans.ner import Ner
+from pipeline.tasks.spans.redact import Redact
+from pipeline.tasks.vectors.embed import Embed
+from pipeline.tasks.writing.generate import Generate
+from pipeline.tasks.writing.summarize import Summarize
+from pipeline.tasks.writing.translate import Translate
 
 TASKS: dict[str, type[Task[Any]]] = {
     "answer": Answer,

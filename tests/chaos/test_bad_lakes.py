@@ -16,10 +16,10 @@ import pytest
 from chaos_jobs import SLOW, Job, rows_by_id, some_text
 from helpers import PATIENCE, QuietDisplay, own, wait_for
 
-from pipeline.check import check, pin
-from pipeline.job_file import load_job
-from pipeline.lake.publish import OutputFile
-from pipeline.lake.store import LocalStore
+from pipeline.job.check import check, pin
+from pipeline.job.file import load_job
+from pipeline.lake.sink.publish import OutputFile
+from pipeline.lake.store.base import LocalStore
 from pipeline.planning import Choices
 from pipeline.run import run_job
 

@@ -23,13 +23,13 @@ from helpers import PATIENCE, QuietDisplay, hollow_model
 from s3_server import s3_server
 
 from pipeline import run as running
-from pipeline.engine.lease import PATH
-from pipeline.engine.work import Receipt
+from pipeline.engine.driver.lease import PATH
+from pipeline.engine.messages import SplitResult
 from pipeline.errors import ShardscribeError
-from pipeline.job_file import load_job
-from pipeline.lake.owner import Owner
-from pipeline.lake.publish import OutputFile, read_footer
-from pipeline.lake.store import Store, open_store
+from pipeline.job.file import load_job
+from pipeline.lake.sink.owner import Owner
+from pipeline.lake.sink.publish import OutputFile, read_footer
+from pipeline.lake.store.base import Store, open_store
 from pipeline.planning import Choices
 
 pytestmark = pytest.mark.chaos
@@ -59,7 +59,7 @@ def copy_all(
         time.sleep(0.02)
         footer = {"split": split.id, "input": split.path, "fingerprint": pinned.fingerprint}
         file.publish(footer, rows=table.num_rows, replace=split.replace, guard=owner.guard)
-        tally.done(split, Receipt(split.id, split.output_path))
+        tally.done(split, SplitResult(split.id, split.output_path))
 
 
 def main(job: str, *options: str) -> None:

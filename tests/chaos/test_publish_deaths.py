@@ -21,16 +21,16 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import PATIENCE, QuietDisplay
 
-from pipeline.engine.record import RunRecord
-from pipeline.engine.tally import Tally
-from pipeline.engine.work import Receipt
-from pipeline.lake import store as stores
-from pipeline.lake.dataset import Dataset, Split, splits_of
-from pipeline.lake.own import OWN
+from pipeline.engine.driver.tally import Tally
+from pipeline.engine.messages import SplitResult
 from pipeline.lake.plan import Plan
-from pipeline.lake.publish import OutputFile, clean_scratch, read_footer
-from pipeline.lake.store import LocalStore
+from pipeline.lake.sink.publish import OutputFile, clean_scratch, read_footer
+from pipeline.lake.source.dataset import Dataset, Split, splits_of
+from pipeline.lake.store import base as stores
+from pipeline.lake.store.base import LocalStore
+from pipeline.lake.store.own import OWN
 from pipeline.planning import plan_run
+from pipeline.records.record import RunRecord
 
 pytestmark = pytest.mark.chaos
 
@@ -69,7 +69,7 @@ def work(lake: Path, out: LocalStore, todo: list[Split] | None = None) -> Plan:
     tally = Tally(plan, [], RunRecord(out.own, "run"), QuietDisplay(), out.delete)
     for split in todo if todo is not None else plan.todo:
         published = annotate(lake, out, split)
-        tally.done(split, Receipt(split.id, split.output_path, published=published))
+        tally.done(split, SplitResult(split.id, split.output_path, published=published))
         tell(split.output_path, published)
     return before
 
@@ -276,9 +276,9 @@ def test_an_outdated_file_stays_while_one_split_of_its_input_is_missing(
     removed: list[str] = []
     plan = Plan(todo=[split, other], outdated={"a.parquet": ["a-all-old.parquet"]})
     tally = Tally(plan, [], RunRecord(out.own, "run"), QuietDisplay(), removed.append)
-    tally.done(split, Receipt(split.id, split.output_path))
+    tally.done(split, SplitResult(split.id, split.output_path))
     assert removed == []
-    tally.done(other, Receipt(other.id, other.output_path))
+    tally.done(other, SplitResult(other.id, other.output_path))
     assert removed == ["a-all-old.parquet"]
 
 

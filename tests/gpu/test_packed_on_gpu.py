@@ -9,8 +9,8 @@ import pytest
 import torch
 import transformers
 
-from pipeline.models.packed import Packed, PackedEncoder, packed
-from pipeline.models.pooling import pool
+from pipeline.models.torch.packed import Packed, PackedEncoder, packed
+from pipeline.models.torch.pooling import pool
 
 pytestmark = [
     pytest.mark.gpu,

@@ -10,11 +10,11 @@ import tiny_writers
 import yaml
 from helpers import CLASSIFY, QuietDisplay
 
-from pipeline.job import Job
-from pipeline.job_file import load_job
+from pipeline.job.file import load_job
+from pipeline.job.job import Job
 from pipeline.models.device import Device
-from pipeline.models.load import Models
 from pipeline.models.resolve import look_up
+from pipeline.models.torch.load import Models
 from pipeline.starter.samples import write_reviews
 from pipeline.tasks import TASKS
 

@@ -10,13 +10,13 @@ import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from pipeline.check import check, check_models
 from pipeline.errors import JobError
-from pipeline.job import Job
+from pipeline.job.check import check, check_models
+from pipeline.job.job import Job
 from pipeline.models.adapters import with_adapter
 from pipeline.models.device import Device
-from pipeline.models.load import Models
 from pipeline.models.resolve import ModelInfo, look_up
+from pipeline.models.torch.load import Models
 from pipeline.tasks import TASKS
 
 pytestmark = pytest.mark.integration

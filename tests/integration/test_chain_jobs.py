@@ -11,8 +11,8 @@ from pipeline.cli.display import summary_lines
 from pipeline.cli.main import main
 from pipeline.errors import JobError
 from pipeline.models.device import Device
-from pipeline.models.load import Models
 from pipeline.models.resolve import look_up
+from pipeline.models.torch.load import Models
 from pipeline.run import run_job
 from pipeline.starter.reviews import load_reviews
 from pipeline.tasks import TASKS

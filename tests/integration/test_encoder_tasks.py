@@ -17,10 +17,10 @@ import transformers
 
 from pipeline.errors import JobError
 from pipeline.models.device import Device
-from pipeline.models.load import Models
 from pipeline.models.resolve import look_up
-from pipeline.models.texts import Texts
-from pipeline.models.windows import cut
+from pipeline.models.text.texts import Texts
+from pipeline.models.text.windows import cut
+from pipeline.models.torch.load import Models
 from pipeline.starter import catalog
 from pipeline.starter.reviews import load_reviews
 from pipeline.tasks import TASKS
@@ -392,7 +392,7 @@ def test_a_chat_models_scores_are_the_likelihoods_of_the_answers(
 def test_calibration_subtracts_what_each_answer_has_without_a_text(
     load: Load, make: Make, reviews: list[str]
 ) -> None:
-    from pipeline.tasks.label_likelihood import CONTENT_FREE
+    from pipeline.tasks.labels.likelihood import CONTENT_FREE
 
     folder = make("decoder")
     task = load("zero_shot", folder, labels=ANSWERS, instruction="How is it?")

@@ -14,10 +14,10 @@ from transformers import AutoTokenizer
 
 from pipeline.errors import JobError
 from pipeline.models.device import Device
-from pipeline.models.generation import Writer
-from pipeline.models.load import Models
-from pipeline.models.prompts import plain_frame
 from pipeline.models.resolve import look_up
+from pipeline.models.text.prompts import plain_frame
+from pipeline.models.torch.generation import Writer
+from pipeline.models.torch.load import Models
 
 pytestmark = pytest.mark.integration
 
@@ -158,7 +158,7 @@ def test_t5_translates_by_its_prefix_and_refuses_a_pair_it_was_not_trained_for(
     )
     with pytest.raises(JobError, match="not trained to translate English to Welsh") as caught:
         load_task(reference, **options, target="Welsh")
-    assert "English to German" in caught.value.mend
+    assert "English to German" in caught.value.hint
 
 
 @pytest.mark.parametrize("chat", [False, True])
@@ -276,10 +276,10 @@ def test_more_tokens_than_the_model_can_write_are_refused_when_it_is_loaded(
 ) -> None:
     with pytest.raises(JobError, match="writes at most 63") as caught:
         load_task(tiny_models("bart"), kind="summarize", method="abstractive", max_new_tokens=64)
-    assert "at most 63" in caught.value.mend
+    assert "at most 63" in caught.value.hint
     with pytest.raises(JobError, match="leave no room") as caught:
         load_task(tiny_models("llama"), kind="generate", max_new_tokens=128)
-    assert "Lower max_new_tokens" in caught.value.mend
+    assert "Lower max_new_tokens" in caught.value.hint
     load_task(tiny_models("bart"), kind="summarize", method="abstractive", max_new_tokens=63)
 
 
@@ -306,7 +306,7 @@ def test_tokenizer_json_serves_where_transformers_has_no_fast_class(
     (tmp_path / "tokenizer.json").rename(tmp_path / "source.spm")
     with pytest.raises(JobError, match=r"no tokenizer\.json, and from source\.spm") as caught:
         Models({"m": look_up(str(tmp_path))}, device=Device("cpu")).get("m", head="seq2seq")
-    assert "Marian" in caught.value.mend
+    assert "Marian" in caught.value.hint
 
 
 # Languages
@@ -328,11 +328,11 @@ def test_tokenizer_json_serves_where_transformers_has_no_fast_class(
     ],
 )
 def test_a_language_that_the_model_does_not_know_is_named_with_some_that_it_does(
-    tiny_models: Any, load_task: Any, family: str, how: Any, options: Any, message: str, mend: str
+    tiny_models: Any, load_task: Any, family: str, how: Any, options: Any, message: str, hint: str
 ) -> None:
     with pytest.raises(JobError, match=message) as caught:
         load_task(tiny_models(family, **how), kind="translate", **options)
-    assert mend in caught.value.mend
+    assert hint in caught.value.hint
 
 
 def test_a_writer_serves_other_tasks_with_greedy_answers(tiny_models: Any, load_task: Any) -> None:

@@ -8,7 +8,7 @@ import pytest
 import tiny_writers as tiny
 from tiny_writers import rows
 
-from pipeline.models.generation import Writer
+from pipeline.models.torch.generation import Writer
 
 pytestmark = pytest.mark.integration
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.models.device import Device
-from pipeline.models.load import Models
 from pipeline.models.resolve import look_up
+from pipeline.models.torch.load import Models
 from pipeline.starter.reviews import load_reviews
 from pipeline.tasks import TASKS
 

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import QuietDisplay, own, rows_of
 
-from pipeline import check
 from pipeline.errors import JobError
-from pipeline.lake.publish import read_footer
-from pipeline.lake.store import open_store
+from pipeline.job import check
+from pipeline.lake.sink.publish import read_footer
+from pipeline.lake.store.base import open_store
 from pipeline.planning import Choices
 from pipeline.run import run_job
 from pipeline.status import output_status

@@ -12,9 +12,9 @@ import transformers
 from tiny_encoders import byte_level_tokenizer
 
 from pipeline.models.device import Device
-from pipeline.models.load import Models
 from pipeline.models.resolve import look_up
-from pipeline.models.windows import cut
+from pipeline.models.text.windows import cut
+from pipeline.models.torch.load import Models
 from pipeline.starter import catalog
 from pipeline.starter.samples import write_reviews
 from pipeline.tasks import TASKS

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.job import Job
+from pipeline.job.job import Job
 
 pytestmark = pytest.mark.integration
 

@@ -12,16 +12,16 @@ import pytest
 from s3_server import KEY, SECRET, Faults, s3_server
 
 from pipeline import verify
-from pipeline.engine.lease import Lease
+from pipeline.engine.driver.lease import Lease
 from pipeline.errors import JobError, OutputBusy, ShardscribeError, SplitError
-from pipeline.job import Job
-from pipeline.lake import parts, ranges, remote
-from pipeline.lake.dataset import Dataset, splits_of
-from pipeline.lake.probe import check_create_only
-from pipeline.lake.publish import OutputFile, read_footer
-from pipeline.lake.reader import open_split
-from pipeline.lake.remote import RemoteStore
-from pipeline.lake.store import open_store
+from pipeline.job.job import Job
+from pipeline.lake.sink.publish import OutputFile, read_footer
+from pipeline.lake.source.dataset import Dataset, splits_of
+from pipeline.lake.source.reader import open_split
+from pipeline.lake.store import parts, ranges, remote
+from pipeline.lake.store.base import open_store
+from pipeline.lake.store.probe import check_create_only
+from pipeline.lake.store.remote import RemoteStore
 from pipeline.moves import Moves, working
 
 pytestmark = pytest.mark.integration
@@ -448,7 +448,7 @@ def told(call) -> ShardscribeError:
     with pytest.raises((JobError, SplitError)) as caught:
         call()
     error = caught.value
-    assert error.mend
+    assert error.hint
     assert "\n" not in str(error)
     assert len(str(error)) < 900
     # Neither in the message nor in what a traceback would show.
@@ -476,7 +476,7 @@ CALLS = ["entries", "entry", "open", "read", "names", "create", "put", "put_new"
 def test_wrong_credentials_are_told(s3, local, name, monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDUNKNOWN")
     error = told(every_call(open_store("s3://lake/x"), local)[name])
-    assert "credentials" in error.mend
+    assert "credentials" in error.hint
     assert "AKIDUNKNOWN" not in str(error)
 
 
@@ -489,7 +489,7 @@ def test_a_server_that_is_down_is_told_by_every_call(s3, local, monkeypatch):
         with ThreadPoolExecutor(len(CALLS)) as threads:
             calls = [every_call(store, local)[name] for name, store in stores.items()]
             errors = list(threads.map(told, calls))
-    assert all("AWS_ENDPOINT_URL" in error.mend for error in errors)
+    assert all("AWS_ENDPOINT_URL" in error.hint for error in errors)
 
 
 def test_no_answer_at_all_is_told(s3, monkeypatch):
@@ -504,7 +504,7 @@ def test_no_answer_at_all_is_told(s3, monkeypatch):
 def test_an_endpoint_without_tls_has_to_be_allowed(s3, monkeypatch):
     monkeypatch.delenv("AWS_ALLOW_HTTP")
     error = told(lambda: list(open_store("s3://lake/x").entries()))
-    assert "AWS_ALLOW_HTTP=true" in error.mend
+    assert "AWS_ALLOW_HTTP=true" in error.hint
 
 
 def test_a_store_that_goes_away_while_a_file_is_read_is_no_broken_file(store, s3, monkeypatch):

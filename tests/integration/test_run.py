@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import CLASSIFY, GIST, NER, own, rows_of
 
-from pipeline.job_file import load_job
-from pipeline.lake.publish import read_footer
-from pipeline.lake.store import open_store
+from pipeline.job.file import load_job
+from pipeline.lake.sink.publish import read_footer
+from pipeline.lake.store.base import open_store
 from pipeline.planning import Choices
 from pipeline.run import run_job
 

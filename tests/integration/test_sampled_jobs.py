@@ -9,8 +9,8 @@ import pytest
 import tiny_writers as tiny
 from helpers import rows_of
 
-from pipeline.engine.pool import Pool
-from pipeline.engine.scheduler import Scheduler
+from pipeline.engine.driver.pool import Pool
+from pipeline.engine.driver.scheduler import Scheduler
 from pipeline.run import run_job
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]

@@ -287,7 +287,7 @@ def test_a_directory_that_holds_something_else_is_refused_and_stays_as_it_is(
     (tmp_path / "part-00000.parquet").write_bytes(b"mine")
     with pytest.raises(JobError, match="holds something else") as caught:
         write_reviews(tmp_path, rows=40, shards=4)
-    assert caught.value.mend
+    assert caught.value.hint
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"mine"]
 
 

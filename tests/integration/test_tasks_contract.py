@@ -12,8 +12,8 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from pipeline.models.device import Device
-from pipeline.models.load import Models
 from pipeline.models.resolve import look_up
+from pipeline.models.torch.load import Models
 from pipeline.tasks import TASKS
 
 pytestmark = pytest.mark.integration
@@ -391,6 +391,6 @@ def test_a_chat_model_writes_greedily_what_it_writes_for_each_text_alone() -> No
 
 
 def _instruction() -> str:
-    from pipeline.tasks.summarize import INSTRUCTION
+    from pipeline.tasks.writing.summarize import INSTRUCTION
 
     return INSTRUCTION

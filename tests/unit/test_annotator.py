@@ -13,17 +13,17 @@ from helpers import own
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.engine import annotator as annotator_module
-from pipeline.engine.annotator import Annotator
-from pipeline.engine.rows import ERRORS_TYPE, annotate_safely
-from pipeline.engine.work import Receipt, WorkPlan
+from pipeline.engine.messages import SplitResult, WorkPlan
+from pipeline.engine.worker import annotator as annotator_module
+from pipeline.engine.worker.annotator import Annotator
+from pipeline.engine.worker.rows import ERRORS_TYPE, annotate_safely
 from pipeline.errors import Interrupted, JobError, RowError, RunError, SplitError
-from pipeline.job import Job
-from pipeline.lake import reader
-from pipeline.lake.dataset import Dataset, Split, splits_of
-from pipeline.lake.publish import read_footer
+from pipeline.job.job import Job
+from pipeline.lake.sink.publish import read_footer
+from pipeline.lake.source import reader
+from pipeline.lake.source.dataset import Dataset, Split, splits_of
 from pipeline.tasks import TASKS, Annotated, Task
-from pipeline.tasks.ner import NerOptions
+from pipeline.tasks.spans.ner import NerOptions
 
 pytestmark = pytest.mark.unit
 
@@ -289,7 +289,7 @@ def test_a_few_bad_texts_cost_few_calls(bad: set[int]) -> None:
     assert len(calls) <= 1 + 2 * 6 * len(bad)
 
 
-def commit(annotator: Annotator, name: str = "a.parquet") -> Receipt:
+def commit(annotator: Annotator, name: str = "a.parquet") -> SplitResult:
     return annotator.annotate(split_of(annotator, name))
 
 
@@ -538,7 +538,7 @@ def test_small_files_go_through_the_model_together_and_become_a_file_each(
     assert len(watching.calls) == 1
     assert len(watching.calls[0]) == 21
     for number, receipt in enumerate(receipts):
-        assert isinstance(receipt, Receipt)
+        assert isinstance(receipt, SplitResult)
         assert receipt.published
         assert counts(receipt.rows) == (number, number, 0, 0)
         table = pq.read_table(tmp_path / "out" / receipt.output)
@@ -594,7 +594,7 @@ def test_files_whose_text_columns_differ_in_type_are_annotated_all_the_same(
             for row in pq.read_table(tmp_path / "out" / receipt.output)["shout"].to_pylist()
         ]
         for receipt in receipts
-        if isinstance(receipt, Receipt)
+        if isinstance(receipt, SplitResult)
     ]
     assert found == [["A", "B"], ["C", None], ["D", "E", "D"], ["F", "G", "F"], [None, None]]
 
@@ -662,7 +662,7 @@ def test_what_is_committed_is_done_though_the_output_answers_nothing_more(
     monkeypatch.setattr(annotator.output, "entry", away)
     monkeypatch.setattr(annotator.output, "open", away)
     (receipt,) = annotator.annotate_all(splits)
-    assert isinstance(receipt, Receipt)
+    assert isinstance(receipt, SplitResult)
     assert receipt.published
     assert receipt.bytes_out == (tmp_path / "out" / receipt.output).stat().st_size
 
@@ -688,7 +688,7 @@ def test_the_pulse_of_a_call_moves_all_its_splits(make: Make) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [JobError("the store is away", mend="Check the network"), ValueError("an odd thing")],
+    [JobError("the store is away", hint="Check the network"), ValueError("an odd thing")],
 )
 def test_an_error_of_one_split_in_a_call_fails_no_other(
     make: Make, monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -729,7 +729,7 @@ def test_rows_that_can_not_be_prepared_fail_their_split_alone(make: Make) -> Non
 
     annotator.rows._given = choking  # type: ignore[method-assign]
     answers = annotator.annotate_all(splits_in(annotator))
-    assert [isinstance(answer, Receipt) for answer in answers] == [True, False, True, True]
+    assert [isinstance(answer, SplitResult) for answer in answers] == [True, False, True, True]
     assert "1.parquet: ValueError: no way to read this" in str(answers[1])
 
 

@@ -13,14 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.engine.annotator import Annotator
-from pipeline.engine.rows import ERRORS_TYPE
-from pipeline.engine.work import Receipt, WorkPlan
-from pipeline.job import Job
-from pipeline.lake.dataset import Dataset, splits_of
-from pipeline.lake.metadata import output_metadata
+from pipeline.engine.messages import SplitResult, WorkPlan
+from pipeline.engine.worker.annotator import Annotator
+from pipeline.engine.worker.rows import ERRORS_TYPE
+from pipeline.job.job import Job
+from pipeline.lake.sink.metadata import output_metadata
+from pipeline.lake.source.dataset import Dataset, splits_of
 from pipeline.tasks import TASKS, Annotated, Task
-from pipeline.tasks.ner import NerOptions
+from pipeline.tasks.spans.ner import NerOptions
 
 pytestmark = pytest.mark.unit
 
@@ -73,7 +73,7 @@ def annotate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Annotate:
             splits_of(dataset.store, dataset.files(), fingerprint="f", split_bytes=split_bytes)
         )
         for answer in Annotator(plan, name="w1").annotate_all(splits):
-            assert isinstance(answer, Receipt), answer
+            assert isinstance(answer, SplitResult), answer
         return [tmp_path / "out" / split.output_path for split in splits]
 
     (tmp_path / "in").mkdir()

@@ -7,14 +7,14 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from pipeline.engine.rows import RowAnnotator, Window
+from pipeline.engine.worker.rows import AnnotatedRows, RowAnnotator
 from pipeline.errors import JobError, SplitError
 from pipeline.models.device import Device
-from pipeline.models.load import Models
-from pipeline.models.texts import Texts
+from pipeline.models.text.texts import Texts
+from pipeline.models.torch.load import Models
 from pipeline.tasks import Annotated, Task, TaskOptions
-from pipeline.tasks.condition import condition_names, rows_where
-from pipeline.tasks.reads import check_chain, columns_read, ordered
+from pipeline.tasks.chain import check_chain, columns_read, ordered
+from pipeline.tasks.conditions.condition import condition_names, rows_where
 
 pytestmark = pytest.mark.unit
 
@@ -78,7 +78,9 @@ def shouts(**tasks: dict[str, Any]) -> dict[str, Shout]:
     return {name: Shout(Options(**options)) for name, options in tasks.items()}
 
 
-def annotated(tasks: dict[str, Shout], **columns: Sequence[Any]) -> tuple[Window, dict[str, list]]:
+def annotated(
+    tasks: dict[str, Shout], **columns: Sequence[Any]
+) -> tuple[AnnotatedRows, dict[str, list]]:
     models = Models({}, device=Device("cpu"))
     rows = RowAnnotator(tasks, models, text="text")
     table = pa.table({name: list(values) for name, values in columns.items()})
@@ -90,7 +92,7 @@ def annotated(tasks: dict[str, Shout], **columns: Sequence[Any]) -> tuple[Window
     return window, texts
 
 
-def numbers(window: Window, task: str) -> tuple[int, int, int]:
+def numbers(window: AnnotatedRows, task: str) -> tuple[int, int, int]:
     found = window.counts(slice(0, len(window.errors)))[1][task]
     assert found.rows == found.annotated + found.bad + found.skipped
     return found.annotated, found.bad, found.skipped
@@ -216,7 +218,7 @@ def test_what_is_no_condition_is_refused_with_the_mend(condition: str) -> None:
     with pytest.raises(JobError) as caught:
         rows_where(condition, pa.table({"a": [1, 2]}))
     assert condition in caught.value.message
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_a_condition_of_constants_holds_for_all_rows_or_none() -> None:

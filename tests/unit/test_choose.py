@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.tasks.extractive import CENTRALITY_SHARE, SAME, choose
+from pipeline.tasks.writing.extractive import CENTRALITY_SHARE, SAME, choose
 
 pytestmark = pytest.mark.unit
 

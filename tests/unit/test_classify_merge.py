@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.tasks.classify import activate, merge_windows
+from pipeline.tasks.labels.classify import activate, merge_windows
 
 pytestmark = pytest.mark.unit
 

@@ -17,8 +17,8 @@ import ray
 from helpers import PATIENCE, wait_for
 from ray.exceptions import AuthenticationError
 
-from pipeline.engine import cluster as clusters
-from pipeline.engine.cluster import HEAD_SECONDS, Cluster, ray_cluster
+from pipeline.engine.driver import cluster as clusters
+from pipeline.engine.driver.cluster import HEAD_SECONDS, Cluster, ray_cluster
 from pipeline.errors import Interrupted, RunError
 
 pytestmark = pytest.mark.unit
@@ -105,7 +105,7 @@ def test_a_cluster_that_wants_a_token_is_told_as_such(monkeypatch: pytest.Monkey
         address = f"127.0.0.1:{there.getsockname()[1]}"
         with pytest.raises(RunError, match="without its token") as caught:
             start(monkeypatch, failing(AuthenticationError("no token")), address)
-    assert "RAY_AUTH_TOKEN" in caught.value.mend
+    assert "RAY_AUTH_TOKEN" in caught.value.hint
     assert address in caught.value.message
 
 
@@ -215,7 +215,7 @@ def test_a_head_that_never_answered_here_is_not_missed(monkeypatch: pytest.Monke
 def test_sigterm_stays_ours_here_and_ray_keeps_its_handler_in_other_processes() -> None:
     code = (
         "import os\n"
-        "from pipeline.engine.cluster import NO_SIGNAL_HANDLER, _import_ray\n"
+        "from pipeline.engine.driver.cluster import NO_SIGNAL_HANDLER, _import_ray\n"
         "ray = _import_ray()\n"
         "from ray._private import ray_constants\n"
         "print(ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER, NO_SIGNAL_HANDLER in os.environ)"

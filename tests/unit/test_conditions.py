@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import JobError
-from pipeline.tasks.condition import DEEPEST, LONGEST, condition_names, rows_where
+from pipeline.tasks.conditions.condition import DEEPEST, LONGEST, condition_names, rows_where
 
 pytestmark = pytest.mark.unit
 
@@ -50,7 +50,7 @@ def refusal(condition: str) -> str:
         rows_where(condition, TABLE)
     with pytest.raises(JobError) as before:
         rows_where(condition, TABLE.slice(0, 0))
-    assert caught.value.mend
+    assert caught.value.hint
     assert str(before.value) == str(caught.value)
     return str(caught.value)
 

@@ -8,8 +8,8 @@ import jsonschema
 import pytest
 import yaml
 
-from pipeline.engine.record import Summary
-from pipeline.job_file import load_job
+from pipeline.job.file import load_job
+from pipeline.records.record import Summary
 from pipeline.schemas import contracts
 
 pytestmark = pytest.mark.unit

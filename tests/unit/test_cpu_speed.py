@@ -19,12 +19,12 @@ from transformers import (
 )
 
 from pipeline.errors import JobError
-from pipeline.models import calibrate
 from pipeline.models import device as device_module
-from pipeline.models.calibrate import Budgets, find_budget
 from pipeline.models.device import Device
-from pipeline.models.first_token import shorten
-from pipeline.models.linear import lay_out
+from pipeline.models.torch import calibrate
+from pipeline.models.torch.calibrate import Budgets, find_budget
+from pipeline.models.torch.first_token import shorten
+from pipeline.models.torch.linear import lay_out
 
 pytestmark = pytest.mark.unit
 
@@ -242,4 +242,4 @@ def test_half_precision_is_refused_where_the_processor_has_none(
     assert Device("cpu", dtype="auto").dtype is torch.float32
     with pytest.raises(JobError, match=r"compute\.dtype is bfloat16") as caught:
         Device("cpu", dtype="bfloat16")
-    assert "float32" in caught.value.mend
+    assert "float32" in caught.value.hint

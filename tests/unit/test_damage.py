@@ -14,11 +14,11 @@ from click.testing import CliRunner
 
 from pipeline import verify
 from pipeline.cli.main import main
-from pipeline.job import Job
-from pipeline.lake.dataset import Dataset, splits_of
-from pipeline.lake.footers import look
-from pipeline.lake.publish import OutputFile
-from pipeline.lake.store import LocalStore
+from pipeline.job.job import Job
+from pipeline.lake.sink.footers import look
+from pipeline.lake.sink.publish import OutputFile
+from pipeline.lake.source.dataset import Dataset, splits_of
+from pipeline.lake.store.base import LocalStore
 from pipeline.planning import Choices, plan_run, remember
 
 pytestmark = pytest.mark.unit

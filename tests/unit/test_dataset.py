@@ -13,11 +13,11 @@ import pytest
 from helpers import PATIENCE
 
 from pipeline.errors import JobError
-from pipeline.lake.dataset import Dataset, Split, splits_of
-from pipeline.lake.footers import Footer
 from pipeline.lake.memory import Memory
 from pipeline.lake.plan import make_plan
-from pipeline.lake.store import Entry, LocalStore
+from pipeline.lake.sink.footers import Footer
+from pipeline.lake.source.dataset import Dataset, Split, splits_of
+from pipeline.lake.store.base import Entry, LocalStore
 
 pytestmark = pytest.mark.unit
 

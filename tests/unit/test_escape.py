@@ -18,9 +18,9 @@ from helpers import PATIENCE
 
 from pipeline.cli import display, main, say
 from pipeline.cli.render import brief, print_rows, rows_of
-from pipeline.engine.record import FailedSplit, Summary
 from pipeline.errors import JobError
 from pipeline.escape import json_line, visible
+from pipeline.records.record import FailedSplit, Summary
 
 pytestmark = pytest.mark.unit
 
@@ -261,7 +261,7 @@ def test_a_reader_that_closes_the_pipe_sees_no_traceback() -> None:
 
 
 def test_several_mistakes_are_a_line_each_and_a_line_end_in_one_is_none() -> None:
-    error = JobError("first\nsecond", mend="Mend it", also=["third"])
+    error = JobError("first\nsecond", hint="Mend it", also=["third"])
     assert error.lines == ["first\nsecond. Mend it", "third"]
     again = error.__reduce__()
     assert again[0](*again[1]).lines == error.lines  # type: ignore[operator, misc]

@@ -11,10 +11,10 @@ from tiny_encoders import sentence_files
 
 from pipeline.errors import JobError
 from pipeline.models.device import Device
-from pipeline.models.load import Models
 from pipeline.models.resolve import look_up
+from pipeline.models.torch.load import Models
 from pipeline.tasks import TASKS
-from pipeline.tasks.extractive import choose
+from pipeline.tasks.writing.extractive import choose
 
 pytestmark = pytest.mark.unit
 

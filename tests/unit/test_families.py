@@ -20,16 +20,16 @@ from tokenizers import Tokenizer
 from pipeline.errors import JobError
 from pipeline.models.device import Device
 from pipeline.models.families import DECODERS, ENCODERS, TAKEN, WHY, WRITERS, check_family
-from pipeline.models.generation import Writer, until_end
-from pipeline.models.load import ready
-from pipeline.models.model import Model
-from pipeline.models.prompts import plain_frame
-from pipeline.models.sentence import SentenceEncoder
-from pipeline.tasks.answer import Answer
-from pipeline.tasks.answer_spans import AnswerSpans
-from pipeline.tasks.classify import Classify, ClassifyAnnotate
-from pipeline.tasks.ner import Ner, NerAnnotate
-from pipeline.tasks.questions import Questions
+from pipeline.models.text.prompts import plain_frame
+from pipeline.models.torch.generation import Writer, until_end
+from pipeline.models.torch.load import ready
+from pipeline.models.torch.model import Model
+from pipeline.models.torch.sentence import SentenceEncoder
+from pipeline.tasks.answers.answer import Answer
+from pipeline.tasks.answers.extractive import AnswerSpans
+from pipeline.tasks.answers.questions import Questions
+from pipeline.tasks.labels.classify import Classify, ClassifyAnnotate
+from pipeline.tasks.spans.ner import Ner, NerAnnotate
 
 pytestmark = pytest.mark.unit
 

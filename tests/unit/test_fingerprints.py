@@ -6,12 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline import RESULTS_VERSION, check
-from pipeline.engine import cluster
-from pipeline.job import Compute, Job, fingerprint
-from pipeline.job_file import load_job
-from pipeline.lake.dataset import Dataset
+from pipeline import RESULTS_VERSION
+from pipeline.engine.driver import cluster
+from pipeline.job import check
+from pipeline.job.file import load_job
+from pipeline.job.job import Compute, Job, fingerprint
 from pipeline.lake.plan import differences
+from pipeline.lake.source.dataset import Dataset
 from pipeline.models.device import dtype_on
 from pipeline.models.resolve import ModelInfo
 from pipeline.tasks import TASKS

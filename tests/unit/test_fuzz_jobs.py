@@ -18,9 +18,9 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from pipeline import check
 from pipeline.cli.main import main
-from pipeline.job_file import load_job
+from pipeline.job import check
+from pipeline.job.file import load_job
 from pipeline.models.resolve import ModelInfo, look_up
 
 pytestmark = pytest.mark.unit

@@ -18,16 +18,16 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from random_files import write_random_file
 
-from pipeline import check
 from pipeline.cli.main import main
-from pipeline.engine.annotator import Annotator
-from pipeline.engine.work import Receipt
+from pipeline.engine.messages import SplitResult, WorkPlan
+from pipeline.engine.worker.annotator import Annotator
 from pipeline.errors import RowError, ShardscribeError
-from pipeline.job_file import load_job
-from pipeline.models.load import Models
+from pipeline.job import check
+from pipeline.job.file import load_job
 from pipeline.models.resolve import ModelInfo
+from pipeline.models.torch.load import Models
 from pipeline.tasks import TASKS, Annotate, Annotated, Task
-from pipeline.tasks.ner import NerOptions
+from pipeline.tasks.spans.ner import NerOptions
 
 pytestmark = pytest.mark.unit
 
@@ -87,9 +87,9 @@ def annotate(here: Path, seed: int) -> None:
     command("preview", name, "--json", codes=[0, 1])
     command("preview", name, codes=[0, 1])
     pinned = check.pin(check.check(load_job(name)))
-    annotator = Annotator(pinned.work(device="cpu", threads=1))
+    annotator = Annotator(WorkPlan.of(pinned, device="cpu", threads=1))
     (answer,) = annotator.annotate_all(pinned.splits())
-    done = isinstance(answer, Receipt)
+    done = isinstance(answer, SplitResult)
     assert done or isinstance(answer, ShardscribeError), answer
     SEEN.append(done)
     command("verify", name, codes=[0] if done else [1])

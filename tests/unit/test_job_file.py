@@ -10,8 +10,8 @@ import yaml
 from pydantic import ValidationError
 
 from pipeline.errors import JobError
-from pipeline.job import Job, Limits, fingerprint
-from pipeline.job_file import job_text, load_job
+from pipeline.job.file import job_text, load_job
+from pipeline.job.job import Job, Limits, fingerprint
 
 pytestmark = pytest.mark.unit
 
@@ -474,7 +474,7 @@ def test_the_fingerprint_changes_with_the_version_of_the_results(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = print_of(BASE)
-    monkeypatch.setattr("pipeline.job.RESULTS_VERSION", 10_000)
+    monkeypatch.setattr("pipeline.job.job.RESULTS_VERSION", 10_000)
     assert print_of(BASE) != before
 
 

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 
 from pipeline.errors import RowError
-from pipeline.tasks.generate import Generate, GenerateOptions
-from pipeline.tasks.json_schema import LARGEST, arrow_type, parse, strict
+from pipeline.tasks.writing.generate import Generate, GenerateOptions
+from pipeline.tasks.writing.json_schema import LARGEST, arrow_type, parse, strict
 
 pytestmark = pytest.mark.unit
 

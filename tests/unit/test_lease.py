@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from helpers import PATIENCE, wait_for
 
-from pipeline.engine import lease as leases
-from pipeline.engine.lease import PATH, Lease
+from pipeline.engine.driver import lease as leases
+from pipeline.engine.driver.lease import PATH, Lease
 from pipeline.errors import Interrupted, OutputBusy
-from pipeline.lake.process import token
-from pipeline.lake.store import LocalStore
+from pipeline.lake.store.base import LocalStore
+from pipeline.lake.store.process import token
 
 pytestmark = pytest.mark.unit
 
@@ -201,8 +201,8 @@ def test_a_process_that_got_a_dead_ones_number_does_not_keep_its_lease(
 def test_a_killed_run_does_not_keep_its_lease(store: LocalStore) -> None:
     program = (
         "import os, signal, sys\n"
-        "from pipeline.engine.lease import Lease\n"
-        "from pipeline.lake.store import LocalStore\n"
+        "from pipeline.engine.driver.lease import Lease\n"
+        "from pipeline.lake.store.base import LocalStore\n"
         "Lease(LocalStore(sys.argv[1]), 'killed').__enter__()\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )

@@ -6,10 +6,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.lake.dataset import Split
 from pipeline.lake.limit import counted, hold_back
 from pipeline.lake.plan import Plan
-from pipeline.lake.store import LocalStore
+from pipeline.lake.source.dataset import Split
+from pipeline.lake.store.base import LocalStore
 
 pytestmark = pytest.mark.unit
 

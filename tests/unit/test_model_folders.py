@@ -16,8 +16,8 @@ from helpers import PATIENCE, hollow_model, hollow_weights, tiny_classifier
 from pipeline.cli.main import main
 from pipeline.errors import JobError
 from pipeline.models.device import Device
-from pipeline.models.load import Models
 from pipeline.models.resolve import fetch, look_up
+from pipeline.models.torch.load import Models
 
 pytestmark = pytest.mark.unit
 
@@ -34,7 +34,7 @@ def refusal(folder: Path) -> str:
         look_up(str(folder))
     said = str(caught.value)
     assert "\n" not in said
-    assert caught.value.mend
+    assert caught.value.hint
     assert str(folder) in said
     return said
 

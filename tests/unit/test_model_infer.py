@@ -24,9 +24,9 @@ from transformers import (
 
 from pipeline.errors import JobError, OutOfMemory, RowError
 from pipeline.models.device import Device
-from pipeline.models.inputs import FALLBACK_MAX_TOKENS
-from pipeline.models.model import Model
-from pipeline.models.packed import packed
+from pipeline.models.torch.inputs import FALLBACK_MAX_TOKENS
+from pipeline.models.torch.model import Model
+from pipeline.models.torch.packed import packed
 
 pytestmark = pytest.mark.unit
 

@@ -9,15 +9,15 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.check import check_places
-from pipeline.engine.lease import Lease
-from pipeline.engine.record import RunRecord
+from pipeline.engine.driver.lease import Lease
 from pipeline.errors import JobError
-from pipeline.lake import own
-from pipeline.lake.dataset import Dataset
-from pipeline.lake.own import own_address
-from pipeline.lake.publish import OutputFile
-from pipeline.lake.store import LocalStore
+from pipeline.job.check import check_places
+from pipeline.lake.sink.publish import OutputFile
+from pipeline.lake.source.dataset import Dataset
+from pipeline.lake.store import own
+from pipeline.lake.store.base import LocalStore
+from pipeline.lake.store.own import own_address
+from pipeline.records.record import RunRecord
 
 pytestmark = pytest.mark.unit
 

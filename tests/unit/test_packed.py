@@ -11,8 +11,8 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.models.packed import Packed, PackedEncoder, packed
-from pipeline.models.pooling import pool
+from pipeline.models.torch.packed import Packed, PackedEncoder, packed
+from pipeline.models.torch.pooling import pool
 
 pytestmark = pytest.mark.unit
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.engine.placement import CPUS_PER_WORKER, Shape, describe, places, shape_of
-from pipeline.job import Compute
+from pipeline.engine.driver.placement import CPUS_PER_WORKER, Shape, describe, places, shape_of
+from pipeline.job.job import Compute
 
 pytestmark = pytest.mark.unit
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.check import check_places
 from pipeline.errors import JobError
-from pipeline.lake.dataset import Dataset
-from pipeline.lake.places import is_within
-from pipeline.lake.store import open_store
+from pipeline.job.check import check_places
+from pipeline.lake.source.dataset import Dataset
+from pipeline.lake.store.base import open_store
+from pipeline.lake.store.places import is_within
 
 pytestmark = pytest.mark.unit
 

@@ -13,11 +13,11 @@ from ray.exceptions import ActorDiedError
 
 from pipeline import __version__
 from pipeline.engine import deaths
-from pipeline.engine import pool as pool_module
-from pipeline.engine.placement import Shape
-from pipeline.engine.pool import Pool
-from pipeline.engine.scheduler import Scheduler
-from pipeline.engine.work import Counts, Failure, Pulse, Receipt
+from pipeline.engine.driver import pool as pool_module
+from pipeline.engine.driver.placement import Shape
+from pipeline.engine.driver.pool import Pool
+from pipeline.engine.driver.scheduler import Scheduler
+from pipeline.engine.messages import Counts, Failure, Heartbeat, SplitResult
 from pipeline.errors import (
     Interrupted,
     JobError,
@@ -27,7 +27,7 @@ from pipeline.errors import (
     SplitError,
     WorkerLost,
 )
-from pipeline.lake.dataset import Split
+from pipeline.lake.source.dataset import Split
 
 pytestmark = pytest.mark.unit
 
@@ -102,7 +102,7 @@ class FakeWorker:
         host: str = "here",
         version: str = __version__,
         load: Any = None,
-        pulse: Callable[[], Pulse] = lambda: Pulse(0, 0, 0.0, 0.0, {}, {}),
+        pulse: Callable[[], Heartbeat] = lambda: Heartbeat(0, 0, 0.0, 0.0, {}, {}),
         log: Path = Path("/nonexistent/log"),
     ) -> None:
         self.answer = answer
@@ -137,7 +137,7 @@ class Heard:
     def notice(self, text: str) -> None:
         self.notices.append(text)
 
-    def done(self, split: Split, receipt: Receipt) -> None:
+    def done(self, split: Split, receipt: SplitResult) -> None:
         self.receipts.append(split.id)
 
     def failed(self, split: Split, reason: str, *, final: bool) -> None:
@@ -162,8 +162,8 @@ class Clock:
         self.now += seconds
 
 
-def receipt(split: Split) -> Receipt:
-    return Receipt(split.id, split.output_path, rows=Counts(1, 1), seconds=1.0)
+def receipt(split: Split) -> SplitResult:
+    return SplitResult(split.id, split.output_path, rows=Counts(1, 1), seconds=1.0)
 
 
 def good(splits: list[Split]) -> list[Any]:
@@ -230,7 +230,7 @@ def test_every_split_is_answered_for_once(run: Callable[..., Any]) -> None:
     ("error", "code"),
     [
         (OutputBusy("another run holds the output"), 4),
-        (RunError("something else writes to this output", mend="Choose another directory"), 1),
+        (RunError("something else writes to this output", hint="Choose another directory"), 1),
     ],
 )
 def test_what_ends_the_run_on_a_worker_ends_it_here_as_what_it_is(
@@ -319,7 +319,7 @@ def test_a_machine_of_another_version_is_left_out_and_the_others_do_the_work(
 def test_a_machine_that_can_not_load_the_model_is_left_out_once_however_many_try(
     run: Callable[..., Any],
 ) -> None:
-    wrong = Failure(JobError("model x can't be loaded", mend="Check the folder"))
+    wrong = Failure(JobError("model x can't be loaded", hint="Check the folder"))
 
     def make(number: int) -> FakeWorker:
         if number in (0, 2):
@@ -334,7 +334,7 @@ def test_a_machine_that_can_not_load_the_model_is_left_out_once_however_many_try
 
 
 def test_where_no_machine_can_load_the_model_the_job_is_wrong(run: Callable[..., Any]) -> None:
-    wrong = Failure(JobError("model x can't be loaded", mend="Check the folder"))
+    wrong = Failure(JobError("model x can't be loaded", hint="Check the folder"))
     ran = run(
         lambda n: FakeWorker(good, load=wrong, host=("here", "there")[n % 2]),
         hosts=("here", "there"),
@@ -365,7 +365,7 @@ def test_when_the_last_machine_fails_after_commits_the_job_is_not_called_wrong(
         ends = Failure(WorkerLost("the device is broken"))
         return [ends if split.id == "s2" else receipt(split) for split in asked]
 
-    away = Failure(JobError("the hub can't be reached", mend="Look at the network"))
+    away = Failure(JobError("the hub can't be reached", hint="Look at the network"))
     ran = run(lambda n: FakeWorker(answer, load=away if n else None), count=5)
     assert type(ran.end) is RunError
     assert ran.end.exit_code == 1
@@ -376,7 +376,7 @@ def test_when_the_last_machine_fails_after_commits_the_job_is_not_called_wrong(
 def test_a_machine_whose_workers_die_before_they_are_ready_is_left_out_after_four(
     run: Callable[..., Any],
 ) -> None:
-    full = Failure(WorkerLost("there is no memory for its models", mend="Free it"))
+    full = Failure(WorkerLost("there is no memory for its models", hint="Free it"))
 
     def make(number: int) -> FakeWorker:
         return FakeWorker(good, load=full) if number < 4 else FakeWorker(good, host="there")
@@ -391,7 +391,7 @@ def test_a_machine_whose_workers_die_before_they_are_ready_is_left_out_after_fou
 def test_workers_that_die_before_they_are_ready_end_the_run_with_what_they_died_of(
     run: Callable[..., Any],
 ) -> None:
-    full = Failure(WorkerLost("there is no memory for its models", mend="Free it"))
+    full = Failure(WorkerLost("there is no memory for its models", hint="Free it"))
     ran = run(lambda n: FakeWorker(good, load=full))
     assert type(ran.end) is RunError
     assert "there is no memory for its models; 4 workers in a row died" in str(ran.end)
@@ -409,10 +409,10 @@ def test_only_a_worker_that_shows_nothing_new_is_replaced(
     seen = 0
     asked: list[list[Split]] = []
 
-    def pulse() -> Pulse:
+    def pulse() -> Heartbeat:
         nonlocal seen
         seen += 1
-        return Pulse(0, 0, 0.0, 0.0, {}, {}, {call[0].id: SIGNS[what](seen) for call in asked})
+        return Heartbeat(0, 0, 0.0, 0.0, {}, {}, {call[0].id: SIGNS[what](seen) for call in asked})
 
     def answer(call: list[Split]) -> Any:
         asked.append(call)

@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 from helpers import PATIENCE
 
-from pipeline.engine.prefetch import prefetch
+from pipeline.engine.worker.prefetch import prefetch
 
 pytestmark = pytest.mark.unit
 

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import RunError, SplitError
-from pipeline.lake.process import token
-from pipeline.lake.publish import FOOTER_KEY, OutputFile, clean_scratch, read_footer
-from pipeline.lake.store import LocalStore
+from pipeline.lake.sink.publish import FOOTER_KEY, OutputFile, clean_scratch, read_footer
+from pipeline.lake.store.base import LocalStore
+from pipeline.lake.store.process import token
 
 pytestmark = pytest.mark.unit
 

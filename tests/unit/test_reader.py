@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import SplitError
-from pipeline.lake import reader
-from pipeline.lake.dataset import Dataset, Split
-from pipeline.lake.footers import look, read_footer
-from pipeline.lake.reader import input_schema, open_split, split_rows, texts_of, windows
-from pipeline.lake.store import LocalStore
+from pipeline.lake.sink.footers import look, read_footer
+from pipeline.lake.source import reader
+from pipeline.lake.source.dataset import Dataset, Split
+from pipeline.lake.source.reader import input_schema, open_split, split_rows, texts_of, windows
+from pipeline.lake.store.base import LocalStore
 
 pytestmark = pytest.mark.unit
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.engine.scheduler import Scheduler
-from pipeline.lake.dataset import Split, splits_of
+from pipeline.engine.driver.scheduler import Scheduler
 from pipeline.lake.plan import Plan
-from pipeline.lake.store import LocalStore
+from pipeline.lake.source.dataset import Split, splits_of
+from pipeline.lake.store.base import LocalStore
 
 pytestmark = pytest.mark.unit
 

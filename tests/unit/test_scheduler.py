@@ -5,8 +5,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pipeline.engine.scheduler import FAILURES, LOSSES, Attempt, Scheduler
-from pipeline.lake.dataset import Split
+from pipeline.engine.driver.scheduler import FAILURES, LOSSES, Attempt, Scheduler
+from pipeline.lake.source.dataset import Split
 
 pytestmark = pytest.mark.unit
 

@@ -13,11 +13,11 @@ from click.testing import CliRunner, Result
 
 from pipeline.cli.main import main
 from pipeline.errors import RowError
-from pipeline.lake.footers import FOOTER_KEY
-from pipeline.models.load import Models
+from pipeline.lake.sink.footers import FOOTER_KEY
 from pipeline.models.resolve import ModelInfo
+from pipeline.models.torch.load import Models
 from pipeline.tasks import TASKS, Annotate, Annotated, Task
-from pipeline.tasks.ner import NerOptions
+from pipeline.tasks.spans.ner import NerOptions
 
 pytestmark = pytest.mark.unit
 
@@ -56,7 +56,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """A job over two files of 100 texts, of which each tenth is bad."""
     SEEN.clear()
     monkeypatch.setitem(TASKS, "ner", Loud)
-    monkeypatch.setattr("pipeline.check.look_up", lambda name: ModelInfo(name, {}, commit="c"))
+    monkeypatch.setattr("pipeline.job.check.look_up", lambda name: ModelInfo(name, {}, commit="c"))
     lake = tmp_path / "lake"
     lake.mkdir()
     for file in range(2):

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.tasks.answer_spans import CANDIDATES, search
-from pipeline.tasks.redact import digest, replace
+from pipeline.tasks.answers.extractive import CANDIDATES, search
+from pipeline.tasks.spans.redact import digest, replace
 
 pytestmark = pytest.mark.unit
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.tasks.spans import Spans, Tags, aggregate
+from pipeline.tasks.spans.aggregate import Spans, Tags, aggregate
 
 pytestmark = pytest.mark.unit
 

@@ -146,7 +146,7 @@ def test_the_folder_of_a_starter_that_was_not_pulled_says_how_to_pull_it(
 ) -> None:
     with pytest.raises(JobError) as caught:
         catalog.folder("starter/fake")
-    assert caught.value.mend == "run: shardscribe models pull starter/fake"
+    assert caught.value.hint == "run: shardscribe models pull starter/fake"
     facts = catalog.describe("starter/fake")
     assert (facts["pulled"], facts["path"], facts["bytes"]) == (False, None, None)
 
@@ -332,7 +332,7 @@ def test_a_missing_extra_is_named_before_anything_is_downloaded(
     monkeypatch.setattr(catalog, "STARTERS", {"starter/fake": needy})
     with pytest.raises(JobError, match="no_such_module") as caught:
         pull("starter/fake")
-    assert "pip install 'shardscribe[starter]'" in caught.value.mend
+    assert "pip install 'shardscribe[starter]'" in caught.value.hint
     assert downloads == []
 
 
@@ -343,7 +343,7 @@ def test_when_pip_fails_its_last_line_is_told(
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     with pytest.raises(RunError, match="No matching distribution") as caught:
         fetch.pip_download("shardscribe-no-such-package", "1.0", into=tmp_path)
-    assert "PIP_INDEX_URL" in caught.value.mend
+    assert "PIP_INDEX_URL" in caught.value.hint
 
 
 def test_a_cache_that_can_not_be_written_is_told_with_a_way_out(
@@ -369,7 +369,7 @@ def test_the_model_card_of_sentiment_states_its_figures_and_how_they_were_made()
     assert int(all_rows[0]) == reviews.TEST_ROWS
     assert float(all_rows[1]) >= 0.80
     assert "Rotten Tomatoes" in card
-    assert "python -m pipeline.starter.train_sentiment --seed" in card
+    assert "python -m pipeline.learn.train_sentiment --seed" in card
     assert sentiment.FILES[sentiment.TRAINED] in card
     assert "Split rule" in card
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import JobError, RunError
-from pipeline.lake.remote import RemoteStore
-from pipeline.lake.store import LocalStore, open_store
+from pipeline.lake.store.base import LocalStore, open_store
+from pipeline.lake.store.remote import RemoteStore
 
 pytestmark = pytest.mark.unit
 

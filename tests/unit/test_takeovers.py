@@ -16,18 +16,18 @@ from click.testing import CliRunner
 from helpers import PATIENCE, QuietDisplay, hollow_model, wait_for
 
 from pipeline import run as running
-from pipeline.check import check, pin
 from pipeline.cli.main import main
-from pipeline.engine import lease as leases
-from pipeline.engine.lease import Lease
-from pipeline.engine.work import Receipt
+from pipeline.engine.driver import lease as leases
+from pipeline.engine.driver.lease import Lease
+from pipeline.engine.messages import SplitResult
 from pipeline.errors import Interrupted, JobError, OutputBusy, RunError
-from pipeline.job import Job
-from pipeline.job_file import load_job
-from pipeline.lake.dataset import Dataset, Split
-from pipeline.lake.owner import DIRECTORY, Owner
-from pipeline.lake.publish import OutputFile, clean_scratch
-from pipeline.lake.store import LocalStore, Store, open_store
+from pipeline.job.check import check, pin
+from pipeline.job.file import load_job
+from pipeline.job.job import Job
+from pipeline.lake.sink.owner import DIRECTORY, Owner
+from pipeline.lake.sink.publish import OutputFile, clean_scratch
+from pipeline.lake.source.dataset import Dataset, Split
+from pipeline.lake.store.base import LocalStore, Store, open_store
 from pipeline.planning import Choices, look, look_again
 from pipeline.verify import verify_job
 
@@ -93,7 +93,7 @@ def annotate_all(before: Callable[[Split], None] = lambda split: None) -> Callab
         for split in plan.todo:
             before(split)
             commit(output, split, pinned.fingerprint, guard=guard)
-            tally.done(split, Receipt(split.id, split.output_path))
+            tally.done(split, SplitResult(split.id, split.output_path))
 
     return annotate
 

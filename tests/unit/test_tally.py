@@ -10,12 +10,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pipeline.engine.record import RunRecord
-from pipeline.engine.tally import Progress, Tally
-from pipeline.engine.work import Counts, Pulse, Receipt
-from pipeline.lake.dataset import Split
+from pipeline.engine.driver.tally import Progress, Tally
+from pipeline.engine.messages import Counts, Heartbeat, SplitResult
 from pipeline.lake.plan import Plan
-from pipeline.lake.store import LocalStore
+from pipeline.lake.source.dataset import Split
+from pipeline.lake.store.base import LocalStore
+from pipeline.records.record import RunRecord
 
 pytestmark = pytest.mark.unit
 
@@ -42,8 +42,8 @@ def tally_of(splits: list[Split]) -> Tally:
     )
 
 
-def pulse(done: dict[str, tuple[float, int]]) -> Pulse:
-    return Pulse(
+def pulse(done: dict[str, tuple[float, int]]) -> Heartbeat:
+    return Heartbeat(
         0,
         0,
         0.0,
@@ -70,8 +70,8 @@ class AnyRun(RuleBasedStateMachine):
         self.waiting = list(self.splits)
         # By worker: what it has, and how many rows of each it has done.
         self.workers: dict[str, dict[str, int]] = {}
-        self.seen: dict[str, Pulse] = {}
-        self.retired: list[Pulse] = []
+        self.seen: dict[str, Heartbeat] = {}
+        self.retired: list[Heartbeat] = []
         self.born = 0
         self.done: list[str] = []
         self.failed: list[str] = []
@@ -114,7 +114,7 @@ class AnyRun(RuleBasedStateMachine):
         del self.workers[worker][split]
         size = self.splits[split].size
         if how == "done":
-            receipt = Receipt(split, "out", rows=Counts(size, size))
+            receipt = SplitResult(split, "out", rows=Counts(size, size))
             self.tally.done(self.splits[split], receipt)
             self.done.append(split)
         else:
@@ -160,7 +160,7 @@ class AnyRun(RuleBasedStateMachine):
             return
         for split in self.splits.keys() - {*self.done, *self.failed}:
             size = self.splits[split].size
-            self.tally.done(self.splits[split], Receipt(split, "out", rows=Counts(size, size)))
+            self.tally.done(self.splits[split], SplitResult(split, "out", rows=Counts(size, size)))
             self.done.append(split)
         shown = self.tick()
         assert shown.rows == sum(self.splits[split].size for split in self.done)
@@ -179,7 +179,7 @@ def test_rows_in_flight_are_replaced_by_the_receipt_and_not_added_to_it() -> Non
     watched: Any = SimpleNamespace(ready=1, pulses=lambda: said)
     tally.tick(watched)
     assert (tally.progress.rows, tally.progress.share) == (40, 0.4)
-    tally.done(split, Receipt(split.id, "out", rows=Counts(40, 40)))
+    tally.done(split, SplitResult(split.id, "out", rows=Counts(40, 40)))
     tally.tick(watched)
     assert (tally.progress.rows, tally.progress.share) == (40, 0.4)
 

@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from pipeline.models import texts as texts_module
 from pipeline.models.batching import Sequences, packed_batches
-from pipeline.models.texts import Encoded, Texts, Tokens
-from pipeline.models.windows import cut, cut_all
+from pipeline.models.text import texts as texts_module
+from pipeline.models.text.texts import Encoded, Texts
+from pipeline.models.text.windows import cut, cut_all
 
 pytestmark = pytest.mark.unit
 
 
-def tokens(words: int = 9) -> Tokens:
+def tokens(words: int = 9) -> texts_module.Tokenizer:
     vocabulary = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3}
     vocabulary |= {f"w{i}": 4 + i for i in range(words)}
     made = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
@@ -26,10 +26,10 @@ def tokens(words: int = 9) -> Tokens:
     made.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
-    return Tokens(PreTrainedTokenizerFast(tokenizer_object=made, unk_token="[UNK]"))
+    return texts_module.Tokenizer(PreTrainedTokenizerFast(tokenizer_object=made, unk_token="[UNK]"))
 
 
-class Counting(Tokens):
+class Counting(texts_module.Tokenizer):
     """A tokenizer that counts how often it is asked."""
 
     def __init__(self) -> None:

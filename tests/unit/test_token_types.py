@@ -15,9 +15,9 @@ import transformers
 from tokenizers import Tokenizer
 
 from pipeline.models.device import Device
-from pipeline.models.load import Models
 from pipeline.models.resolve import look_up
-from pipeline.models.texts import Texts
+from pipeline.models.text.texts import Texts
+from pipeline.models.torch.load import Models
 from pipeline.tasks import TASKS
 
 pytestmark = pytest.mark.unit

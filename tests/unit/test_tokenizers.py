@@ -20,9 +20,9 @@ from tokenizers import (
     processors,
 )
 
-from pipeline.models.languages import languages_of
-from pipeline.models.texts import Tokens
-from pipeline.models.tokenizer import load_tokenizer
+from pipeline.models.text import texts as texts_module
+from pipeline.models.text.languages import languages_of
+from pipeline.models.text.tokenizer import load_tokenizer
 
 pytestmark = pytest.mark.unit
 
@@ -51,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folders:
 def test_tokens_are_those_of_the_file_special_ones_included(folder: Folders, name: str) -> None:
     file = Tokenizer.from_file(str(folder(name) / "tokenizer.json"))
     tokenizer = load_tokenizer(folder(name))
-    tokens = Tokens(tokenizer)
+    tokens = texts_module.Tokenizer(tokenizer)
     texts = mixed_texts()
     assert len(texts) == 260
     encoded = tokens.encode(texts)
@@ -82,7 +82,7 @@ def test_what_the_file_does_not_say_is_known_from_the_files_beside_it(
 def seq2seq(folder: Path, kind: str) -> Any:
     """What `languages_of` looks at of a model with that tokenizer."""
     tokenizer = load_tokenizer(folder)
-    tokens = Tokens(tokenizer)
+    tokens = texts_module.Tokenizer(tokenizer)
     config = SimpleNamespace(model_type=kind)
     return SimpleNamespace(config=config, tokenizer=tokenizer, suffix=tokens.suffix, tokens=tokens)
 
@@ -158,7 +158,7 @@ def test_special_tokens_are_found_with_an_alphabet_without_an_a() -> None:
         single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
     )
     made.pre_tokenizer = pre_tokenizers.Split("a", "removed")
-    tokens = Tokens(SimpleNamespace(backend_tokenizer=made))
+    tokens = texts_module.Tokenizer(SimpleNamespace(backend_tokenizer=made))
     assert (tokens.prefix, tokens.suffix) == ([0], [1])
 
 

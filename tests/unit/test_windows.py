@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.models.windows import Window, cut
+from pipeline.models.text.windows import Window, cut
 
 pytestmark = pytest.mark.unit
 

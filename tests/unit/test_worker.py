@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.engine import annotator as annotator_module
-from pipeline.engine.work import LOADING, Failure
-from pipeline.engine.worker import Worker
+from pipeline.engine.messages import LOADING, Failure
+from pipeline.engine.worker import annotator as annotator_module
+from pipeline.engine.worker.actor import Worker
 from pipeline.errors import JobError, OutputBusy, ShardscribeError, SplitError, WorkerLost
-from pipeline.lake.dataset import Split
+from pipeline.lake.source.dataset import Split
 from pipeline.moves import moved
 
 pytestmark = pytest.mark.unit

@@ -13,21 +13,21 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline.errors import JobError
-from pipeline.models import passages as passages_module
-from pipeline.models.languages import Languages, languages_of
-from pipeline.models.passages import pack, passages, sentences
-from pipeline.models.prompts import Frame, Prompts, chat_frame
-from pipeline.models.sampling import Race, Sampling, gumbel, mixed
-from pipeline.models.stopping import StopStrings, cut_at
-from pipeline.models.texts import Tokens
-from pipeline.tasks.generate import GenerateOptions
-from pipeline.tasks.summarize import SummarizeOptions
-from pipeline.tasks.translate import sentence_language
+from pipeline.models.text import passages as passages_module
+from pipeline.models.text.languages import Languages, languages_of
+from pipeline.models.text.passages import pack, passages, sentences
+from pipeline.models.text.prompts import Frame, Prompts, chat_frame
+from pipeline.models.text.texts import Tokenizer
+from pipeline.models.torch.sampling import Race, Sampling, gumbel, mixed
+from pipeline.models.torch.stopping import StopStrings, cut_at
+from pipeline.tasks.writing.generate import GenerateOptions
+from pipeline.tasks.writing.summarize import SummarizeOptions
+from pipeline.tasks.writing.translate import sentence_language
 
 pytestmark = pytest.mark.unit
 
-LETTERS = Tokens(tiny.byte_tokenizer())
-WORDS = Tokens(tiny.word_tokenizer())
+LETTERS = Tokenizer(tiny.byte_tokenizer())
+WORDS = Tokenizer(tiny.word_tokenizer())
 
 
 # Pieces of long texts
@@ -153,7 +153,7 @@ def test_a_chat_template_that_drops_the_text_or_the_role_is_told() -> None:
     tokenizer.chat_template = "{{ raise_exception('no system role') }}"
     with pytest.raises(JobError, match="no system role") as caught:
         chat_frame(model, system="be short")
-    assert "system" in caught.value.mend
+    assert "system" in caught.value.hint
 
 
 # Draws

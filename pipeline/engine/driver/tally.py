@@ -1,0 +1,229 @@
+"""Adds up what a pool reports: for the summary, the record and whoever watches."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pipeline.engine.driver.listener import Watched
+from pipeline.engine.messages import Counts, Heartbeat, SplitResult
+from pipeline.errors import ShardscribeError
+from pipeline.lake.plan import Plan
+from pipeline.lake.source.dataset import Split
+from pipeline.records.record import FailedSplit, RowCounts, RunRecord, Summary
+
+FLUSH_EVERY = 30.0
+FAILURES_SHOWN = 20
+# The rate that an ETA is made from looks back this far.
+RATE_SECONDS = 60.0
+
+
+@dataclass
+class Progress:
+    """How far a run is, for displays.
+
+    Attributes:
+        phase: In words.
+        splits: To do in this run.
+        splits_done: Ended well.
+        splits_failed: Given up.
+        rows: Done, those of splits in flight included.
+        tokens: Given to models.
+        share: Of the bytes to read, 0 to 1.
+        seconds: Since the first worker was ready.
+        workers: Ready ones.
+        eta: Seconds left, by the tokens that are left at the present rate; None if unknown.
+    """
+
+    phase: str = "starting"
+    splits: int = 0
+    splits_done: int = 0
+    splits_failed: int = 0
+    rows: int = 0
+    tokens: int = 0
+    share: float = 0.0
+    seconds: float = 0.0
+    workers: int = 0
+    eta: float | None = None
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Since the first worker was ready."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+    @property
+    def rows_per_second(self) -> float:
+        """Since the first worker was ready."""
+        return self.rows / self.seconds if self.seconds else 0.0
+
+
+class Display(Protocol):
+    """Shows a run to a person or a program."""
+
+    def notice(self, text: str) -> None:
+        """A line that matters now."""
+
+    def progress(self, progress: Progress) -> None:
+        """Called about twice a second."""
+
+
+@dataclass
+class Tally:
+    """What a run has done so far. A pool's listener.
+
+    Args:
+        plan: What was to be done.
+        tasks: The tasks' names.
+        record: Where events go.
+        display: Who is shown them.
+        remove: Removes an output file that a new one has replaced.
+        clock: Monotonic seconds.
+    """
+
+    plan: Plan
+    tasks: Iterable[str]
+    record: RunRecord
+    display: Display
+    remove: Callable[[str], None]
+    clock: Callable[[], float] = time.monotonic
+    splits_done: int = 0
+    rows: Counts = field(default_factory=Counts)
+    task_rows: dict[str, Counts] = field(default_factory=dict)
+    failed_splits: list[FailedSplit] = field(default_factory=list)
+    bytes_out: int = 0
+    sizes: dict[str, int] = field(default_factory=dict)
+    bytes_seen: int = 0
+    pulses: list[Heartbeat] = field(default_factory=list)
+    first_ready: float | None = None
+    progress: Progress = field(default_factory=Progress)
+
+    def __post_init__(self) -> None:
+        self.task_rows = {name: Counts() for name in self.tasks}
+        # Of splits that have not ended: what a pulse says of the others is in their receipts.
+        self._open = {split.id: split.size for split in self.plan.todo}
+        self._bytes = max(1, sum(self._open.values()))
+        outdated = self.plan.outdated
+        self._left = Counter(split.path for split in self.plan.todo if split.path in outdated)
+        self._flushed = self.clock()
+        self._samples: deque[tuple[float, int]] = deque()
+        self.progress.splits = len(self.plan.todo)
+
+    def phase(self, text: str) -> None:
+        """The run has come to a new phase."""
+        self.progress.phase = text
+        self.display.progress(self.progress)
+
+    def notice(self, text: str) -> None:
+        """Shows and records a line."""
+        self.record.event("notice", text=text)
+        self.display.notice(text)
+
+    def done(self, split: Split, receipt: SplitResult) -> None:
+        """Takes a receipt; what the new file replaces goes now that it is there."""
+        self.splits_done += 1
+        self.rows.add(receipt.rows)
+        for name, counts in receipt.tasks.items():
+            self.task_rows[name].add(counts)
+        self.bytes_out += receipt.bytes_out
+        self.sizes[receipt.output] = receipt.bytes_out
+        self._end(split)
+        self.record.event("done", path=split.path, row_groups=split.row_groups, **receipt.fields())
+        if split.path in self._left:
+            self._left[split.path] -= 1
+            if not self._left[split.path]:
+                self._remove_outdated(split.path)
+
+    def _remove_outdated(self, source: str) -> None:
+        for path in self.plan.outdated.pop(source):
+            try:
+                self.remove(path)
+            except (OSError, ShardscribeError) as error:
+                self.notice(f"{path} is outdated and can't be removed; the next run will: {error}")
+            else:
+                self.record.event("removed", outdated=path)
+
+    def failed(self, split: Split, reason: str, *, final: bool) -> None:
+        """Takes note of a failed attempt; says so when the split is given up."""
+        self.record.event("failed", path=split.path, split=split.id, reason=reason, final=final)
+        if final:
+            self._end(split)
+            self.failed_splits.append(
+                FailedSplit(path=split.path, row_groups=split.row_groups, reason=reason)
+            )
+            if len(self.failed_splits) <= FAILURES_SHOWN:
+                where = "" if split.path in reason else f"{split.path}: "
+                self.display.notice(f"failed: {where}{reason}")
+            if len(self.failed_splits) == FAILURES_SHOWN:
+                self.display.notice("further failed splits are in the record alone")
+
+    def _end(self, split: Split) -> None:
+        self.bytes_seen += self._open.pop(split.id, 0)
+
+    def _in_flight(self) -> tuple[int, float]:
+        """Rows and bytes of splits that a living worker has, each counted once."""
+        shares = {split: f for pulse in self.pulses for split, f in pulse.fractions.items()}
+        rows = {split: count for pulse in self.pulses for split, count in pulse.rows.items()}
+        return (
+            sum(count for split, count in rows.items() if split in self._open),
+            sum(self._open.get(split, 0) * min(1.0, share) for split, share in shares.items()),
+        )
+
+    def tick(self, pool: Watched) -> None:
+        """Brings the progress up to date and shows it."""
+        now = self.clock()
+        if self.first_ready is None and pool.ready:
+            self.first_ready = now
+        self.pulses = pool.pulses()
+        rows, size = self._in_flight()
+        shown = self.progress
+        shown.workers = pool.ready
+        shown.phase = "annotating" if self.first_ready is not None else "loading models"
+        shown.splits_done, shown.splits_failed = self.splits_done, len(self.failed_splits)
+        shown.rows = self.rows.rows + rows
+        shown.tokens = sum(pulse.tokens for pulse in self.pulses)
+        # Honest rather than rising: it falls when a worker takes what it had done with it.
+        shown.share = (self.bytes_seen + size) / self._bytes
+        shown.seconds = now - self.first_ready if self.first_ready is not None else 0.0
+        shown.eta = self._eta(now)
+        self.display.progress(shown)
+        if now - self._flushed > FLUSH_EVERY:
+            self._flushed = now
+            self.record.flush()
+
+    def _eta(self, now: float) -> float | None:
+        """What is left in tokens, by the tokens per byte so far, at the rate of late."""
+        shown = self.progress
+        self._samples.append((now, shown.tokens))
+        while now - self._samples[0][0] > RATE_SECONDS:
+            self._samples.popleft()
+        (then, tokens_then) = self._samples[0]
+        if shown.share <= 0 or shown.tokens <= tokens_then or now <= then:
+            return None
+        left = shown.tokens * (1 - shown.share) / shown.share
+        return left * (now - then) / (shown.tokens - tokens_then)
+
+    def fill(self, summary: Summary) -> None:
+        """Writes the totals into a summary."""
+        now = self.clock()
+        summary.rows = RowCounts(**vars(self.rows))
+        summary.tasks = {name: RowCounts(**vars(c)) for name, c in self.task_rows.items()}
+        summary.splits.done = self.splits_done
+        summary.splits.failed = len(self.failed_splits)
+        planned = len(self.plan.todo) + len(self.plan.held)
+        summary.splits.left = planned - self.splits_done - len(self.failed_splits)
+        summary.failed_splits = self.failed_splits
+        summary.bytes_out = self.bytes_out
+        summary.tokens = sum(pulse.tokens for pulse in self.pulses)
+        padded = sum(pulse.padded_tokens for pulse in self.pulses)
+        summary.padding_share = round(1 - summary.tokens / padded, 4) if padded else 0.0
+        if self.first_ready is not None:
+            seconds = max(1e-9, now - self.first_ready)
+            summary.annotate_seconds = round(seconds, 3)
+            summary.rows_per_second = round(summary.rows.rows / seconds, 2)
+            summary.tokens_per_second = round(summary.tokens / seconds, 1)
+            worked = sum(pulse.seconds for pulse in self.pulses)
+            busy = sum(pulse.busy_seconds for pulse in self.pulses)
+            summary.device_share = round(busy / worked, 4) if worked else 0.0

@@ -1,0 +1,300 @@
+"""A window of rows -> their annotations. Knows nothing of files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.engine.messages import Counts
+from pipeline.errors import JobError, RowError, SplitError
+from pipeline.lake.source.reader import texts_of
+from pipeline.models.device import Device
+from pipeline.models.faults import raise_if_fatal, row_error
+from pipeline.models.text.texts import Texts, Tokenizer
+from pipeline.models.torch.load import Models
+from pipeline.tasks import Annotate, Annotated, Task
+from pipeline.tasks.chain import ordered, sources, text_maker
+from pipeline.tasks.conditions.condition import condition_names, rows_where
+
+ERRORS_TYPE = pa.list_(
+    pa.struct([("task", pa.string()), ("code", pa.string()), ("message", pa.string())])
+)
+
+
+@dataclass
+class Given:
+    """What a task is asked: each different text of a window once.
+
+    Attributes:
+        texts: The texts.
+        places: For each row its place in `texts`, -1 where the task is not asked.
+        unreadable: Why, by row, for texts that can't be read.
+    """
+
+    texts: Texts
+    places: np.ndarray
+    unreadable: dict[int, RowError]
+
+
+@dataclass
+class AnnotatedRows:
+    """The annotations of a window of rows.
+
+    Attributes:
+        columns: By task, one entry per row.
+        errors: By row, what went wrong, by task.
+        skipped: By task, whether each row was skipped.
+        tokens: Tokens given to models.
+        padded_tokens: The same with padding.
+    """
+
+    columns: dict[str, pa.Array] = field(default_factory=dict)
+    errors: list[dict[str, RowError]] = field(default_factory=list)
+    skipped: dict[str, np.ndarray] = field(default_factory=dict)
+    tokens: int = 0
+    padded_tokens: int = 0
+
+    def counts(self, rows: slice) -> tuple[Counts, dict[str, Counts]]:
+        """How some of the rows ended: over all tasks, and by task."""
+        errors = self.errors[rows]
+        total = len(errors)
+        bad = sum(1 for found in errors if found)
+        untouched = np.logical_and.reduce([s[rows] for s in self.skipped.values()])
+        skipped = sum(1 for at in np.flatnonzero(untouched) if not errors[at])
+        tasks = {}
+        for name, mask in self.skipped.items():
+            task_bad = sum(1 for found in errors if name in found)
+            task_skipped = int(mask[rows].sum())
+            tasks[name] = Counts(total, total - task_bad - task_skipped, task_bad, task_skipped)
+        return Counts(total, total - bad - skipped, bad, skipped), tasks
+
+    def errors_column(self, rows: slice) -> pa.Array:
+        """The `errors` column of some of the rows."""
+        errors = self.errors[rows]
+        if not any(errors):
+            return pa.nulls(len(errors), ERRORS_TYPE)
+        return pa.array(
+            [
+                [{"task": task, "code": e.code, "message": e.message} for task, e in found.items()]
+                if found
+                else None
+                for found in errors
+            ],
+            ERRORS_TYPE,
+        )
+
+
+class RowAnnotator:
+    """The tasks of a job with their models loaded.
+
+    Args:
+        tasks: By output column.
+        models: Of the worker.
+        text: The job's text column.
+        longest: The most bytes of a text that is annotated; any if None.
+
+    Raises:
+        JobError: A model can't be loaded here.
+    """
+
+    def __init__(
+        self,
+        tasks: Mapping[str, Task[Any]],
+        models: Models,
+        *,
+        text: str,
+        longest: int | None = None,
+    ) -> None:
+        self.tasks = dict(tasks)
+        self.text = text
+        self.longest = longest
+        self.device: Device = models.device
+        self.order = ordered(tasks, text=text)
+        self.types = {name: task.output_type() for name, task in tasks.items()}
+        self._conditions = {
+            name: condition_names(task.options.when)
+            for name, task in tasks.items()
+            if task.options.when
+        }
+        self.annotates: dict[str, Annotate] = {}
+        # Which tokenizers a task's texts went through, so that they can be made ahead.
+        self._tokenizers: dict[str, dict[str, Tokenizer]] = {}
+        for name, task in tasks.items():
+            try:
+                self.annotates[name] = task.load(models.with_adapter(task.options.adapter))
+            except JobError as error:
+                raise JobError(f"tasks.{name}: {error.message}", hint=error.hint) from error
+
+    def prepare(self, rows: pa.Table) -> dict[Any, Given]:
+        """Reads and tokenizes what depends on no other task; needs no device."""
+        known: dict[Any, Given] = {}
+        for name, task in self.tasks.items():
+            if not self._depends(name):
+                given = self._given(task, rows, {}, known)
+                for tokens in self._tokenizers.get(name, {}).values():
+                    given.texts.encoded(tokens)
+        return known
+
+    def annotate(
+        self,
+        rows: pa.Table,
+        *,
+        known: dict[Any, Given] | None = None,
+        report: Callable[[float], None] = lambda share: None,
+    ) -> AnnotatedRows:
+        """Annotates rows with every task.
+
+        Args:
+            rows: With the columns that the tasks read.
+            known: From `prepare`.
+            report: Hears how far it is, 0 to 1.
+        """
+        known = {} if known is None else known
+        window = AnnotatedRows(errors=[{} for _ in range(rows.num_rows)])
+        for done, name in enumerate(self.order):
+            given = self._given(self.tasks[name], rows, window.columns, known)
+
+            def hear(share: float, done: int = done) -> None:
+                report((done + share) / len(self.order))
+
+            with self.device.reporting(hear):
+                answer = annotate_safely(self.annotates[name], given.texts, self.types[name])
+            hear(1.0)
+            self._tokenizers.setdefault(name, {}).update(given.texts.tokenizers)
+            places = given.places
+            window.columns[name] = answer.column.take(pa.array(places, mask=places < 0))
+            window.tokens += answer.tokens
+            window.padded_tokens += answer.padded_tokens
+            if answer.failures:
+                for row in np.flatnonzero(np.isin(places, list(answer.failures))).tolist():
+                    window.errors[row][name] = answer.failures[int(places[row])]
+            for row, error in given.unreadable.items():
+                window.errors[row][name] = error
+            skipped = places < 0
+            skipped[list(given.unreadable)] = False
+            window.skipped[name] = skipped
+        window.columns = {name: window.columns[name] for name in self.tasks}
+        return window
+
+    def _depends(self, name: str) -> bool:
+        task = self.tasks[name]
+        beside = task.extra_columns()
+        looked_at = {*sources(task, text=self.text), *beside, *self._conditions.get(name, ())}
+        return bool(looked_at & self.tasks.keys())
+
+    def _given(
+        self,
+        task: Task[Any],
+        rows: pa.Table,
+        made: Mapping[str, pa.Array],
+        known: dict[Any, Given],
+    ) -> Given:
+        options = task.options
+        names = sources(task, text=self.text)
+        extras = task.extra_columns()
+        key = (names, options.template, extras, options.when)
+        if key in known:
+            return known[key]
+        unreadable: dict[int, RowError] = {}
+        values = []
+        for name in names:
+            column, failures = _values(rows, made, name)
+            unreadable |= failures
+            values.append(column)
+        beside = [_values(rows, made, name)[0] for name in extras]
+        wanted = np.ones(rows.num_rows, dtype=bool)
+        if options.when:
+            wanted = np.array(self._where(options.when, rows, made), dtype=bool)
+            unreadable = {row: error for row, error in unreadable.items() if wanted[row]}
+        wanted[list(unreadable)] = False
+        make = text_maker(task, text=self.text)
+        places = np.full(rows.num_rows, -1, dtype=np.int64)
+        unique: dict[tuple[Any, ...], int] = {}
+        for row in np.flatnonzero(wanted).tolist():
+            parts = [column[row] for column in values]
+            if all(part is None for part in parts):
+                continue
+            text = make(parts)
+            if not text or text.isspace():
+                continue
+            more = [column[row] for column in beside]
+            if large := _too_large((text, *more), self.longest):
+                unreadable[row] = large
+                continue
+            asked = (text, *map(_hashable, more))
+            places[row] = unique.setdefault(asked, len(unique))
+        first = {place: row for row, place in reversed(list(enumerate(places.tolist())))}
+        columns = {
+            name: [column[first[place]] for place in range(len(unique))]
+            for name, column in zip(extras, beside, strict=True)
+        }
+        given = Given(Texts([asked[0] for asked in unique], columns), places, unreadable)
+        known[key] = given
+        return given
+
+    def _where(self, condition: str, rows: pa.Table, made: Mapping[str, pa.Array]) -> list[bool]:
+        names = condition_names(condition)
+        columns = [made[n] if n in made else rows.column(n) for n in names]
+        if not names:
+            columns, names = [pa.nulls(rows.num_rows)], ("",)
+        return rows_where(condition, pa.table(dict(zip(names, columns, strict=True))))
+
+
+def _values(
+    rows: pa.Table, made: Mapping[str, pa.Array], name: str
+) -> tuple[list[Any], dict[int, RowError]]:
+    """A column's values, or the texts of an earlier task."""
+    if name in made:
+        # Not `field`, which gives the child as it is stored, also where the struct is null.
+        return pc.struct_field(made[name], "text").to_pylist(), {}
+    return texts_of(rows.column(name).combine_chunks())
+
+
+def _too_large(texts: Sequence[Any], most: int | None) -> RowError | None:
+    for text in texts:
+        # A character has at most 4 bytes: most texts need not be encoded to be measured.
+        if most is not None and isinstance(text, str) and 4 * len(text) > most:
+            size = len(text.encode())
+            if size > most:
+                said = f"the text has {size:,} bytes, more than limits.text ({most:,}) allows"
+                return RowError(said, code="too_large", hint="Split it, or raise limits.text")
+    return None
+
+
+def _hashable(value: Any) -> Any:
+    return value if isinstance(value, (str, int, float, bool, type(None))) else repr(value)
+
+
+def annotate_safely(task: Annotate, texts: Sequence[str], kind: pa.DataType) -> Annotated:
+    """Annotates texts; where the task raises, halves them until the bad one stands alone.
+
+    Models isolate a bad row inside a batch; this is for whatever else a text can break.
+    """
+    if not len(texts):
+        return Annotated(pa.nulls(0, kind))
+    try:
+        answer = task.annotate(texts)
+        if len(answer.column) != len(texts):
+            raise SplitError(
+                f"the {type(task).__name__} task gave {len(answer.column)} answers for "
+                f"{len(texts)} texts"
+            )
+        return answer
+    except Exception as error:
+        raise_if_fatal(error)
+        if len(texts) == 1:
+            return Annotated(pa.nulls(1, kind), {0: row_error(error, code="task_error")})
+    half = len(texts) // 2
+    left = annotate_safely(task, texts[:half], kind)
+    right = annotate_safely(task, texts[half:], kind)
+    return Annotated(
+        pa.concat_arrays([left.column, right.column]),
+        {**left.failures, **{half + row: e for row, e in right.failures.items()}},
+        left.tokens + right.tokens,
+        left.padded_tokens + right.padded_tokens,
+    )

@@ -1,0 +1,265 @@
+"""Everything that can be known of a job before anything heavy is imported or started."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import JobError, SplitError
+from pipeline.job.job import ERRORS_COLUMN, Job, fingerprint
+from pipeline.lake.memory import Memory
+from pipeline.lake.source.dataset import SPLIT_BYTES, Dataset, Split, splits_of
+from pipeline.lake.store.base import Entry, LocalStore, Store, open_store
+from pipeline.lake.store.places import is_within
+from pipeline.models.adapters import with_adapter
+from pipeline.models.device import device_here
+from pipeline.models.families import check_family
+from pipeline.models.resolve import ModelInfo, look_up
+from pipeline.tasks.chain import check_chain
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# Footers that are read before a run. A file that is wrong among good ones fails alone, later;
+# a dataset of which none of these is right is the job's mistake.
+SAMPLED_FILES = 8
+# The fingerprint says nothing of it as long as files are cut as they have been from the start.
+USUAL_SPLIT_BYTES = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A job whose input, output and models are there and fit each other.
+
+    Attributes:
+        job: With absolute addresses.
+        dataset: The input.
+        files: Its Parquet files, by path.
+        infos: The models by reference.
+        missed: Paths that may be of the input and can't be listed, each with the reason.
+    """
+
+    job: Job
+    dataset: Dataset
+    files: list[Entry]
+    infos: Mapping[str, ModelInfo]
+    missed: Mapping[str, str] = field(default_factory=dict)
+
+    def listed(self, *, at_most: int | None = None) -> Checked:
+        """The same job with the files that are there now.
+
+        Raises:
+            JobError: There are none, or none that fits.
+        """
+        missed: dict[str, str] = {}
+        files = self.dataset.files(missed=missed.__setitem__, at_most=at_most)
+        try:
+            check_columns(self.job, self.dataset, files, self.infos)
+        except JobError:
+            if at_most is None or len(files) < at_most:
+                raise  # among those that were not looked at there may be better ones
+        return replace(self, files=files, missed=missed)
+
+
+def check(job: Job, *, at_most: int | None = None) -> Checked:
+    """Checks models, input and output without loading a model.
+
+    Args:
+        job: From `load_job`.
+        at_most: Look only at the first so many files of the input: what a run does before it
+            holds the output, to tell a mistake before anything is written.
+
+    Raises:
+        JobError: Something is missing or does not fit.
+    """
+    infos = check_models(job)
+    dataset = Dataset.open(job.input.path)
+    output = open_store(job.output.path)
+    check_places(dataset, output)
+    absolute = job.model_copy(
+        update={
+            "input": job.input.model_copy(update={"path": _absolute(job.input.path)}),
+            "output": job.output.model_copy(update={"path": output.root}),
+        }
+    )
+    return Checked(absolute, dataset, [], infos).listed(at_most=at_most)
+
+
+def check_models(job: Job) -> dict[str, ModelInfo]:
+    """Finds every model and refuses those that do not fit their task.
+
+    Raises:
+        JobError: Naming the task.
+    """
+    infos: dict[str, ModelInfo] = {}
+    for name, task in job.build_tasks().items():
+        reference = task.options.model
+        try:
+            if reference not in infos:
+                infos[reference] = look_up(reference)
+            model = infos[reference]
+            if model.is_adapter:
+                raise JobError(
+                    f"{reference} is an adapter, not a model",
+                    hint="Name the model that it was trained on, and this one as `adapter`",
+                )
+            adapter = task.options.adapter
+            if adapter is not None:
+                infos.setdefault(adapter, look_up(adapter))
+                if not infos[adapter].is_adapter:
+                    raise JobError(
+                        f"{adapter} is a model, not an adapter",
+                        hint="Name a folder or a hub id with adapter_config.json",
+                    )
+                model = with_adapter(model, infos[adapter])
+            task.bind(model)
+            task.check_model(model)
+            check_family(model.config, head=task.head(model), reference=reference)
+        except JobError as error:
+            raise JobError(f"tasks.{name}: {error.message}", hint=error.hint) from error
+    return infos
+
+
+def check_places(dataset: Dataset, output: Store) -> None:
+    """Refuses an output that a reader of the input would take for input, and the reverse.
+
+    Raises:
+        JobError: One is inside the other, or the output is a file.
+    """
+    inside = JobError(
+        f"output.path {output.root} and input.path {dataset.store.root} are inside each other",
+        hint="Annotated files would be read as input: choose a directory beside the input",
+    )
+    outside = not is_within(dataset.store, output)
+    if dataset.single is not None:
+        # The files beside a single input file are not read.
+        if not outside and is_within(output, dataset.store):
+            raise inside
+    elif not outside or is_within(output, dataset.store):
+        raise inside
+    if isinstance(output, LocalStore) and output.base.is_file():
+        raise JobError(
+            f"output.path {output.root} is a file", hint="Name a directory, existing or not"
+        )
+    file = isinstance(output, LocalStore) and next(
+        (above for above in output.base.parents if above.is_file()), None
+    )
+    if file:
+        raise JobError(
+            f"output.path {output.root} is below {file}, which is a file",
+            hint="Name a directory, existing or not",
+        )
+    if isinstance(output, LocalStore) and not output.is_writable():
+        raise JobError(
+            f"output.path {output.root} can't be written: no permission",
+            hint="Check its permissions, or choose another directory",
+        )
+
+
+def check_columns(
+    job: Job, dataset: Dataset, files: list[Entry], infos: Mapping[str, ModelInfo]
+) -> pa.Schema:
+    """Reads footers until one has the columns that the job names.
+
+    Returns:
+        The carried columns.
+
+    Raises:
+        JobError: None of the sampled files will do; says what is wrong with the first.
+    """
+    from contextlib import closing
+
+    from pipeline.lake.source.reader import input_schema, open_split
+
+    first: SplitError | None = None
+    step = max(1, len(files) // SAMPLED_FILES)
+    for entry in files[::step][:SAMPLED_FILES]:
+        try:
+            with closing(open_split(dataset.store, entry.path)) as file:
+                check_chain(job.build_tasks(infos), file.schema_arrow, text=job.input.text)
+                schema = input_schema(
+                    file.schema_arrow,
+                    reads=job.reads,
+                    texts=job.texts_read,
+                    named=job.named_by,
+                    columns=job.input.columns,
+                    where=dataset.store.address(entry.path),
+                )
+        except SplitError as error:
+            first = first or error
+            continue
+        for name in [*job.tasks, ERRORS_COLUMN]:
+            if name in schema.names:
+                raise JobError(
+                    f"the input has a column `{name}`, which the output would overwrite "
+                    f"({dataset.store.address(entry.path)})",
+                    hint="Rename the task, or list the columns to carry in input.columns",
+                )
+        return schema
+    if first is None:
+        raise JobError(f"input.path {dataset.address} holds no file")
+    raise JobError(first.message, hint=first.hint) from first
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """A checked job with the weights of every model pinned.
+
+    Attributes:
+        checked: The job.
+        revisions: What pins each model's weights, by reference.
+        parts: What the fingerprint is made of.
+        fingerprint: Of the job with these weights.
+    """
+
+    checked: Checked
+    revisions: dict[str, str]
+    parts: dict[str, Any]
+    fingerprint: str
+
+    def splits(self, memory: Memory | None = None) -> list[Split]:
+        """All splits of the dataset. Footers of large files are read.
+
+        Args:
+            memory: Holds what was read of them before, and takes what is read now.
+        """
+        checked = self.checked
+        return list(
+            splits_of(
+                checked.dataset.store, checked.files, fingerprint=self.fingerprint, memory=memory
+            )
+        )
+
+
+def pin(checked: Checked, *, device: str = "", like: Collection[str] = ()) -> Pinned:
+    """Pins the weights of every model, which for a local folder means hashing it.
+
+    Args:
+        checked: The job.
+        device: What ``compute.device: auto`` becomes; what this machine has by default.
+        like: Fingerprints of an output that may have been made on another kind of device: where
+            the job leaves it open, the device that gives one of these is taken.
+    """
+    revisions = {reference: info.revision() for reference, info in checked.infos.items()}
+    compute = checked.job.compute
+    if compute.device != "auto" or compute.dtype != "auto":
+        return _pinned(checked, revisions, checked.job.on(device or compute.device))
+    first = _pinned(checked, revisions, checked.job.on(device or device_here()))
+    others = (_pinned(checked, revisions, checked.job.on(name)) for name in ("cpu", "cuda"))
+    return next((other for other in others if other.fingerprint in like), first)
+
+
+def _pinned(checked: Checked, revisions: dict[str, str], job: Job) -> Pinned:
+    parts = job.fingerprint_parts(revisions)
+    if SPLIT_BYTES != USUAL_SPLIT_BYTES:
+        parts["split_bytes"] = SPLIT_BYTES
+    return Pinned(replace(checked, job=job), revisions, parts, fingerprint(parts))
+
+
+def _absolute(address: str) -> str:
+    if "://" in address:
+        return address
+    # Not resolved: a glob's pattern is part of it.
+    return str(Path.cwd() / Path(address).expanduser())

@@ -1,0 +1,285 @@
+"""The job: a strict, frozen model of the YAML file, and what follows from it alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from functools import cached_property, reduce
+from operator import or_
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from pipeline import RESULTS_VERSION
+from pipeline.job.quantities import Bytes, Seconds
+from pipeline.models.device import dtype_on
+from pipeline.models.resolve import ModelInfo
+from pipeline.tasks import TASKS, Task, TaskOptions
+from pipeline.tasks.chain import columns_read, fields_naming, sources
+
+ERRORS_COLUMN = "errors"
+
+NAME = r"^[A-Za-z_][A-Za-z0-9_-]*$"
+
+
+class Part(BaseModel):
+    """A part of a job: no unknown keys, no silent conversions, no changes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Input(Part):
+    """What is read."""
+
+    path: str = Field(
+        title="Dataset",
+        description="A Parquet file, a directory (read recursively) or a glob; a local path or "
+        "a s3://, gs:// or az:// address.",
+        min_length=1,
+    )
+    text: str = Field("text", title="Text column", description="The column that is annotated.")
+    columns: tuple[str, ...] | None = Field(
+        None,
+        title="Carried columns",
+        description="Input columns that the output keeps; all by default.",
+        strict=False,
+    )
+
+    @field_validator("columns")
+    @classmethod
+    def _each_once(cls, columns: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        twice = sorted({name for name in columns or () if (columns or ()).count(name) > 1})
+        if twice:
+            raise ValueError(f"`{twice[0]}` stands twice: name each column once")
+        return columns
+
+
+class Output(Part):
+    """What is written."""
+
+    path: str = Field(
+        title="Output directory",
+        description="Where the annotated Parquet files go, in the input's own directory layout.",
+        min_length=1,
+    )
+    compression: Literal["zstd", "snappy", "gzip", "none"] = Field(
+        "zstd", title="Compression", description="Parquet compression of the output."
+    )
+
+
+class Compute(Part):
+    """What the job runs on; none of it changes results, except dtype."""
+
+    workers: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto", title="Workers", description="Ray actors; auto: as many as the cluster can place."
+    )
+    cpus_per_worker: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto",
+        title="CPUs per worker",
+        description="Cores and torch threads of a worker; auto: up to 4 of a machine's cores.",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", title="Device", description="auto: a GPU per worker if the cluster has any."
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", title="Arithmetic", description="auto: bfloat16 on a GPU, float32 on a CPU."
+    )
+    batch_tokens: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto", title="Padded tokens per batch", description="auto: as the device likes."
+    )
+    wait: Seconds = Field(
+        300.0,
+        title="Wait for workers",
+        description="How long the cluster may take to place a first worker, such as 5m.",
+    )
+
+
+class Limits(Part):
+    """When to give up."""
+
+    bad_rows: float = Field(
+        0.1,
+        title="Bad rows",
+        description="The share of a split's rows (below 1) or the number of rows (from 1) that "
+        "may fail before the split does.",
+        ge=0,
+    )
+    stall: Seconds = Field(
+        600.0,
+        title="Stall",
+        description="A worker without progress for this long is replaced, such as 10m.",
+    )
+
+    @field_validator("bad_rows")
+    @classmethod
+    def _share_or_number(cls, bad_rows: float) -> float:
+        if bad_rows > 1 and not bad_rows.is_integer():
+            raise ValueError(
+                f"{bad_rows:g} is neither a share nor a number of rows: write 0.05 for one row in "
+                "twenty, 5 for five rows"
+            )
+        return bad_rows
+
+    text: Bytes = Field(
+        4 * 10**6,
+        title="Largest text",
+        description="A row with a text of more bytes of UTF-8 is bad, such as 4MB. All of War and "
+        "Peace is 3.2 MB.",
+    )
+
+    def too_many(self, bad: int, *, rows: int) -> bool:
+        """Whether that many bad rows fail a split."""
+        return bad > (self.bad_rows if self.bad_rows >= 1 else self.bad_rows * rows)
+
+
+def _kind(value: object) -> object:
+    return value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+
+
+# Built from the table, so that a new task is one line there; no type checker can follow that.
+AnyOptions: Any = Annotated[
+    reduce(or_, (kind.Options for kind in TASKS.values())), Field(discriminator="kind")
+]
+
+
+def _task_name(name: str) -> str:
+    if name == ERRORS_COLUMN:
+        raise ValueError("the output has a column of that name already: rename the task")
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ValueError("this is no column name: use letters, digits and _ only")
+    return name
+
+
+class Job(Part):
+    """A dataset of text, some tasks and an output."""
+
+    model_config = ConfigDict(title="Shardscribe job")
+
+    name: str = Field(title="Name", description="Names the run in records.", pattern=NAME)
+    description: str = Field("", title="Description", description="For people.")
+    input: Input
+    output: Output
+    tasks: dict[Annotated[str, AfterValidator(_task_name)], AnyOptions] = Field(
+        title="Tasks", description="By output column: what to annotate.", min_length=1
+    )
+    compute: Compute = Compute()
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _tasks_overwrite_nothing(self) -> Job:
+        carried = {self.input.text, *(self.input.columns or ())}
+        clashes = [name for name in self.tasks if name in carried]
+        if clashes:
+            raise PydanticCustomError(
+                "clash",
+                "it would overwrite the input column of that name: rename the task",
+                {"tasks": clashes},
+            )
+        return self
+
+    @cached_property
+    def models(self) -> tuple[str, ...]:
+        """Every model and adapter that the job names, once."""
+        named = [name for o in self.options.values() for name in (o.model, o.adapter) if name]
+        return tuple(dict.fromkeys(named))
+
+    @property
+    def options(self) -> dict[str, TaskOptions]:
+        """The tasks' options by column name."""
+        return dict(self.tasks)
+
+    def build_tasks(self, infos: Mapping[str, ModelInfo] | None = None) -> dict[str, Task[Any]]:
+        """The configured tasks by column name; nothing is loaded.
+
+        Args:
+            infos: What is known of the models, by reference; some output types depend on it.
+        """
+        tasks = {name: TASKS[options.kind](options) for name, options in self.options.items()}
+        for task in tasks.values():
+            if infos is not None and task.options.model in infos:
+                task.bind(infos[task.options.model])
+        return tasks
+
+    @cached_property
+    def reads(self) -> list[str]:
+        """The input's columns that tasks read."""
+        return columns_read(self.build_tasks(), text=self.input.text)
+
+    @cached_property
+    def named_by(self) -> dict[str, str]:
+        """Which field of the job names each column that tasks read."""
+        return fields_naming(self.build_tasks())
+
+    @cached_property
+    def texts_read(self) -> list[str]:
+        """Those of `reads` that must hold text: what is annotated as it is."""
+        plain = [task for task in self.build_tasks().values() if task.options.template is None]
+        names = {name for task in plain for name in sources(task, text=self.input.text)}
+        return [name for name in self.reads if name in names]
+
+    def on(self, device: str) -> Job:
+        """The job as it is on a device, with what its dtype becomes there.
+
+        Args:
+            device: What ``compute.device: auto`` becomes: ``cpu`` or ``cuda``.
+        """
+        compute = self.compute
+        if compute.device != "auto":
+            device = compute.device
+        known = {"device": device, "dtype": dtype_on(device, compute.dtype)}
+        return self.model_copy(update={"compute": compute.model_copy(update=known)})
+
+    def fingerprint_parts(self, revisions: Mapping[str, str]) -> dict[str, Any]:
+        """Everything that changes results, for comparison between runs.
+
+        What a job leaves at its default is not in it, but for the dtype: of a job that knows its
+        device, see `on`.
+
+        Args:
+            revisions: What pins each model's weights, by reference.
+        """
+        said = {
+            "text": self.input.text,
+            "columns": list(self.input.columns) if self.input.columns is not None else None,
+            "compression": self.output.compression,
+            # Which rows are bad depends on it, and so does what other tasks read of them.
+            "limits.text": self.limits.text,
+        }
+        parts = {name: value for name, value in said.items() if value != USUAL[name]}
+        tasks = {}
+        for name, task in self.build_tasks().items():
+            options = task.options
+            tasks[name] = {**task.dump(), "revision": revisions[options.model]}
+            if options.adapter is not None:
+                tasks[name]["adapter"] = revisions[options.adapter]
+        return {
+            "results_version": RESULTS_VERSION,
+            "dtype": self.compute.dtype,
+            **parts,
+            "tasks": tasks,
+        }
+
+
+# What the fingerprint says nothing of.
+USUAL = {
+    "text": Input.model_fields["text"].default,
+    "columns": Input.model_fields["columns"].default,
+    "compression": Output.model_fields["compression"].default,
+    "limits.text": Limits.model_fields["text"].default,
+}
+
+
+def fingerprint(parts: Mapping[str, Any]) -> str:
+    """The parts as one hash, 16 hexadecimal digits."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,169 @@
+"""Texts and their tokens: each text is tokenized once, whatever tasks want of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+import numpy as np
+
+# What the tokenizer makes of a text is some 150 bytes a token; it is thrown away by the chunk.
+CHUNK_TEXTS = 1024
+CHUNK_CHARACTERS = 1 << 20
+
+
+class Texts(Sequence[str]):
+    """The texts that a task is given, with what goes with them.
+
+    Args:
+        strings: The texts.
+        columns: Further columns that the task asked for, by name, one value per text.
+
+    Attributes:
+        tokenizers: Those that the texts went through.
+    """
+
+    def __init__(
+        self, strings: Sequence[str], columns: Mapping[str, Sequence[Any]] | None = None
+    ) -> None:
+        self.strings = list(strings)
+        self.columns = dict(columns or {})
+        self.tokenizers: dict[str, Tokenizer] = {}
+        self._encoded: dict[str, Encoded] = {}
+
+    def __len__(self) -> int:
+        return len(self.strings)
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Texts: ...
+
+    def __getitem__(self, at: int | slice) -> str | Texts:
+        if isinstance(at, slice):
+            return Texts(self.strings[at], {k: v[at] for k, v in self.columns.items()})
+        return self.strings[at]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.strings)
+
+    def encoded(self, tokens: Tokenizer) -> Encoded:
+        """The texts' tokens, made at the first call for that tokenizer."""
+        self.tokenizers[tokens.key] = tokens
+        found = self._encoded.get(tokens.key)
+        if (
+            found is None
+            or (found.offsets is None and tokens.with_offsets)
+            or (found.words is None and tokens.with_words)
+        ):
+            found = self._encoded[tokens.key] = tokens.encode(self.strings)
+        return found
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The tokens of some texts, without special tokens, one after the other.
+
+    Attributes:
+        ids: Int32 of shape [tokens].
+        starts: Int64 of shape [texts + 1]: text i has the tokens ``starts[i]:starts[i + 1]``.
+        offsets: Int32 of shape [tokens, 2]: first character and one past the last, in the
+            token's own text; None if nobody asked.
+        words: Int32 of shape [tokens]: the word of the token, counted in its text by the
+            tokenizer's own rule, -1 where it has none; None if nobody asked.
+    """
+
+    ids: np.ndarray
+    starts: np.ndarray
+    offsets: np.ndarray | None
+    words: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each text, of shape [texts]."""
+        return np.diff(self.starts)
+
+    def row(self, text: int) -> np.ndarray:
+        """The ids of one text."""
+        return self.ids[self.starts[text] : self.starts[text + 1]]
+
+
+class Tokenizer:
+    """A fast tokenizer without truncation and padding, shared by all models that have the same.
+
+    Args:
+        tokenizer: A transformers tokenizer; it is copied and stays as it is.
+
+    Attributes:
+        key: Hash of all that the tokenizer does.
+        with_offsets: Whether characters of tokens are wanted. Tasks set it when they are loaded.
+        with_words: The same for words of tokens.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        source = tokenizer.backend_tokenizer
+        self._backend = type(source).from_str(source.to_str())
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        self.key = hashlib.sha256(self._backend.to_str().encode()).hexdigest()
+        self.prefix, self.suffix = self._special_tokens()
+        self.with_offsets = False
+        self.with_words = False
+
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        """Tokenizes texts whole, without special tokens, on all cores."""
+        with_offsets, with_words = self.with_offsets, self.with_words
+        full = with_offsets or with_words
+        encode = self._backend.encode_batch if full else self._backend.encode_batch_fast
+        ids, offsets = [np.zeros(0, dtype=np.int32)], [np.zeros((0, 2), dtype=np.int32)]
+        words = [np.zeros(0, dtype=np.int32)]
+        counts = [0]
+        for chunk in _chunks(texts):
+            for encoding in encode(chunk, add_special_tokens=False):
+                row = np.array(encoding.ids, dtype=np.int32)
+                ids.append(row)
+                counts.append(len(row))
+                if with_offsets:
+                    offsets.append(np.array(encoding.offsets, dtype=np.int32).reshape(-1, 2))
+                if with_words:
+                    found = [-1 if word is None else word for word in encoding.word_ids]
+                    words.append(np.array(found, dtype=np.int32))
+        return Encoded(
+            np.concatenate(ids),
+            np.cumsum(counts, dtype=np.int64),
+            np.concatenate(offsets) if with_offsets else None,
+            np.concatenate(words) if with_words else None,
+        )
+
+    def ids(self, text: str) -> list[int]:
+        """The tokens of one text, such as a prompt's, without special tokens."""
+        found: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        return found
+
+    def _special_tokens(self) -> tuple[list[int], list[int]]:
+        """What the tokenizer puts before and after a single text, such as [CLS] and [SEP]."""
+        for probe in ("a", *self._backend.get_vocab()):  # an alphabet need not have an "a"
+            full = self._backend.encode(probe, add_special_tokens=True)
+            own = [at for at, part in enumerate(full.sequence_ids) if part is not None]
+            if own:
+                return full.ids[: own[0]], full.ids[own[-1] + 1 :]
+        return [], []
+
+
+def _chunks(texts: Sequence[str]) -> Iterator[list[str]]:
+    chunk: list[str] = []
+    characters = 0
+    for text in texts:
+        if chunk and (len(chunk) == CHUNK_TEXTS or characters + len(text) > CHUNK_CHARACTERS):
+            yield chunk
+            chunk, characters = [], 0
+        chunk.append(text)
+        characters += len(text)
+    if chunk:
+        yield chunk

@@ -1,0 +1,227 @@
+"""The models of a worker: loaded once each, laid out and timed for their device."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import JobError, one_line
+from pipeline.models.adapters import Brought, label_fields, look_into, merged
+from pipeline.models.device import Device
+from pipeline.models.families import WEIGHTS_READ, check_family, pads
+from pipeline.models.faults import raise_if_fatal
+from pipeline.models.resolve import ModelInfo, fetch
+from pipeline.models.text.texts import Tokenizer
+from pipeline.models.text.tokenizer import load_tokenizer
+from pipeline.models.torch.calibrate import CPU_BUDGETS, GPU_BUDGETS, Budgets, find_budget
+from pipeline.models.torch.first_token import shorten
+from pipeline.models.torch.inputs import own_pad_token, read_to_the_end
+from pipeline.models.torch.linear import lay_out
+from pipeline.models.torch.model import Model
+from pipeline.models.torch.packed import Packed, packed
+from pipeline.models.torch.sparse import keep_sparse
+
+# How a head is called in this project -> the transformers class that loads it.
+HEADS = {
+    "sequence-classification": "AutoModelForSequenceClassification",
+    "token-classification": "AutoModelForTokenClassification",
+    "question-answering": "AutoModelForQuestionAnswering",
+    "encoder": "AutoModel",
+    "seq2seq": "AutoModelForSeq2SeqLM",
+    "causal": "AutoModelForCausalLM",
+}
+
+GENERATING = ("seq2seq", "causal")
+# Texts of about this length are what budgets are timed with: the mean of real paragraphs.
+PROBE_TOKENS = 64
+
+
+class Models:
+    """The models of one worker, each loaded once per head.
+
+    Args:
+        infos: By reference, every model that the job names.
+        device: Where they go.
+        budget: Padded tokens per batch; None for the device's default.
+    """
+
+    def __init__(
+        self, infos: Mapping[str, ModelInfo], *, device: Device, budget: int | None = None
+    ) -> None:
+        self.infos = dict(infos)
+        self.device = device
+        self.budget = budget
+        self.adapter: str | None = None
+        self._loaded: dict[tuple[str, str, str | None], Model] = {}
+        self._tokens: dict[str, Tokenizer] = {}
+        self._lock = threading.Lock()
+
+    def with_adapter(self, adapter: str | None) -> Models:
+        """The same models with an adapter's weights merged into each that is got from here."""
+        if adapter is None:
+            return self
+        view = copy.copy(self)
+        view.adapter = adapter
+        return view
+
+    def get(self, reference: str, *, head: str) -> Model:
+        """The model with that head, loaded at the first call.
+
+        Raises:
+            JobError: transformers can't load it.
+        """
+        with self._lock:
+            key = (reference, head, self.adapter)
+            if key not in self._loaded:
+                self._loaded[key] = self._load(self.infos[reference], head)
+            return self._loaded[key]
+
+    def _load(self, info: ModelInfo, head: str) -> Model:
+        import transformers
+
+        transformers.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
+        check_family(info.config, head=head, reference=info.reference)
+        folder = fetch(info)
+        auto = getattr(transformers, HEADS[head])
+        adapter = self.infos[self.adapter] if self.adapter is not None else None
+        brought = look_into(adapter, info) if adapter is not None else None
+        with _loading(info, head):
+            tokenizer = load_tokenizer(folder)
+            module, report = auto.from_pretrained(
+                folder,
+                dtype=self.device.dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+                **({} if brought is None else _for_head(brought, head)),
+            )
+        # What was left out for its size is as random as what was not there.
+        unset = {key for key, *_ in report["mismatched_keys"]}
+        if head != "encoder":
+            unset |= {key for key in report["missing_keys"] if "position_ids" not in key}
+        missing = sorted(unset) if brought is None else brought.lacking(unset)
+        if missing:
+            raise JobError(
+                f"model {info.reference} lacks weights for {head} ({missing[0]} and "
+                f"{len(missing) - 1} more), which would be random",
+                hint="Fine-tune it for the task, or name a model that was",
+            )
+        if adapter is not None and brought is not None:
+            module = merged(module, adapter, brought.names)
+        with _loading(info, head):
+            model = ready(
+                module,
+                tokenizer,
+                head=head,
+                device=self.device,
+                budget=self.budget or self.device.default_budget,
+                folder=folder,
+            )
+            if model.room < 1:
+                raise ValueError(f"its special tokens alone fill the {model.max_tokens} it takes")
+        model.tokens = self._tokens.setdefault(model.tokens.key, model.tokens)
+        if self.budget is None and head not in GENERATING:
+            model.budget = self._calibrated(model, info, head)
+        return model
+
+    def _calibrated(self, model: Model, info: ModelInfo, head: str) -> int:
+        """The batch size that this model likes on this device, timed once per machine."""
+        import torch
+
+        on_gpu = self.device.name != "cpu"
+        lanes = 1 if model.lanes > 1 else None
+        what = {
+            "config": info.config,
+            "head": head,
+            "device": torch.cuda.get_device_name(self.device.name) if on_gpu else "cpu",
+            "dtype": self.device.dtype_name,
+            "lanes": model.lanes,
+            "torch": torch.__version__,
+        }
+        key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+        remembered = Budgets().get(key)
+        if remembered is not None:
+            return remembered
+        length = min(PROBE_TOKENS, model.max_tokens)
+
+        def run(budget: int) -> None:
+            rows = max(1, budget // length)
+            ids = torch.full((rows, length), model.pad_id)
+            with self.device.hold(lanes=lanes), torch.inference_mode():
+                if model.packed is not None:
+                    counts = np.full(rows, length)
+                    batch = Packed.place(ids.numpy().ravel(), counts, device=self.device.name)
+                    model.packed.forward(batch)
+                else:
+                    model.module(input_ids=ids.to(self.device.name))
+                if on_gpu:
+                    torch.cuda.synchronize(self.device.name)
+
+        found = find_budget(run, GPU_BUDGETS if on_gpu else CPU_BUDGETS)
+        if found is None:
+            return self.device.default_budget
+        Budgets().put(key, found)
+        return found
+
+
+@contextmanager
+def _loading(info: ModelInfo, head: str) -> Iterator[None]:
+    """Whatever a library makes of a model's files, it is the model that can't be loaded."""
+    try:
+        yield
+    except Exception as error:
+        raise_if_fatal(error)
+        raise JobError(
+            f"model {info.reference} can't be loaded for {head}: {one_line(error)}",
+            hint="Check that the folder is complete and the architecture fits the task",
+        ) from error
+
+
+def _for_head(brought: Brought, head: str) -> dict[str, Any]:
+    """How a model is loaded for the head that its adapter brings: with as many labels."""
+    if brought.labels is None or not head.endswith("-classification"):
+        return {}
+    return {**label_fields(brought.labels), "ignore_mismatched_sizes": True}
+
+
+def ready(
+    module: Any, tokenizer: Any, *, head: str, device: Device, budget: int, folder: Path
+) -> Model:
+    """A model to infer with, from what transformers loaded.
+
+    Args:
+        module: Changed in place.
+        tokenizer: Its fast tokenizer.
+        head: How it was loaded.
+        device: Where it goes.
+        budget: Padded tokens per batch.
+        folder: Where the files came from.
+    """
+    module = module.to(device.name).eval()
+    padded = pads(module.config)
+    if head == "sequence-classification" and own_pad_token(module) is None:
+        read_to_the_end(module)
+        padded = False
+    if device.name == "cpu":
+        shorten(module)
+        if module.config.model_type not in WEIGHTS_READ:
+            lay_out(module)
+    device.watch(module)
+    model = Model(module, tokenizer, device=device, budget=budget, folder=folder, padded=padded)
+    if device.name != "cpu" and not model.typed:
+        model.packed = packed(module)
+    changes = keep_sparse(module)
+    # A module that changes itself by the length of a batch computes one batch at a time.
+    if changes or head in GENERATING:
+        model.lanes = 1
+    return model

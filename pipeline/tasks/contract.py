@@ -1,0 +1,203 @@
+"""The contract of a task. A task is added in one file, and one line of `TASKS`.
+
+A task lives in three stages, so that nothing heavy is touched before it is needed:
+
+1. `TaskOptions`: what the job file says. Plain data, checked when the job is loaded.
+2. `Task`: options and what follows from them alone: the output type, which models fit.
+3. `Annotate`: made by `Task.load` on a worker, holds models, turns texts into a column.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from string import Formatter
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import Annotated as ConstrainedType
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from pipeline.errors import JobError, RowError
+from pipeline.models.resolve import ModelInfo
+from pipeline.models.torch.load import Models
+
+if TYPE_CHECKING:
+    import pyarrow as pa  # for annotations alone: it is heavy, and loading a job is not
+
+
+# A YAML list is no tuple to a strict model.
+Names = ConstrainedType[tuple[str, ...], Field(strict=False, min_length=1)]
+
+
+class TaskOptions(BaseModel):
+    """What every task of a job file has in common."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    kind: str
+    model: str = Field(
+        title="Model",
+        description="A hub id (`org/name@revision`), a local folder, or `starter/...`.",
+        min_length=1,
+    )
+    adapter: str | None = Field(
+        None,
+        title="Adapter",
+        description="A LoRA or other PEFT adapter of the model, as `model` is named; its weights "
+        "are merged when the model is loaded.",
+        min_length=1,
+    )
+    input: str | Names | None = Field(
+        None,
+        title="Text to annotate",
+        description="A column of the input, or another task whose text is annotated (a summary, a "
+        "translation); several columns are joined by blank lines. The job's text column by "
+        "default.",
+    )
+    template: str | None = Field(
+        None,
+        title="Template",
+        description="Makes the text from columns: `Title: {title}\\n{body}`. `{{` and `}}` are "
+        "braces.",
+        min_length=1,
+    )
+    when: str | None = Field(
+        None,
+        title="Condition",
+        description="A SQL condition over the row's own columns and other tasks' fields, such as "
+        "`sentiment.score < 0.7`. Other rows are null and counted as skipped.",
+        min_length=1,
+    )
+
+    @field_validator("template")
+    @classmethod
+    def _is_a_template(cls, template: str | None) -> str | None:
+        if template is not None:
+            template_fields(template)
+        return template
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.template is not None and self.input is not None:
+            raise ValueError("`template` names its columns itself: remove `input`")
+        return self
+
+
+def template_fields(template: str) -> tuple[str, ...]:
+    """The names in a template's braces, each once.
+
+    Raises:
+        ValueError: It is not a template, or says more of a field than its name.
+    """
+    names = []
+    for _, name, spec, conversion in Formatter().parse(template):
+        if name is None:
+            continue
+        if not name or spec or conversion or any(letter in name for letter in ".[]"):
+            raise ValueError(
+                f"`{{{name}}}` is no field: write the name of a column in braces, as in "
+                "`{title}`, and `{{` for a brace"
+            )
+        names.append(name)
+    if not names:
+        raise ValueError("the template names no column: write one in braces, as in `{text}`")
+    return tuple(dict.fromkeys(names))
+
+
+@dataclass
+class Annotated:
+    """What one call of a task gives back.
+
+    Attributes:
+        column: One entry per text, of the declared output type; null where the row failed.
+        failures: Why, by row index, for each row that could not be annotated.
+        tokens: Content tokens the model was given, without padding.
+        padded_tokens: The same with padding.
+    """
+
+    column: pa.Array
+    failures: dict[int, RowError] = field(default_factory=dict)
+    tokens: int = 0
+    padded_tokens: int = 0
+
+
+class Annotate(Protocol):
+    """A task with its models loaded."""
+
+    def annotate(self, texts: Sequence[str]) -> Annotated:
+        """Annotates non-blank texts: one entry out per text in, in the same order.
+
+        Args:
+            texts: From the engine `pipeline.models.text.texts.Texts`, which tokenizes once for all
+                tasks and carries the columns that `Task.extra_columns` names.
+        """
+        ...
+
+
+OptionsT = TypeVar("OptionsT", bound=TaskOptions)
+
+
+class Task(ABC, Generic[OptionsT]):
+    """A task as configured in a job; nothing is loaded yet.
+
+    Args:
+        options: The task's part of the job file.
+    """
+
+    Options: ClassVar[type[TaskOptions]]
+    heads: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[str] = ""
+
+    def __init__(self, options: OptionsT) -> None:
+        self.options = options
+        self.info: ModelInfo | None = None
+
+    def bind(self, model: ModelInfo) -> None:
+        """Tells what is known of the model before weights are loaded, such as its width."""
+        self.info = model
+
+    @abstractmethod
+    def output_type(self) -> pa.DataType:
+        """The Arrow type of the task's column, known before any row is seen.
+
+        A type that the model decides about is known once the task is bound to one.
+        """
+
+    @abstractmethod
+    def load(self, models: Models) -> Annotate:
+        """Loads what the task needs from the worker's shared models."""
+
+    def extra_columns(self) -> tuple[str, ...]:
+        """Input columns that the task wants beside the text, as ``texts.columns[name]``."""
+        return ()
+
+    def check_model(self, model: ModelInfo) -> None:
+        """Refuses a model whose head does not serve this task.
+
+        Raises:
+            JobError: The model's architecture is known and is not one of `heads`.
+        """
+        if not self.heads or not model.architectures:
+            return
+        if any(arch.endswith(head) for arch in model.architectures for head in self.heads):
+            return
+        raise JobError(
+            f"model {model.reference} is a {' / '.join(model.architectures)}; "
+            f"{self.options.kind} needs {self.needs}",
+            hint="Name a model that was trained for this task",
+        )
+
+    def head(self, model: ModelInfo) -> str:
+        """What the model is loaded as, a key of `load.HEADS`: without a head."""
+        return "encoder"
+
+    def dump(self) -> dict[str, Any]:
+        """The options that change results, for the fingerprint: all but the models' names.
+
+        Only those that differ from their defaults, so that an option that a later version adds
+        leaves the fingerprints of today's jobs as they are.
+        """
+        return self.options.model_dump(
+            mode="json", exclude={"model", "adapter"}, exclude_defaults=True
+        )

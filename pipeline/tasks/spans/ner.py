@@ -1,0 +1,216 @@
+"""NER: spans of text with a label, from a token-classification model, exact to the character."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from pipeline.models.resolve import ModelInfo
+from pipeline.models.text.texts import Encoded
+from pipeline.models.torch.load import Models
+from pipeline.models.torch.model import Model
+from pipeline.models.torch.packed import Packed, PackedEncoder
+from pipeline.tasks.contract import Annotated, Task, TaskOptions
+from pipeline.tasks.spans.aggregate import Spans, Tags, aggregate
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# Tokens shared by neighbouring windows of a long text: context for an entity on the border.
+OVERLAP = 64
+
+
+class NerOptions(TaskOptions):
+    """Spans of text with a label: names, places, addresses, ..."""
+
+    kind: Literal["ner"]
+    aggregation: Literal["none", "simple", "first", "average", "max"] = Field(
+        "first",
+        title="Tokens to entities",
+        description="As Hugging Face defines them. none: a span per token. simple: neighbouring "
+        "tokens of one tag. first, average, max: whole words, with the tag of the first token, of "
+        "the mean of the tokens, or of the surest token.",
+    )
+
+
+class Ner(Task[NerOptions]):
+    """Token classification, aggregated into spans."""
+
+    Options = NerOptions
+    heads = ("ForTokenClassification",)
+    needs = "a token-classification model (…ForTokenClassification)"
+
+    def output_type(self) -> pa.DataType:
+        """``list<struct<label, text, start, end, score>>``; offsets count characters."""
+        import pyarrow as pa
+
+        return pa.list_(
+            pa.struct(
+                [
+                    ("label", pa.string()),
+                    ("text", pa.string()),
+                    ("start", pa.int32()),
+                    ("end", pa.int32()),
+                    ("score", pa.float32()),
+                ]
+            )
+        )
+
+    def head(self, model: ModelInfo) -> str:
+        """The model is loaded as a token classifier."""
+        return "token-classification"
+
+    def load(self, models: Models) -> NerAnnotate:
+        """Loads the model with its token-classification head."""
+        model = models.get(self.options.model, head="token-classification")
+        return NerAnnotate(model, self.options, self.output_type())
+
+
+class NerAnnotate:
+    """Finds entities with a loaded model.
+
+    The token predictions of a long text's windows are put together before they are joined into
+    entities, so an entity that crosses a border is found once and whole.
+    """
+
+    def __init__(self, model: Model, options: NerOptions, output_type: pa.DataType) -> None:
+        self.model = model
+        self.options = options
+        self.output_type = output_type
+        self.tags = Tags.of(model.labels)
+        self.words = _WordRule(model.tokenizer)
+        model.tokens.with_offsets = True
+
+    def annotate(self, texts: Sequence[str]) -> Annotated:
+        """One list of entities per text, empty where the model finds none."""
+        encoded = self.model.encode(texts)
+        sequences, cuts = self.model.windows(encoded, overlap=self._overlap())
+        inference = self.model.infer(sequences, self._forward, packed=self._packed)
+        failures = {int(cuts.owner[index]): e for index, e in inference.failures.items()}
+        skip = len(self.model.prefix)
+        kept = zip(
+            inference.results,
+            cuts.owner.tolist(),
+            (skip + cuts.keep_start - cuts.start).tolist(),
+            (skip + cuts.keep_stop - cuts.start).tolist(),
+            strict=True,
+        )
+        parts = [result[start:stop] for result, row, start, stop in kept if row not in failures]
+        good = [row for row in range(len(texts)) if row not in failures]
+        spans = self._spans(texts, good, encoded, parts)
+        return Annotated(
+            self._column(texts, spans, failures),
+            failures,
+            tokens=inference.tokens,
+            padded_tokens=inference.padded_tokens,
+        )
+
+    def _overlap(self) -> int:
+        return min(OVERLAP, self.model.room // 4)
+
+    def _forward(self, ids: Any, mask: Any) -> Any:
+        return self.model.compute(ids, mask).logits.float().softmax(dim=-1).cpu().numpy()
+
+    def _packed(self, encoder: PackedEncoder, batch: Packed) -> Any:
+        scores = encoder.token_logits(batch).float().softmax(dim=-1).cpu().numpy()
+        return np.split(scores, batch.borders.cpu().numpy()[1:-1])
+
+    def _spans(
+        self,
+        texts: Sequence[str],
+        good: Sequence[int],
+        encoded: Encoded,
+        parts: Sequence[np.ndarray],
+    ) -> Spans:
+        assert encoded.offsets is not None
+        owner = np.repeat(np.arange(len(texts)), encoded.lengths)
+        inside = np.isin(owner, good) if len(good) < len(texts) else slice(None)
+        owner, flat = owner[inside], encoded.ids[inside].astype(np.int64)
+        offsets = encoded.offsets[inside].astype(np.int64)
+        width = len(self.tags.labels)
+        scores = np.concatenate(parts) if parts else np.zeros((0, width), dtype=np.float32)
+        return aggregate(
+            scores,
+            texts=owner,
+            starts=offsets[:, 0],
+            ends=offsets[:, 1],
+            subword=self.words.subword(texts, owner, flat, offsets),
+            tags=self.tags,
+            how=self.options.aggregation,
+        )
+
+    def _column(self, texts: Sequence[str], spans: Spans, failures: dict[int, Any]) -> pa.Array:
+        import pyarrow as pa
+
+        names = self.tags.labels if self.options.aggregation == "none" else self.tags.names
+        entities = pa.StructArray.from_arrays(
+            [
+                pa.array(list(names), pa.string()).take(pa.array(spans.label)),
+                pa.array(
+                    [
+                        texts[row][start:end]
+                        for row, start, end in zip(
+                            spans.text.tolist(),
+                            spans.start.tolist(),
+                            spans.end.tolist(),
+                            strict=True,
+                        )
+                    ],
+                    pa.string(),
+                ),
+                pa.array(spans.start.astype(np.int32)),
+                pa.array(spans.end.astype(np.int32)),
+                pa.array(spans.score.astype(np.float32)),
+            ],
+            fields=list(self.output_type.value_type),
+        )
+        borders = np.searchsorted(spans.text, np.arange(len(texts) + 1)).astype(np.int32)
+        bad = np.zeros(len(texts), dtype=bool)
+        bad[list(failures)] = True
+        return pa.ListArray.from_arrays(
+            pa.array(borders), entities, type=self.output_type, mask=pa.array(bad)
+        )
+
+
+class _WordRule:
+    """Which tokens continue a word, by the rule of Hugging Face's pipeline.
+
+    A tokenizer that marks continuations (WordPiece's ``##``) tells by length: the token is longer
+    than the text it stands for. For any other, a token continues a word when there is no space at
+    or right before its start. The unknown token never does.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        backend = tokenizer.backend_tokenizer
+        self.marks = bool(getattr(backend.model, "continuing_subword_prefix", None))
+        self.unknown = tokenizer.unk_token_id
+        size = backend.get_vocab_size(with_added_tokens=True)
+        self.lengths = np.array(
+            [len(backend.id_to_token(i) or "") for i in range(size)], dtype=np.int64
+        )
+
+    def subword(
+        self,
+        texts: Sequence[str],
+        owner: np.ndarray,
+        ids: np.ndarray,
+        offsets: np.ndarray,
+    ) -> np.ndarray:
+        """For each token, whether it continues the word of the token before it."""
+        starts, ends = offsets[:, 0], offsets[:, 1]
+        if self.marks:
+            out = self.lengths[ids] != ends - starts
+        else:
+            out = np.array(
+                [
+                    start > 0 and " " not in texts[row][start - 1 : start + 1]
+                    for row, start in zip(owner.tolist(), starts.tolist(), strict=True)
+                ],
+                dtype=bool,
+            )
+        if self.unknown is not None:
+            out &= ids != self.unknown
+        return np.asarray(out, dtype=bool)

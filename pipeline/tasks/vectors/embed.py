@@ -1,0 +1,126 @@
+"""Embed: a vector per text, as sentence-transformers makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import Field
+
+from pipeline.errors import JobError
+from pipeline.models.resolve import ModelInfo
+from pipeline.models.torch.load import Models
+from pipeline.models.torch.sentence import SentenceEncoder, SentenceFiles, width
+from pipeline.tasks.contract import Annotated, Task, TaskOptions
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+WRITES = ("ForConditionalGeneration", "ForCausalLM", "LMHeadModel")
+
+
+class EmbedOptions(TaskOptions):
+    """A vector per text, for search, clusters and near duplicates."""
+
+    kind: Literal["embed"]
+    pooling: Literal["auto", "mean", "cls", "max"] = Field(
+        "auto",
+        title="Token vectors to text vector",
+        description="auto: as the model's sentence-transformers files say, mean without any. The "
+        "windows of a text longer than the model takes become one vector: the mean over all "
+        "tokens (mean), their maximum (max), or the mean of the windows by length (cls).",
+    )
+    normalize: Literal["auto"] | bool = Field(
+        "auto",
+        title="Length 1",
+        description="Whether vectors are brought to length 1. auto: if the model's modules.json "
+        "lists a Normalize module.",
+    )
+    precision: Literal["float32", "float16"] = Field(
+        "float32",
+        title="Precision",
+        description="Of the numbers in the column; float16 halves its size.",
+    )
+
+
+class Embed(Task[EmbedOptions]):
+    """Text embeddings with any encoder."""
+
+    Options = EmbedOptions
+
+    def output_type(self) -> pa.DataType:
+        """``fixed_size_list<float32>[dim]``, or of float16.
+
+        Raises:
+            JobError: No model is bound, or its config.json does not say how wide it is.
+        """
+        import pyarrow as pa
+
+        if self.info is None:
+            raise JobError("the dimension of a vector is known once its model is")
+        number = pa.float16() if self.options.precision == "float16" else pa.float32()
+        return pa.list_(number, width(self.info.config, reference=self.info.reference))
+
+    def check_model(self, model: ModelInfo) -> None:
+        """Refuses a model that has no one vector per token, or a part that is not built here.
+
+        Raises:
+            JobError: The model writes text, or its files ask for more than pooling.
+        """
+        arch = " / ".join(model.architectures)
+        if model.is_encoder_decoder or any(a.endswith(WRITES) for a in model.architectures):
+            raise JobError(
+                f"model {model.reference} is a {arch}; embed needs an encoder",
+                hint="Name an encoder such as starter/minilm",
+            )
+        width(model.config, reference=model.reference)
+        if model.folder is not None:
+            SentenceFiles.of(model.folder, reference=model.reference)
+
+    def load(self, models: Models) -> EmbedAnnotate:
+        """Loads the encoder."""
+        options = self.options
+        self.bind(models.infos[options.model])
+        encoder = SentenceEncoder(
+            models.get(options.model, head="encoder"),
+            reference=options.model,
+            pooling=options.pooling,
+            normalize=options.normalize,
+        )
+        return EmbedAnnotate(encoder, self.output_type())
+
+
+class EmbedAnnotate:
+    """Makes vectors with a loaded encoder."""
+
+    def __init__(self, encoder: SentenceEncoder, output_type: pa.DataType) -> None:
+        self.encoder = encoder
+        self.model = encoder.model
+        self.output_type = output_type
+
+    def annotate(self, texts: Sequence[str]) -> Annotated:
+        """One vector per text."""
+        import pyarrow as pa
+
+        found = self.encoder.windows(texts)
+        dim = self.output_type.list_size
+        values = np.zeros((len(texts), dim), dtype=np.float32)
+        if len(found.failures) < len(texts):
+            values = self.encoder.merge(found, rows=len(texts))
+        if values.shape[1] != dim:
+            raise JobError(
+                f"model {self.model.folder.name} gives vectors of {values.shape[1]} numbers, "
+                f"but its config.json says {dim}",
+                hint="Name another encoder",
+            )
+        bad = np.zeros(len(texts), dtype=bool)
+        bad[list(found.failures)] = True
+        number = self.output_type.value_type
+        flat = values.astype(np.float16 if pa.types.is_float16(number) else np.float32).ravel()
+        column = pa.FixedSizeListArray.from_arrays(
+            pa.array(flat, number), type=self.output_type, mask=pa.array(bad)
+        )
+        return Annotated(
+            column, found.failures, tokens=found.tokens, padded_tokens=found.padded_tokens
+        )
