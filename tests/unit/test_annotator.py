@@ -559,11 +559,11 @@ def test_a_broken_file_among_small_ones_fails_alone(make: Make, tmp_path: Path) 
     write(annotator, ["d"], "4.parquet")
     answers = annotator.annotate_all(splits_in(annotator))
     assert [type(answer).__name__ for answer in answers] == [
-        "Receipt",
+        "SplitResult",
         "SplitError",
         "SplitError",
         "SplitError",
-        "Receipt",
+        "SplitResult",
     ]
     told = [str(answer) for answer in answers]
     assert "1.parquet is not a readable Parquet file" in told[1]
@@ -628,10 +628,10 @@ def test_when_a_task_fails_a_window_of_small_files_only_the_guilty_one_fails(mak
     annotator.rows.annotates["shout"] = Guilty()
     answers = annotator.annotate_all(splits_in(annotator))
     assert [type(answer).__name__ for answer in answers] == [
-        "Receipt",
-        "Receipt",
+        "SplitResult",
+        "SplitResult",
         "SplitError",
-        "Receipt",
+        "SplitResult",
     ]
 
 
@@ -707,10 +707,10 @@ def test_an_error_of_one_split_in_a_call_fails_no_other(
     monkeypatch.setattr(annotator.input, "entry", away)
     answers = annotator.annotate_all(splits)
     assert [type(answer).__name__ for answer in answers] == [
-        "Receipt",
-        "Receipt",
+        "SplitResult",
+        "SplitResult",
         "SplitError",
-        "Receipt",
+        "SplitResult",
     ]
     assert "2.parquet" in str(answers[2])
     assert str(error) in str(answers[2])
