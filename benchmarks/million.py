@@ -32,7 +32,8 @@ from pipeline.engine.messages import Counts, Heartbeat, SplitResult
 from pipeline.lake.memory import Memory
 from pipeline.lake.plan import Plan
 from pipeline.lake.source.dataset import Split, splits_of
-from pipeline.lake.store.base import Entry, LocalStore
+from pipeline.lake.store.base import Entry
+from pipeline.lake.store.local import LocalStore
 from pipeline.planning import plan_run
 from pipeline.records.record import RunRecord, Summary
 

@@ -13,7 +13,8 @@ from pipeline.errors import JobError, SplitError, near, one_line
 from pipeline.job.check import Checked, check, check_columns, pin
 from pipeline.job.job import ERRORS_COLUMN, Job
 from pipeline.lake.source.dataset import SUFFIXES, Split
-from pipeline.lake.store.base import Store, open_store
+from pipeline.lake.store.base import Store
+from pipeline.lake.store.open import open_store
 from pipeline.models.device import device_here
 from pipeline.tasks.conditions.condition import condition_names, rows_where
 

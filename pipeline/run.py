@@ -20,7 +20,8 @@ from pipeline.job.job import Job
 from pipeline.lake.plan import Plan
 from pipeline.lake.sink.owner import Owner
 from pipeline.lake.sink.publish import clean_scratch
-from pipeline.lake.store.base import Store, open_store
+from pipeline.lake.store.base import Store
+from pipeline.lake.store.open import open_store
 from pipeline.lake.store.probe import check_create_only
 from pipeline.planning import AS_IT_IS, Choices, look, look_again, remember, tidy
 from pipeline.records.record import DEATHS_KEPT, RunRecord, Summary, Unread, versions

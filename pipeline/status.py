@@ -11,7 +11,8 @@ from pipeline.job.job import Job
 from pipeline.lake.plan import differences
 from pipeline.lake.sink.footers import look_all
 from pipeline.lake.source.dataset import SUFFIXES
-from pipeline.lake.store.base import Store, open_store
+from pipeline.lake.store.base import Store
+from pipeline.lake.store.open import open_store
 from pipeline.records.record import RowCounts
 
 RUNS_SHOWN = 5

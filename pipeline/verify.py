@@ -20,7 +20,9 @@ from pipeline.lake.sink.publish import scratch_file
 from pipeline.lake.sink.seal import is_broken
 from pipeline.lake.source.dataset import SUFFIXES, Split
 from pipeline.lake.source.reader import BUFFER_BYTES, input_schema, open_split, split_rows, windows
-from pipeline.lake.store.base import LocalStore, Store, open_store
+from pipeline.lake.store.base import Store
+from pipeline.lake.store.local import LocalStore
+from pipeline.lake.store.open import open_store
 
 COPY_BYTES = 8 * 1024 * 1024
 # What pyarrow raises over a file that is not what it says.

@@ -11,7 +11,9 @@ from pipeline.errors import JobError, SplitError
 from pipeline.job.job import ERRORS_COLUMN, Job, fingerprint
 from pipeline.lake.memory import Memory
 from pipeline.lake.source.dataset import SPLIT_BYTES, Dataset, Split, splits_of
-from pipeline.lake.store.base import Entry, LocalStore, Store, open_store
+from pipeline.lake.store.base import Entry, Store
+from pipeline.lake.store.local import LocalStore
+from pipeline.lake.store.open import open_store
 from pipeline.lake.store.places import is_within
 from pipeline.models.adapters import with_adapter
 from pipeline.models.device import device_here

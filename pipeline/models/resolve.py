@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import JobError, one_line
-from pipeline.lake.store.base import local_path
+from pipeline.lake.store.address import local_path
 from pipeline.models.folder import TOKENIZER_CONFIG, check_files, check_said, config_name
 from pipeline.models.text.tokenizer_files import read_json
 from pipeline.starter import catalog

@@ -19,7 +19,7 @@ from helpers import PATIENCE, QuietDisplay, own, wait_for
 from pipeline.job.check import check, pin
 from pipeline.job.file import load_job
 from pipeline.lake.sink.publish import OutputFile
-from pipeline.lake.store.base import LocalStore
+from pipeline.lake.store.local import LocalStore
 from pipeline.planning import Choices
 from pipeline.run import run_job
 

@@ -29,7 +29,8 @@ from pipeline.errors import ShardscribeError
 from pipeline.job.file import load_job
 from pipeline.lake.sink.owner import Owner
 from pipeline.lake.sink.publish import OutputFile, read_footer
-from pipeline.lake.store.base import Store, open_store
+from pipeline.lake.store.base import Store
+from pipeline.lake.store.open import open_store
 from pipeline.planning import Choices
 
 pytestmark = pytest.mark.chaos

@@ -15,7 +15,7 @@ from chaos_jobs import ROUNDS, SLOW, Cluster, Job, take
 from helpers import PATIENCE, own, wait_for
 from s3_server import SECRET, Faults, S3Server, s3_server
 
-from pipeline.lake.store.base import open_store
+from pipeline.lake.store.open import open_store
 
 pytestmark = pytest.mark.chaos
 

@@ -26,8 +26,8 @@ from pipeline.engine.messages import SplitResult
 from pipeline.lake.plan import Plan
 from pipeline.lake.sink.publish import OutputFile, clean_scratch, read_footer
 from pipeline.lake.source.dataset import Dataset, Split, splits_of
-from pipeline.lake.store import base as stores
-from pipeline.lake.store.base import LocalStore
+from pipeline.lake.store import local as stores
+from pipeline.lake.store.local import LocalStore
 from pipeline.lake.store.own import OWN
 from pipeline.planning import plan_run
 from pipeline.records.record import RunRecord

@@ -13,7 +13,7 @@ from helpers import QuietDisplay, own, rows_of
 from pipeline.errors import JobError
 from pipeline.job import check
 from pipeline.lake.sink.publish import read_footer
-from pipeline.lake.store.base import open_store
+from pipeline.lake.store.open import open_store
 from pipeline.planning import Choices
 from pipeline.run import run_job
 from pipeline.status import output_status

@@ -19,7 +19,7 @@ from pipeline.lake.sink.publish import OutputFile, read_footer
 from pipeline.lake.source.dataset import Dataset, splits_of
 from pipeline.lake.source.reader import open_split
 from pipeline.lake.store import parts, ranges, remote
-from pipeline.lake.store.base import open_store
+from pipeline.lake.store.open import open_store
 from pipeline.lake.store.probe import check_create_only
 from pipeline.lake.store.remote import RemoteStore
 from pipeline.moves import Moves, working

@@ -10,7 +10,7 @@ from helpers import CLASSIFY, GIST, NER, own, rows_of
 
 from pipeline.job.file import load_job
 from pipeline.lake.sink.publish import read_footer
-from pipeline.lake.store.base import open_store
+from pipeline.lake.store.open import open_store
 from pipeline.planning import Choices
 from pipeline.run import run_job
 

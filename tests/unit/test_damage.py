@@ -18,7 +18,7 @@ from pipeline.job.job import Job
 from pipeline.lake.sink.footers import look
 from pipeline.lake.sink.publish import OutputFile
 from pipeline.lake.source.dataset import Dataset, splits_of
-from pipeline.lake.store.base import LocalStore
+from pipeline.lake.store.local import LocalStore
 from pipeline.planning import Choices, plan_run, remember
 
 pytestmark = pytest.mark.unit

@@ -17,7 +17,8 @@ from pipeline.lake.memory import Memory
 from pipeline.lake.plan import make_plan
 from pipeline.lake.sink.footers import Footer
 from pipeline.lake.source.dataset import Dataset, Split, splits_of
-from pipeline.lake.store.base import Entry, LocalStore
+from pipeline.lake.store.base import Entry
+from pipeline.lake.store.local import LocalStore
 
 pytestmark = pytest.mark.unit
 

@@ -17,7 +17,7 @@ from helpers import PATIENCE, wait_for
 from pipeline.engine.driver import lease as leases
 from pipeline.engine.driver.lease import PATH, Lease
 from pipeline.errors import Interrupted, OutputBusy
-from pipeline.lake.store.base import LocalStore
+from pipeline.lake.store.local import LocalStore
 from pipeline.lake.store.process import token
 
 pytestmark = pytest.mark.unit
@@ -202,7 +202,7 @@ def test_a_killed_run_does_not_keep_its_lease(store: LocalStore) -> None:
     program = (
         "import os, signal, sys\n"
         "from pipeline.engine.driver.lease import Lease\n"
-        "from pipeline.lake.store.base import LocalStore\n"
+        "from pipeline.lake.store.local import LocalStore\n"
         "Lease(LocalStore(sys.argv[1]), 'killed').__enter__()\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )

@@ -9,7 +9,7 @@ import pytest
 from pipeline.lake.limit import counted, hold_back
 from pipeline.lake.plan import Plan
 from pipeline.lake.source.dataset import Split
-from pipeline.lake.store.base import LocalStore
+from pipeline.lake.store.local import LocalStore
 
 pytestmark = pytest.mark.unit
 

@@ -15,7 +15,7 @@ from pipeline.job.check import check_places
 from pipeline.lake.sink.publish import OutputFile
 from pipeline.lake.source.dataset import Dataset
 from pipeline.lake.store import own
-from pipeline.lake.store.base import LocalStore
+from pipeline.lake.store.local import LocalStore
 from pipeline.lake.store.own import own_address
 from pipeline.records.record import RunRecord
 

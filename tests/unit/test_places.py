@@ -8,7 +8,7 @@ import pytest
 from pipeline.errors import JobError
 from pipeline.job.check import check_places
 from pipeline.lake.source.dataset import Dataset
-from pipeline.lake.store.base import open_store
+from pipeline.lake.store.open import open_store
 from pipeline.lake.store.places import is_within
 
 pytestmark = pytest.mark.unit

@@ -16,7 +16,7 @@ import pytest
 
 from pipeline.errors import RunError, SplitError
 from pipeline.lake.sink.publish import FOOTER_KEY, OutputFile, clean_scratch, read_footer
-from pipeline.lake.store.base import LocalStore
+from pipeline.lake.store.local import LocalStore
 from pipeline.lake.store.process import token
 
 pytestmark = pytest.mark.unit

@@ -17,7 +17,7 @@ from pipeline.lake.sink.footers import look, read_footer
 from pipeline.lake.source import reader
 from pipeline.lake.source.dataset import Dataset, Split
 from pipeline.lake.source.reader import input_schema, open_split, split_rows, texts_of, windows
-from pipeline.lake.store.base import LocalStore
+from pipeline.lake.store.local import LocalStore
 
 pytestmark = pytest.mark.unit
 

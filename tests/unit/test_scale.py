@@ -17,7 +17,7 @@ import pytest
 from pipeline.engine.driver.scheduler import Scheduler
 from pipeline.lake.plan import Plan
 from pipeline.lake.source.dataset import Split, splits_of
-from pipeline.lake.store.base import LocalStore
+from pipeline.lake.store.local import LocalStore
 
 pytestmark = pytest.mark.unit
 

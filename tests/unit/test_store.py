@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import JobError, RunError
-from pipeline.lake.store.base import LocalStore, open_store
+from pipeline.lake.store.local import LocalStore
+from pipeline.lake.store.open import open_store
 from pipeline.lake.store.remote import RemoteStore
 
 pytestmark = pytest.mark.unit

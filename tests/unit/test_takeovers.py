@@ -27,7 +27,9 @@ from pipeline.job.job import Job
 from pipeline.lake.sink.owner import DIRECTORY, Owner
 from pipeline.lake.sink.publish import OutputFile, clean_scratch
 from pipeline.lake.source.dataset import Dataset, Split
-from pipeline.lake.store.base import LocalStore, Store, open_store
+from pipeline.lake.store.base import Store
+from pipeline.lake.store.local import LocalStore
+from pipeline.lake.store.open import open_store
 from pipeline.planning import Choices, look, look_again
 from pipeline.verify import verify_job
 

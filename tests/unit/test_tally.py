@@ -14,7 +14,7 @@ from pipeline.engine.driver.tally import Progress, Tally
 from pipeline.engine.messages import Counts, Heartbeat, SplitResult
 from pipeline.lake.plan import Plan
 from pipeline.lake.source.dataset import Split
-from pipeline.lake.store.base import LocalStore
+from pipeline.lake.store.local import LocalStore
 from pipeline.records.record import RunRecord
 
 pytestmark = pytest.mark.unit

@@ -21,7 +21,7 @@ from pipeline.lake.sink.publish import clean_scratch
 from pipeline.lake.source import reader
 from pipeline.lake.source.dataset import Split
 from pipeline.lake.source.reader import open_split, windows
-from pipeline.lake.store.base import open_store
+from pipeline.lake.store.open import open_store
 from pipeline.models.device import Device
 from pipeline.models.resolve import here
 from pipeline.models.torch.load import Models

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 
 from pipeline.errors import JobError
 from pipeline.lake.memory import Memory
-from pipeline.lake.store.base import Entry, Store, open_store
+from pipeline.lake.store.base import Entry, Store
+from pipeline.lake.store.local import LocalStore
+from pipeline.lake.store.open import open_store
 
 SUFFIXES = (".parquet", ".pq", ".parq")
 # A larger file is cut into runs of row groups of about this many bytes. It decides output names,
@@ -172,8 +174,6 @@ class Dataset:
                 f"input.path {self.address} matches no file",
                 hint="Check the pattern; * crosses directories",
             )
-        from pipeline.lake.store.base import LocalStore
-
         if isinstance(self.store, LocalStore) and not self.store.base.exists():
             return JobError(
                 f"input.path {self.address} does not exist",
@@ -264,8 +264,6 @@ def _stem(name: str) -> str:
 
 
 def _is_directory(parent: Store, name: str) -> bool:
-    from pipeline.lake.store.base import LocalStore
-
     return isinstance(parent, LocalStore) and (parent.base / name).is_dir()
 
 

@@ -7,7 +7,9 @@ readers but Polars pass over.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,6 +34,12 @@ def own_address(root: str) -> str:
     with suppress(ValueError):  # a name that no file can have is shown all the same
         path = path.resolve()
     return str(path / OWN if _is_mount(path) else path.parent / OWN / path.name)
+
+
+def scratch_here(root: str) -> Path:
+    """Where this machine keeps unfinished files of an output that is elsewhere."""
+    name = hashlib.sha256(root.encode()).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"shardscribe-{os.getuid()}" / name
 
 
 def _is_mount(path: Path) -> bool:

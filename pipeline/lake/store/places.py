@@ -7,7 +7,8 @@ import posixpath
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from pipeline.lake.store.base import LocalStore, Store
+from pipeline.lake.store.base import Store
+from pipeline.lake.store.local import LocalStore
 
 # Schemes by which the same store goes.
 KINDS = {"s3": "s3", "s3a": "s3", "gs": "gs", "az": "az", "abfs": "az", "abfss": "az"}

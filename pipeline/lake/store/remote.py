@@ -6,18 +6,19 @@ Errors of the store become `JobError` where a run is planned and `SplitError` wh
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from pipeline.errors import JobError, ShardscribeError, SplitError
 from pipeline.lake.store import parts
+from pipeline.lake.store.again import Conflict, again
 from pipeline.lake.store.base import Entry, Store
 from pipeline.lake.store.client import mend_of, open_client, reason
+from pipeline.lake.store.own import own_address, scratch_here
 from pipeline.lake.store.ranges import Ranges
 from pipeline.lake.store.walk import HIDDEN
 from pipeline.moves import moved
@@ -52,6 +53,11 @@ class RemoteStore(Store):
         self._rest = self._client(PATIENCE, REQUEST_SECONDS)
         self._once = self._client(0, PUT_SECONDS)
         self._asked = False
+
+    @cached_property
+    def own(self) -> Store:
+        """Beside the prefix, in the same bucket."""
+        return RemoteStore(own_address(self.root))
 
     def _client(self, patience: float, seconds: float) -> Any:
         most = min(LONGEST_PAUSE, patience / 4)
@@ -198,7 +204,7 @@ class RemoteStore(Store):
             except (FileNotFoundError, PreconditionError):
                 return False
             except AlreadyExistsError as error:
-                raise _Conflict(reason(error)) from None
+                raise Conflict(reason(error)) from None
             return True
 
         with self._asking("written", path, kind=JobError):
@@ -213,11 +219,7 @@ class RemoteStore(Store):
 
     def scratch(self) -> Path:
         """In the machine's temporary directory, one per output."""
-        import hashlib
-        import tempfile
-
-        name = hashlib.sha256(self.root.encode()).hexdigest()[:12]
-        return Path(tempfile.gettempdir()) / f"shardscribe-{os.getuid()}" / name
+        return scratch_here(self.root)
 
     def _put(
         self,
@@ -249,7 +251,7 @@ class RemoteStore(Store):
                 # Also said (409) to several that write at once, of which maybe none has written.
                 if new and self._has(path):
                     return "unsure" if tried > 1 else "there"
-                raise _Conflict(reason(error)) from None
+                raise Conflict(reason(error)) from None
             except FileNotFoundError as error:
                 raise OSError(f"there is no such bucket: {reason(error)}") from error
             return "new"
@@ -286,22 +288,8 @@ class RemoteStore(Store):
 
     def _again(self, call: Callable[[], T], *, tries: int = FEW) -> T:
         """Calls again what obstore does not: answers cut short, and puts and removals at all."""
-        from obstore.exceptions import GenericError
-
-        until = time.monotonic() + (PATIENCE if self._asked else FIRST_PATIENCE)
-        for number in range(tries):
-            pause = min(FIRST_PAUSE * 2**number, LONGEST_PAUSE)
-            try:
-                return call()
-            except (GenericError, _Conflict):
-                if number + 1 == tries or time.monotonic() + pause > until:
-                    raise
-            time.sleep(pause)
-        raise AssertionError("there is at least one try")
-
-
-class _Conflict(OSError):
-    """The store asks to try again."""
+        seconds = PATIENCE if self._asked else FIRST_PATIENCE
+        return again(call, tries=tries, seconds=seconds, pauses=(FIRST_PAUSE, LONGEST_PAUSE))
 
 
 def _remote_entry(item: Any) -> Entry:
