@@ -31,7 +31,8 @@ from pipeline.engine.driver.tally import Progress, Tally
 from pipeline.engine.messages import Counts, Heartbeat, SplitResult
 from pipeline.lake.memory import Memory
 from pipeline.lake.plan import Plan
-from pipeline.lake.source.dataset import Split, splits_of
+from pipeline.lake.source.dataset import splits_of
+from pipeline.lake.split import Split
 from pipeline.lake.store.base import Entry
 from pipeline.lake.store.local import LocalStore
 from pipeline.planning import plan_run

@@ -12,7 +12,7 @@ from pipeline.lake.limit import counted, hold_back
 from pipeline.lake.memory import Memory
 from pipeline.lake.plan import Plan, make_plan
 from pipeline.lake.sink.footers import look_all, read_footers
-from pipeline.lake.source.dataset import SUFFIXES, Split
+from pipeline.lake.split import SUFFIXES, Split
 from pipeline.lake.store.base import Entry, Store
 from pipeline.verify import damaged
 

@@ -12,7 +12,7 @@ from pipeline.engine.messages import WorkPlan
 from pipeline.errors import JobError, SplitError, near, one_line
 from pipeline.job.check import Checked, check, check_columns, pin
 from pipeline.job.job import ERRORS_COLUMN, Job
-from pipeline.lake.source.dataset import SUFFIXES, Split
+from pipeline.lake.split import SUFFIXES, Split
 from pipeline.lake.store.base import Store
 from pipeline.lake.store.open import open_store
 from pipeline.models.device import device_here

@@ -10,7 +10,7 @@ from pipeline.job.check import check, pin
 from pipeline.job.job import Job
 from pipeline.lake.plan import differences
 from pipeline.lake.sink.footers import look_all
-from pipeline.lake.source.dataset import SUFFIXES
+from pipeline.lake.split import SUFFIXES
 from pipeline.lake.store.base import Store
 from pipeline.lake.store.open import open_store
 from pipeline.records.record import RowCounts

@@ -18,8 +18,8 @@ from pipeline.job.job import Job
 from pipeline.lake.sink.footers import is_damage, read_footers, said
 from pipeline.lake.sink.publish import scratch_file
 from pipeline.lake.sink.seal import is_broken
-from pipeline.lake.source.dataset import SUFFIXES, Split
 from pipeline.lake.source.reader import BUFFER_BYTES, input_schema, open_split, split_rows, windows
+from pipeline.lake.split import SUFFIXES, Split
 from pipeline.lake.store.base import Store
 from pipeline.lake.store.local import LocalStore
 from pipeline.lake.store.open import open_store
@@ -85,7 +85,7 @@ def verify_job(job: Job) -> Verdict:
     verdict = Verdict()
     for split in pinned.splits():
         if not there.pop(split.output_path, 0):
-            verdict.problems.append(f"{_name(split)} has no output file")
+            verdict.problems.append(f"{split.told} has no output file")
             continue
         verdict.splits += 1
         found = compare(pinned.checked.dataset.store, output, split, job)
@@ -190,7 +190,7 @@ def _compare(given: pq.ParquetFile, made: pq.ParquetFile, split: Split, job: Job
         raise _Wrong(f" says it is of split {of}, not {split.id}")
     rows = split_rows(given, split)
     if made.metadata.num_rows != rows:
-        raise _Wrong(f" has {made.metadata.num_rows} rows, {_name(split)} has {rows}")
+        raise _Wrong(f" has {made.metadata.num_rows} rows, {split.told} has {rows}")
     carried = input_schema(
         given.schema_arrow,
         reads=job.reads,
@@ -209,9 +209,7 @@ def _compare(given: pq.ParquetFile, made: pq.ParquetFile, split: Split, job: Job
         for name in carried:
             if not _equal(table.column(name), other.column(name)):
                 last = at + table.num_rows - 1
-                raise _Wrong(
-                    f": column `{name}` differs from {_name(split)} in rows {at} to {last}"
-                )
+                raise _Wrong(f": column `{name}` differs from {split.told} in rows {at} to {last}")
         at += table.num_rows
     return rows
 
@@ -254,9 +252,3 @@ def _slices(tables: Iterator[tuple[pa.Table, float]]) -> Callable[[int], pa.Tabl
         return whole.slice(0, rows)
 
     return take
-
-
-def _name(split: Split) -> str:
-    if split.row_groups is None:
-        return split.path
-    return f"{split.path} (row groups {split.row_groups[0]} to {split.row_groups[1]})"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import JobError, SplitError
 from pipeline.job.job import ERRORS_COLUMN, Job, fingerprint
 from pipeline.lake.memory import Memory
-from pipeline.lake.source.dataset import SPLIT_BYTES, Dataset, Split, splits_of
+from pipeline.lake.source.dataset import SPLIT_BYTES, Dataset, splits_of
+from pipeline.lake.split import Split
 from pipeline.lake.store.base import Entry, Store
 from pipeline.lake.store.local import LocalStore
 from pipeline.lake.store.open import open_store

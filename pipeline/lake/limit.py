@@ -7,7 +7,7 @@ from contextlib import closing
 
 from pipeline.errors import SplitError
 from pipeline.lake.plan import Plan
-from pipeline.lake.source.dataset import Split
+from pipeline.lake.split import Split
 from pipeline.lake.store.base import Store
 
 

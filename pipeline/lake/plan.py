@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import posixpath
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.errors import JobError
 from pipeline.lake.sink.footers import Footer
-from pipeline.lake.source.dataset import Split
+from pipeline.lake.split import OUTPUT_NAME, Split
 from pipeline.lake.store.base import Entry
-
-# A name that only we give. Of a file that can't be read any more it is all there is to go by.
-OUTPUT_NAME = re.compile(r"^(?P<stem>.*)-(?P<groups>all|\d+-\d+)-(?P<id>[0-9a-f]{16})\.parquet$")
 
 
 @dataclass

@@ -61,7 +61,8 @@ class FailedSplit(Section):
     """A split that this run gave up."""
 
     path: str
-    row_groups: tuple[int, int] | None = None
+    row_groups: tuple[int, int] | None = Field(None, description="First and last, of a part.")
+    row_range: tuple[int, int] | None = Field(None, description="First and last, of a part.")
     reason: str
 
 

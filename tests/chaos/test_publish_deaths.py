@@ -25,7 +25,8 @@ from pipeline.engine.driver.tally import Tally
 from pipeline.engine.messages import SplitResult
 from pipeline.lake.plan import Plan
 from pipeline.lake.sink.publish import OutputFile, clean_scratch, read_footer
-from pipeline.lake.source.dataset import Dataset, Split, splits_of
+from pipeline.lake.source.dataset import Dataset, splits_of
+from pipeline.lake.split import WHOLE, RowGroups, Split
 from pipeline.lake.store import local as stores
 from pipeline.lake.store.local import LocalStore
 from pipeline.lake.store.own import OWN
@@ -132,7 +133,7 @@ def main(step: str, lake: str, out: str, replace: str = "") -> None:
     store = LocalStore(out)
     todo = None
     if replace:
-        todo = [Split(s.id, s.path, s.size, s.version, None, True) for s in pinned(lake).splits()]
+        todo = [Split(s.id, s.path, s.size, s.version, WHOLE, True) for s in pinned(lake).splits()]
     work(Path(lake), store, todo)
 
 
@@ -271,8 +272,8 @@ def test_an_outdated_file_that_a_death_left_goes_at_the_next_plan(
 def test_an_outdated_file_stays_while_one_split_of_its_input_is_missing(
     tmp_path: Path, out: LocalStore
 ) -> None:
-    split = Split("a" * 16, "a.parquet", 1, "v2", (0, 0))
-    other = Split("b" * 16, "a.parquet", 1, "v2", (1, 1))
+    split = Split("a" * 16, "a.parquet", 1, "v2", RowGroups(0, 0))
+    other = Split("b" * 16, "a.parquet", 1, "v2", RowGroups(1, 1))
     removed: list[str] = []
     plan = Plan(todo=[split, other], outdated={"a.parquet": ["a-all-old.parquet"]})
     tally = Tally(plan, [], RunRecord(out.own, "run"), QuietDisplay(), removed.append)

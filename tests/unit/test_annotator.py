@@ -21,7 +21,8 @@ from pipeline.errors import Interrupted, JobError, RowError, RunError, SplitErro
 from pipeline.job.job import Job
 from pipeline.lake.sink.publish import read_footer
 from pipeline.lake.source import reader
-from pipeline.lake.source.dataset import Dataset, Split, splits_of
+from pipeline.lake.source.dataset import Dataset, splits_of
+from pipeline.lake.split import Split
 from pipeline.tasks import TASKS, Annotated, Task
 from pipeline.tasks.spans.ner import NerOptions
 

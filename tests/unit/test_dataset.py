@@ -16,7 +16,8 @@ from pipeline.errors import JobError
 from pipeline.lake.memory import Memory
 from pipeline.lake.plan import make_plan
 from pipeline.lake.sink.footers import Footer
-from pipeline.lake.source.dataset import Dataset, Split, splits_of
+from pipeline.lake.source.dataset import Dataset, splits_of
+from pipeline.lake.split import OUTPUT_NAME, WHOLE, Region, RowGroups, Rows, Split
 from pipeline.lake.store.base import Entry
 from pipeline.lake.store.local import LocalStore
 
@@ -137,17 +138,20 @@ def test_a_glob_that_matches_nothing_is_named(tmp_path: Path) -> None:
 
 
 def test_an_id_depends_on_all_that_makes_a_split_another() -> None:
-    base = Split.of(ENTRY, fingerprint="f", row_groups=(0, 1))
+    two = RowGroups(0, 1)
+    base = Split.of(ENTRY, fingerprint="f", region=two)
     others = [
-        Split.of(replace(ENTRY, path="y=2/part-0.parquet"), fingerprint="f", row_groups=(0, 1)),
-        Split.of(replace(ENTRY, size=1_001), fingerprint="f", row_groups=(0, 1)),
-        Split.of(replace(ENTRY, version="v2"), fingerprint="f", row_groups=(0, 1)),
-        Split.of(ENTRY, fingerprint="f", row_groups=(0, 2)),
+        Split.of(replace(ENTRY, path="y=2/part-0.parquet"), fingerprint="f", region=two),
+        Split.of(replace(ENTRY, size=1_001), fingerprint="f", region=two),
+        Split.of(replace(ENTRY, version="v2"), fingerprint="f", region=two),
+        Split.of(ENTRY, fingerprint="f", region=RowGroups(0, 2)),
         Split.of(ENTRY, fingerprint="f"),
-        Split.of(ENTRY, fingerprint="g", row_groups=(0, 1)),
+        Split.of(ENTRY, fingerprint="g", region=two),
+        Split.of(ENTRY, fingerprint="f", region=Rows(0, 2)),
+        Split.of(ENTRY, fingerprint="f", region=Rows(0, 1)),
     ]
-    assert len({base.id, *(split.id for split in others)}) == 7
-    assert Split.of(ENTRY, fingerprint="f", row_groups=(0, 1), size=5).id == base.id
+    assert len({base.id, *(split.id for split in others)}) == 9
+    assert Split.of(ENTRY, fingerprint="f", region=two, size=5).id == base.id
     assert len(base.id) == 16
     assert int(base.id, 16) >= 0
 
@@ -155,22 +159,43 @@ def test_an_id_depends_on_all_that_makes_a_split_another() -> None:
 def test_an_id_is_the_same_tomorrow() -> None:
     # A change here makes every earlier output foreign: raise RESULTS_VERSION with it, knowingly.
     assert Split.of(ENTRY, fingerprint="f").id == "ccad0943df359497"
+    groups, rows = RowGroups(0, 3), Rows(128, 64)
+    assert Split.of(ENTRY, fingerprint="f", region=groups).id == "de23f3a9b662f386"
+    assert Split.of(ENTRY, fingerprint="f", region=rows).id == "b6390c9d8803c6c6"
 
 
 @pytest.mark.parametrize(
-    ("path", "row_groups", "shape"),
+    "stem", ["a", "a-rows", "a-rows0", "a-7", "a-3-7", "a-all", "a-rows0000000000-0000000063"]
+)
+def test_a_name_tells_a_range_of_rows_from_row_groups_whatever_the_input_is_called(
+    stem: str,
+) -> None:
+    regions = [WHOLE, RowGroups(3, 17), RowGroups(0, 0), Rows(0, 64), Rows(64, 1), Rows(0, 10**12)]
+    for region in regions:
+        split = Split.of(replace(ENTRY, path=f"{stem}.parquet"), fingerprint="f", region=region)
+        found = OUTPUT_NAME.match(split.output_path)
+        assert found is not None
+        assert (found["stem"], found["region"], found["id"]) == (stem, region.name, split.id)
+
+
+def test_the_outputs_of_ranges_of_rows_are_in_order_by_name() -> None:
+    regions = [Rows(first, 64) for first in range(0, 20_000, 64)]
+    made = [Split.of(ENTRY, fingerprint="f", region=region).output_path for region in regions]
+    assert made == sorted(made)
+
+
+@pytest.mark.parametrize(
+    ("path", "region", "shape"),
     [
-        ("a.parquet", None, "a-all-{id}.parquet"),
-        ("y=1/m=2/a.parquet", None, "y=1/m=2/a-all-{id}.parquet"),
-        ("y=1/a.pq", (3, 17), "y=1/a-3-17-{id}.parquet"),
-        ("a.b.PARQ", (0, 0), "a.b-0-0-{id}.parquet"),
-        ("über 1.parquet", None, "über 1-all-{id}.parquet"),
+        ("a.parquet", WHOLE, "a-all-{id}.parquet"),
+        ("y=1/m=2/a.parquet", WHOLE, "y=1/m=2/a-all-{id}.parquet"),
+        ("y=1/a.pq", RowGroups(3, 17), "y=1/a-3-17-{id}.parquet"),
+        ("a.b.PARQ", RowGroups(0, 0), "a.b-0-0-{id}.parquet"),
+        ("über 1.parquet", WHOLE, "über 1-all-{id}.parquet"),
     ],
 )
-def test_an_output_keeps_the_directory_and_the_stem(
-    path: str, row_groups: tuple[int, int] | None, shape: str
-) -> None:
-    split = Split.of(replace(ENTRY, path=path), fingerprint="f", row_groups=row_groups)
+def test_an_output_keeps_the_directory_and_the_stem(path: str, region: Region, shape: str) -> None:
+    split = Split.of(replace(ENTRY, path=path), fingerprint="f", region=region)
     assert split.output_path == shape.format(id=split.id)
 
 
@@ -181,7 +206,8 @@ def test_the_name_of_an_output_fits_a_file_system_and_stays_utf8(
     longest = 255 - len(".parquet")
     for spare in range(4):
         stem = "n" * spare + letter * ((longest - spare) // len(letter.encode()))
-        split = Split.of(replace(ENTRY, path=f"{stem}.parquet"), fingerprint="f")
+        entry = replace(ENTRY, path=f"{stem}.parquet")
+        split = Split.of(entry, fingerprint="f", region=Rows(10**9, 10**9))
         assert len(split.output_path.encode("utf-8")) <= 255
         assert split.output_path.startswith(stem[:20])
         (tmp_path / split.output_path).touch()
@@ -198,7 +224,7 @@ def test_a_small_file_is_one_split(tmp_path: Path) -> None:
     dataset = Dataset.open(str(tmp_path))
     files = dataset.files()
     (split,) = splits_of(dataset.store, files, fingerprint="f")
-    assert split.row_groups is None
+    assert split.region == WHOLE
     assert (split.path, split.size, split.version) == (
         files[0].path,
         files[0].size,
@@ -218,13 +244,13 @@ def test_a_large_file_is_cut_into_runs_that_cover_each_row_group_once(
     covered = [
         group
         for split in made
-        if split.row_groups is not None
-        for group in range(split.row_groups[0], split.row_groups[1] + 1)
+        if isinstance(split.region, RowGroups)
+        for group in range(split.region.first, split.region.last + 1)
     ]
     assert covered == list(range(groups))
     assert len({split.id for split in made}) == len({s.output_path for s in made}) == len(made)
     assert all(
-        split.size <= split_bytes or split.row_groups[0] == split.row_groups[1]  # type: ignore[index]
+        split.size <= split_bytes or split.region.first == split.region.last  # type: ignore[union-attr]
         for split in made
     )
     assert sum(split.size for split in made) <= file.stat().st_size
@@ -234,14 +260,14 @@ def test_a_large_file_of_one_row_group_is_one_split(tmp_path: Path) -> None:
     parquet(tmp_path / "a.parquet", rows=1_000)
     dataset = Dataset.open(str(tmp_path))
     (split,) = splits_of(dataset.store, dataset.files(), fingerprint="f", split_bytes=10)
-    assert split.row_groups is None
+    assert split.region == WHOLE
 
 
 def test_a_large_file_that_is_broken_is_one_split_that_fails_later(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"PAR1" + b"x" * 500 + b"PAR1")
     dataset = Dataset.open(str(tmp_path))
     (split,) = splits_of(dataset.store, dataset.files(), fingerprint="f", split_bytes=10)
-    assert split.row_groups is None
+    assert split.region == WHOLE
 
 
 def test_planning_twice_gives_the_same_ids_until_a_file_changes(tmp_path: Path) -> None:
@@ -321,7 +347,7 @@ def test_an_outdated_output_beside_its_successor_is_still_told() -> None:
 
 def test_outputs_of_all_runs_of_an_earlier_version_are_outdated() -> None:
     entry = Entry("a.parquet", 10, "v1")
-    old = [Split.of(entry, fingerprint=FINGERPRINT, row_groups=(i, i)) for i in range(3)]
+    old = [Split.of(entry, fingerprint=FINGERPRINT, region=RowGroups(i, i)) for i in range(3)]
     new = split_of("a.parquet", "v2")
     made, _ = plan([new], {split.output_path: footer(split) for split in old})
     assert sorted(made.outdated[new.path]) == sorted(split.output_path for split in old)
@@ -431,12 +457,12 @@ def test_an_output_that_can_not_be_looked_at_is_not_taken_for_damaged() -> None:
     assert made.unread == {split.output_path: "Input/output error"}
 
 
-@pytest.mark.parametrize("groups", [None, (3, 7)], ids=["whole", "row groups"])
+@pytest.mark.parametrize("region", [WHOLE, RowGroups(3, 7), Rows(5, 70)], ids=repr)
 @pytest.mark.parametrize("name", ["y=1/a.parquet", "y=1/a.b.pq", "y=1/" + "ä" * 120 + ".parquet"])
 def test_a_damaged_output_of_a_changed_input_goes_when_its_successor_is_there(
-    name: str, groups: tuple[int, int] | None
+    name: str, region: Region
 ) -> None:
-    old = Split.of(Entry(name, 10, "v1"), fingerprint="f", row_groups=groups)
+    old = Split.of(Entry(name, 10, "v1"), fingerprint="f", region=region)
     new = split_of(name, "v2")
     made, _ = plan([new], {old.output_path: Footer(damage="empty")})
     assert (made.todo, made.outdated, made.vanished) == ([new], {name: [old.output_path]}, [])

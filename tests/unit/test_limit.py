@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.lake.limit import counted, hold_back
 from pipeline.lake.plan import Plan
-from pipeline.lake.source.dataset import Split
+from pipeline.lake.split import RowGroups, Rows, Split
 from pipeline.lake.store.local import LocalStore
 
 pytestmark = pytest.mark.unit
@@ -52,6 +52,8 @@ def test_rows_are_counted_by_row_groups_and_a_broken_file_has_none(tmp_path: Pat
     (tmp_path / "b.parquet").write_bytes(b"")
     count = counted(LocalStore(str(tmp_path)))
     assert count(Split("1", "a.parquet", 1, "v")) == 10
-    assert count(Split("1", "a.parquet", 1, "v", (1, 2))) == 6
+    assert count(Split("1", "a.parquet", 1, "v", RowGroups(1, 2))) == 6
+    assert count(Split("1", "a.parquet", 1, "v", Rows(1, 5))) == 5
+    assert count(Split("1", "a.parquet", 1, "v", Rows(8, 5))) == 0
     assert count(Split("1", "b.parquet", 1, "v")) == 0
     assert count(Split("1", "gone.parquet", 1, "v")) == 0

@@ -27,7 +27,7 @@ from pipeline.errors import (
     SplitError,
     WorkerLost,
 )
-from pipeline.lake.source.dataset import Split
+from pipeline.lake.split import Split
 
 pytestmark = pytest.mark.unit
 

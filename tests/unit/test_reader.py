@@ -15,18 +15,19 @@ from hypothesis import strategies as st
 from pipeline.errors import SplitError
 from pipeline.lake.sink.footers import look, read_footer
 from pipeline.lake.source import reader
-from pipeline.lake.source.dataset import Dataset, Split
+from pipeline.lake.source.dataset import Dataset
 from pipeline.lake.source.reader import input_schema, open_split, split_rows, texts_of, windows
+from pipeline.lake.split import WHOLE, Region, RowGroups, Rows, Split
 from pipeline.lake.store.local import LocalStore
 
 pytestmark = pytest.mark.unit
 
 
 def read(
-    path: Path, *, columns: Sequence[str] = ("id",), row_groups: tuple[int, int] | None = None
+    path: Path, *, columns: Sequence[str] = ("id",), region: Region = WHOLE
 ) -> list[tuple[pa.Table, float]]:
     dataset = Dataset.open(str(path))
-    split = Split.of(dataset.files()[0], fingerprint="f", row_groups=row_groups)
+    split = Split.of(dataset.files()[0], fingerprint="f", region=region)
     with closing(open_split(dataset.store, split.path)) as file:
         return list(windows(file, split, columns=columns))
 
@@ -61,7 +62,7 @@ def test_windows_give_every_row_once_in_order(
         patch.setattr(reader, "WINDOW_ROWS", window)
         patch.setattr(reader, "STEP_ROWS", step)
         whole = read(path)
-        part = read(path, row_groups=(first, last))
+        part = read(path, region=RowGroups(first, last))
     assert ids(whole) == list(range(rows))
     assert sum(share for _, share in whole) == pytest.approx(1)
     assert ids(part) == list(range(rows))[first * group : (last + 1) * group]
@@ -83,8 +84,13 @@ def test_the_rows_of_a_split_are_those_of_its_row_groups(tmp_path: Path) -> None
     dataset = Dataset.open(str(path))
     entry = dataset.files()[0]
     with closing(open_split(dataset.store, entry.path)) as file:
-        for groups, rows in [(None, 25), ((0, 0), 10), ((1, 2), 15), ((2, 2), 5)]:
-            split = Split.of(entry, fingerprint="f", row_groups=groups)
+        for region, rows in [
+            (WHOLE, 25),
+            (RowGroups(0, 0), 10),
+            (RowGroups(1, 2), 15),
+            (Rows(7, 9), 9),
+        ]:
+            split = Split.of(entry, fingerprint="f", region=region)
             assert split_rows(file, split) == rows
 
 

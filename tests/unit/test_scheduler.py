@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pipeline.engine.driver.scheduler import FAILURES, LOSSES, Attempt, Scheduler
-from pipeline.lake.source.dataset import Split
+from pipeline.lake.split import Split
 
 pytestmark = pytest.mark.unit
 

@@ -26,7 +26,8 @@ from pipeline.job.file import load_job
 from pipeline.job.job import Job
 from pipeline.lake.sink.owner import DIRECTORY, Owner
 from pipeline.lake.sink.publish import OutputFile, clean_scratch
-from pipeline.lake.source.dataset import Dataset, Split
+from pipeline.lake.source.dataset import Dataset
+from pipeline.lake.split import Split
 from pipeline.lake.store.base import Store
 from pipeline.lake.store.local import LocalStore
 from pipeline.lake.store.open import open_store

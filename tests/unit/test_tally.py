@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from pipeline.engine.driver.tally import Progress, Tally
 from pipeline.engine.messages import Counts, Heartbeat, SplitResult
 from pipeline.lake.plan import Plan
-from pipeline.lake.source.dataset import Split
+from pipeline.lake.split import Split
 from pipeline.lake.store.local import LocalStore
 from pipeline.records.record import RunRecord
 

@@ -13,7 +13,7 @@ from pipeline.engine.messages import LOADING, Failure
 from pipeline.engine.worker import annotator as annotator_module
 from pipeline.engine.worker.actor import Worker
 from pipeline.errors import JobError, OutputBusy, ShardscribeError, SplitError, WorkerLost
-from pipeline.lake.source.dataset import Split
+from pipeline.lake.split import Split
 from pipeline.moves import moved
 
 pytestmark = pytest.mark.unit

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from pipeline.engine.messages import Heartbeat, SplitResult
-from pipeline.lake.source.dataset import Split
+from pipeline.lake.split import Split
 
 
 class Watched(Protocol):

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from pipeline.lake.source.dataset import Split
+from pipeline.lake.split import Split
 
 FAILURES = 3
 LOSSES = 5

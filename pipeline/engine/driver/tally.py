@@ -12,7 +12,7 @@ from pipeline.engine.driver.listener import Watched
 from pipeline.engine.messages import Counts, Heartbeat, SplitResult
 from pipeline.errors import ShardscribeError
 from pipeline.lake.plan import Plan
-from pipeline.lake.source.dataset import Split
+from pipeline.lake.split import Split
 from pipeline.records.record import FailedSplit, RowCounts, RunRecord, Summary
 
 FLUSH_EVERY = 30.0
@@ -130,7 +130,7 @@ class Tally:
         self.bytes_out += receipt.bytes_out
         self.sizes[receipt.output] = receipt.bytes_out
         self._end(split)
-        self.record.event("done", path=split.path, row_groups=split.row_groups, **receipt.fields())
+        self.record.event("done", path=split.path, **split.region.fields, **receipt.fields())
         if split.path in self._left:
             self._left[split.path] -= 1
             if not self._left[split.path]:
@@ -151,7 +151,7 @@ class Tally:
         if final:
             self._end(split)
             self.failed_splits.append(
-                FailedSplit(path=split.path, row_groups=split.row_groups, reason=reason)
+                FailedSplit(path=split.path, **split.region.fields, reason=reason)
             )
             if len(self.failed_splits) <= FAILURES_SHOWN:
                 where = "" if split.path in reason else f"{split.path}: "

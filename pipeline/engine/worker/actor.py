@@ -14,7 +14,7 @@ from pipeline import __version__
 from pipeline.engine.deaths import CODE, memory_kills
 from pipeline.engine.messages import LOADING, Failure, Heartbeat, SplitResult, WorkPlan
 from pipeline.errors import RunError, ShardscribeError, SplitError, WorkerLost, one_line
-from pipeline.lake.source.dataset import Split
+from pipeline.lake.split import Split
 from pipeline.moves import Moves, working
 
 STEP_BYTES = 16 * 1024 * 1024

@@ -19,8 +19,8 @@ from pipeline.engine.worker.split_writer import SplitWriter, WorkerContext, anno
 from pipeline.errors import RunError, ShardscribeError, SplitError, WorkerLost
 from pipeline.lake.sink.publish import clean_scratch
 from pipeline.lake.source import reader
-from pipeline.lake.source.dataset import Split
 from pipeline.lake.source.reader import open_split, windows
+from pipeline.lake.split import Split
 from pipeline.lake.store.open import open_store
 from pipeline.models.device import Device
 from pipeline.models.resolve import here

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.lake.source.dataset import Split
+from pipeline.lake.split import Split
 from pipeline.moves import Moves
 
 

@@ -18,8 +18,8 @@ from pipeline.job.job import ERRORS_COLUMN
 from pipeline.lake.sink.metadata import output_metadata
 from pipeline.lake.sink.owner import Owner
 from pipeline.lake.sink.publish import OutputFile
-from pipeline.lake.source.dataset import Split
 from pipeline.lake.source.reader import first_row, input_schema, split_rows
+from pipeline.lake.split import Split
 from pipeline.lake.store.base import Entry, Store
 
 BAD_ROWS_KEPT = 10
@@ -248,7 +248,7 @@ class SplitWriter:
             Split.of(
                 Entry(self.split.path, now.size, now.version),
                 fingerprint=self.route.plan.fingerprint,
-                row_groups=self.split.row_groups,
+                region=self.split.region,
             ).id
             != self.split.id
         ):
@@ -275,7 +275,7 @@ class SplitWriter:
             "split": split.id,
             "input": split.path,
             "input_version": split.version,
-            "row_groups": split.row_groups,
+            **split.region.fields,
             "job": plan.job.name,
             "fingerprint": plan.fingerprint,
             "fingerprint_parts": dict(plan.parts),

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-import hashlib
 import os
-import posixpath
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,71 +11,17 @@ from dataclasses import dataclass
 
 from pipeline.errors import JobError
 from pipeline.lake.memory import Memory
+from pipeline.lake.split import SUFFIXES, RowGroups, Split
 from pipeline.lake.store.base import Entry, Store
 from pipeline.lake.store.local import LocalStore
 from pipeline.lake.store.open import open_store
 
-SUFFIXES = (".parquet", ".pq", ".parq")
 # A larger file is cut into runs of row groups of about this many bytes. It decides output names,
 # so it is part of the fingerprint.
 SPLIT_BYTES = 256 * 1024 * 1024
-MAX_STEM_BYTES = 180
 # A footer is a small read: what counts is the answer time of an object store.
 FOOTER_THREADS = 16
 WILD = re.compile(r"[*?\[]")
-
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """The unit of work: one input file, or a run of row groups of a large one.
-
-    Attributes:
-        id: Hash of all that identifies it, 16 hexadecimal digits.
-        path: The input file, relative to the dataset.
-        size: Bytes to read, for progress.
-        version: The file's etag or time of modification when it was planned.
-        row_groups: First and last row group; None for the whole file.
-        replace: Annotate it again and put the result in the place of what is there.
-    """
-
-    id: str
-    path: str
-    size: int
-    version: str
-    row_groups: tuple[int, int] | None = None
-    replace: bool = False
-
-    @classmethod
-    def of(
-        cls,
-        entry: Entry,
-        *,
-        fingerprint: str,
-        row_groups: tuple[int, int] | None = None,
-        size: int | None = None,
-    ) -> Split:
-        """The split of a file, or of a run of its row groups."""
-        text = "\0".join([entry.path, str(entry.size), entry.version, str(row_groups), fingerprint])
-        identity = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-        return cls(
-            identity, entry.path, entry.size if size is None else size, entry.version, row_groups
-        )
-
-    @property
-    def stem_path(self) -> str:
-        """What the names of all output files of the input begin with."""
-        directory, name = posixpath.split(self.path)
-        # File systems take names of 255 bytes; the id keeps a shortened one apart.
-        stem = _stem(name)
-        while len(os.fsencode(stem)) > MAX_STEM_BYTES:
-            stem = stem[:-1]
-        return posixpath.join(directory, stem)
-
-    @property
-    def output_path(self) -> str:
-        """The one output file of this split, relative to the output."""
-        groups = "all" if self.row_groups is None else f"{self.row_groups[0]}-{self.row_groups[1]}"
-        return f"{self.stem_path}-{groups}-{self.id}.parquet"
 
 
 @dataclass(frozen=True)
@@ -228,7 +172,7 @@ def splits_of(
             yield Split.of(entry, fingerprint=fingerprint)
             continue
         for first, last, size in runs:
-            yield Split.of(entry, fingerprint=fingerprint, row_groups=(first, last), size=size)
+            yield Split.of(entry, fingerprint=fingerprint, region=RowGroups(first, last), size=size)
 
 
 def _row_group_sizes(store: Store, entry: Entry) -> list[int]:
@@ -254,13 +198,6 @@ def _runs(sizes: Sequence[int], split_bytes: int) -> list[tuple[int, int, int]]:
         else:
             runs.append((index, index, size))
     return runs
-
-
-def _stem(name: str) -> str:
-    for suffix in SUFFIXES:
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return name
 
 
 def _is_directory(parent: Store, name: str) -> bool:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import RowError, SplitError, near, one_line
-from pipeline.lake.source.dataset import Split
+from pipeline.lake.split import Region, RowGroups, Rows, Split
 from pipeline.lake.store.base import Store
 from pipeline.moves import moved
 
@@ -115,13 +115,10 @@ def windows(
     Yields:
         A window, and the share of the split's rows that it is.
     """
-    groups, rows = _groups(file, split), split_rows(file, split)
+    rows = split_rows(file, split)
     waiting: list[pa.RecordBatch] = []
     count = held = 0
-    for batch in file.iter_batches(
-        batch_size=STEP_ROWS, row_groups=groups, columns=list(columns), use_threads=False
-    ):
-        moved()
+    for batch in _batches(file, split, columns):
         for part in _in_bounds(batch):
             full = count + part.num_rows > WINDOW_ROWS or held + part.nbytes > WINDOW_BYTES
             if waiting and full:
@@ -134,6 +131,25 @@ def windows(
         yield pa.Table.from_batches(waiting), count / rows
 
 
+def _batches(
+    file: pq.ParquetFile, split: Split, columns: Sequence[str]
+) -> Iterator[pa.RecordBatch]:
+    """A split's rows, a few at a time."""
+    groups, skip = _groups(file, split.region)
+    left = split_rows(file, split)
+    for batch in file.iter_batches(
+        batch_size=STEP_ROWS, row_groups=groups, columns=list(columns), use_threads=False
+    ):
+        moved()
+        wanted = batch.slice(skip, left)
+        skip = max(0, skip - batch.num_rows)
+        left -= wanted.num_rows
+        if wanted.num_rows:
+            yield wanted
+        if not left:
+            return
+
+
 def _in_bounds(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     """The batch, or row by row if it is larger than a window."""
     if batch.nbytes <= WINDOW_BYTES:
@@ -144,19 +160,50 @@ def _in_bounds(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
 
 
 def split_rows(file: pq.ParquetFile, split: Split) -> int:
-    """How many rows a split has."""
-    return sum(file.metadata.row_group(group).num_rows for group in _groups(file, split))
+    """How many rows a split has.
+
+    Raises:
+        SplitError: The file has fewer.
+    """
+    first, last = extent(file, split.region)
+    if not 0 <= first <= last <= file.metadata.num_rows:
+        raise SplitError(
+            f"{split.told} is not in the file, which has {file.metadata.num_rows} rows",
+            hint="Run the same command again when it is finished being written",
+        )
+    return last - first
 
 
 def first_row(file: pq.ParquetFile, split: Split) -> int:
     """The row of the file that a split begins with."""
-    before = range(split.row_groups[0] if split.row_groups else 0)
-    return sum(file.metadata.row_group(group).num_rows for group in before)
+    return extent(file, split.region)[0]
 
 
-def _groups(file: pq.ParquetFile, split: Split) -> list[int]:
-    first, last = split.row_groups or (0, file.metadata.num_row_groups - 1)
-    return list(range(first, last + 1))
+def extent(file: pq.ParquetFile, region: Region) -> tuple[int, int]:
+    """The first row of a region, and the one behind its last."""
+    match region:
+        case Rows(first, count):
+            return first, first + count
+        case RowGroups(first, last):
+            sizes = [file.metadata.row_group(group).num_rows for group in range(last + 1)]
+            return sum(sizes[:first]), sum(sizes)
+        case _:
+            return 0, file.metadata.num_rows
+
+
+def _groups(file: pq.ParquetFile, region: Region) -> tuple[list[int], int]:
+    """The row groups that a region is in, and how many rows of them are before it."""
+    begin, end = extent(file, region)
+    groups: list[int] = []
+    skip = at = 0
+    for group in range(file.metadata.num_row_groups):
+        rows = file.metadata.row_group(group).num_rows
+        if at < end and at + rows > begin:
+            if not groups:
+                skip = begin - at
+            groups.append(group)
+        at += rows
+    return groups, skip
 
 
 def texts_of(column: pa.Array) -> tuple[list[str | None], dict[int, RowError]]:
