@@ -127,7 +127,7 @@ def preview_rows(job: Job, wanted: Wanted) -> Found:
     from pipeline.engine.worker.annotator import Annotator
 
     made = {*job.tasks, ERRORS_COLUMN}
-    schema = check_columns(job, checked.dataset, checked.files, checked.infos)
+    schema = check_columns(job, checked.dataset, checked.files)
     given = list(dict.fromkeys([*schema.names, *job.reads]))
     asked = condition_names(wanted.where) if wanted.where is not None else ()
     _check_names(asked, [*given, *job.tasks, ERRORS_COLUMN], option="--where")
@@ -158,8 +158,7 @@ def _without_rows(checked: Checked, schema: pa.Schema, names: Sequence[str]) -> 
 
     types = dict.fromkeys(checked.job.texts_read, pa.string())
     types |= {field.name: field.type for field in schema}
-    tasks = checked.job.build_tasks(checked.infos)
-    types |= {name: task.output_type() for name, task in tasks.items()}
+    types |= {name: task.output_type() for name, task in checked.job.configured.items()}
     types[ERRORS_COLUMN] = ERRORS_TYPE
     # Of a column that is read and not carried, only the files know the type.
     return pa.table({name: pa.nulls(0, types.get(name, pa.null())) for name in names or ["text"]})

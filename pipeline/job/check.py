@@ -59,7 +59,7 @@ class Checked:
         missed: dict[str, str] = {}
         files = self.dataset.files(missed=missed.__setitem__, at_most=at_most)
         try:
-            check_columns(self.job, self.dataset, files, self.infos)
+            check_columns(self.job, self.dataset, files)
         except JobError:
             if at_most is None or len(files) < at_most:
                 raise  # among those that were not looked at there may be better ones
@@ -97,7 +97,7 @@ def check_models(job: Job) -> dict[str, ModelInfo]:
         JobError: Naming the task.
     """
     infos: dict[str, ModelInfo] = {}
-    for name, task in job.build_tasks().items():
+    for name, task in job.configured.items():
         reference = task.options.model
         try:
             if reference not in infos:
@@ -161,10 +161,13 @@ def check_places(dataset: Dataset, output: Store) -> None:
         )
 
 
-def check_columns(
-    job: Job, dataset: Dataset, files: list[Entry], infos: Mapping[str, ModelInfo]
-) -> pa.Schema:
+def check_columns(job: Job, dataset: Dataset, files: list[Entry]) -> pa.Schema:
     """Reads footers until one has the columns that the job names.
+
+    Args:
+        job: Whose tasks are bound to their models, as `check_models` leaves them.
+        dataset: The input.
+        files: Its files; some are read.
 
     Returns:
         The carried columns.
@@ -181,7 +184,7 @@ def check_columns(
     for entry in files[::step][:SAMPLED_FILES]:
         try:
             with closing(open_split(dataset.store, entry.path)) as file:
-                check_chain(job.build_tasks(infos), file.schema_arrow, text=job.input.text)
+                check_chain(job.configured, file.schema_arrow, text=job.input.text)
                 schema = input_schema(
                     file.schema_arrow,
                     reads=job.reads,

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from functools import cached_property, reduce
 from operator import or_
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -198,32 +198,40 @@ class Job(Part):
         """The tasks' options by column name."""
         return dict(self.tasks)
 
-    def build_tasks(self, infos: Mapping[str, ModelInfo] | None = None) -> dict[str, Task[Any]]:
-        """The configured tasks by column name; nothing is loaded.
+    @cached_property
+    def configured(self) -> dict[str, Task[Any]]:
+        """The tasks by column name, made once; nothing is loaded."""
+        return {name: TASKS[options.kind](options) for name, options in self.options.items()}
 
-        Args:
-            infos: What is known of the models, by reference; some output types depend on it.
-        """
-        tasks = {name: TASKS[options.kind](options) for name, options in self.options.items()}
-        for task in tasks.values():
-            if infos is not None and task.options.model in infos:
+    def bind(self, infos: Mapping[str, ModelInfo]) -> dict[str, Task[Any]]:
+        """The tasks, each told what is known of its model: some output types depend on it."""
+        for task in self.configured.values():
+            if task.options.model in infos:
                 task.bind(infos[task.options.model])
-        return tasks
+        return self.configured
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy. What was worked out goes along only where it follows from the same."""
+        copied = super().model_copy(update=update, deep=deep)
+        if copied.tasks is not self.tasks or copied.input.text != self.input.text:
+            for name in copied.__dict__.keys() - type(self).model_fields.keys():
+                del copied.__dict__[name]
+        return copied
 
     @cached_property
     def reads(self) -> list[str]:
         """The input's columns that tasks read."""
-        return columns_read(self.build_tasks(), text=self.input.text)
+        return columns_read(self.configured, text=self.input.text)
 
     @cached_property
     def named_by(self) -> dict[str, str]:
         """Which field of the job names each column that tasks read."""
-        return fields_naming(self.build_tasks())
+        return fields_naming(self.configured)
 
     @cached_property
     def texts_read(self) -> list[str]:
         """Those of `reads` that must hold text: what is annotated as it is."""
-        plain = [task for task in self.build_tasks().values() if task.options.template is None]
+        plain = [task for task in self.configured.values() if task.options.template is None]
         names = {name for task in plain for name in sources(task, text=self.input.text)}
         return [name for name in self.reads if name in names]
 
@@ -257,7 +265,7 @@ class Job(Part):
         }
         parts = {name: value for name, value in said.items() if value != USUAL[name]}
         tasks = {}
-        for name, task in self.build_tasks().items():
+        for name, task in self.configured.items():
             options = task.options
             tasks[name] = {**task.dump(), "revision": revisions[options.model]}
             if options.adapter is not None:

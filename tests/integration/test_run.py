@@ -57,7 +57,7 @@ def test_the_output_has_the_declared_types_and_says_what_made_it(reviews, make_j
     for entry in entries:
         with pq.ParquetFile(store.open(entry.path)) as file:
             schema = file.schema_arrow
-        for name, task in job.build_tasks().items():
+        for name, task in job.configured.items():
             assert schema.field(name).type == task.output_type()
         footer = read_footer(store, entry.path)
         assert footer["fingerprint"] == summary.fingerprint

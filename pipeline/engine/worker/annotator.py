@@ -77,7 +77,7 @@ class Annotator:
             device=self.device,
             budget=None if budget == "auto" else budget,
         )
-        tasks = self.job.build_tasks(plan.infos)
+        tasks = self.job.bind(plan.infos)
         self.rows = RowAnnotator(
             tasks, models, text=self.job.input.text, longest=self.job.limits.text
         )
