@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import JobError, near, one_line
+from pipeline.errors import JobError, one_line
+from pipeline.tasks.conditions.wording import ALLOWED, HINT, shown, wrong
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,15 +50,6 @@ NODES: Mapping[str, frozenset[str]] = {
     "Concat": frozenset({"expressions", "safe", "coalesce"}),
     "Coalesce": frozenset({"this", "expressions"}),
 }
-FUNCTIONS = (
-    "lower, upper, trim, length, concat, starts_with, ends_with, contains, coalesce, abs, round, "
-    "floor, ceil and cast"
-)
-MEND = "Write a SQL condition over the row, as in `sentiment.score < 0.7 AND language = 'en'`"
-ALLOWED = (
-    "Use the row's columns and tasks' fields, literals, comparisons, AND, OR, NOT, IS NULL, IN, "
-    f"BETWEEN, LIKE, arithmetic, CASE, and the functions {FUNCTIONS}"
-)
 
 
 @dataclass(frozen=True)
@@ -84,12 +76,12 @@ def parse(condition: str) -> Condition:
     """
     if len(condition) > LONGEST:
         raise JobError(
-            f"the condition {_shown(condition)} has {len(condition):,} characters; at most "
+            f"the condition {shown(condition)} has {len(condition):,} characters; at most "
             f"{LONGEST:,} are read",
             hint="Put what it decides by into a column of the input",
         )
     if not condition.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in condition):
-        raise wrong(condition, "it holds half a character", hint=MEND)
+        raise wrong(condition, "it holds half a character", hint=HINT)
     from sqlglot import exp, tokenize
     from sqlglot.parser import Parser
 
@@ -104,9 +96,9 @@ def parse(condition: str) -> Condition:
     except JobError:
         raise
     except Exception as error:  # a parser may stumble in any way over what is no SQL
-        raise wrong(condition, _reason(error), hint=MEND) from error
+        raise wrong(condition, _reason(error), hint=HINT) from error
     if len(found) != 1:
-        raise wrong(condition, "it is not one expression", hint=MEND)
+        raise wrong(condition, "it is not one expression", hint=HINT)
     return Condition(condition, found[0], _names(found[0], condition))
 
 
@@ -136,31 +128,12 @@ def rows_where(condition: str, table: pa.Table) -> list[bool]:
     found = Values(condition, table).of(parsed.root)
     if found.kind not in ("boolean", "null"):
         raise JobError(
-            f"the condition {_shown(condition)} gives a {found.kind}, not true or false",
+            f"the condition {shown(condition)} gives a {found.kind}, not true or false",
             hint="Compare, as in `sentiment.score < 0.7`",
         )
     if found.constant:
         return [bool(found.series[0])] * table.num_rows
     return [bool(value) for value in found.series]
-
-
-def wrong(condition: str, reason: str, *, hint: str) -> JobError:
-    """What is said of a condition that can't be followed."""
-    return JobError(f"the condition {_shown(condition)} is wrong: {reason}", hint=hint)
-
-
-def unknown(condition: str, name: str, known: Iterable[str], *, what: str) -> JobError:
-    """What is said of a name that is not there."""
-    known = list(known)
-    return wrong(
-        condition,
-        f"there is no {what} `{name}`; there are {', '.join(known) or 'none'}",
-        hint=f"{near(name, known)} in the condition",
-    )
-
-
-def _shown(condition: str) -> str:
-    return f"`{condition}`" if len(condition) <= 200 else f"`{condition[:200]}…`"
 
 
 def _reason(error: Exception) -> str:
@@ -178,7 +151,7 @@ def _reason(error: Exception) -> str:
 
 def _too_deep(condition: str) -> JobError:
     return JobError(
-        f"the condition {_shown(condition)} is nested more than {DEEPEST} deep",
+        f"the condition {shown(condition)} is nested more than {DEEPEST} deep",
         hint="Write it with fewer brackets, or as a column of the input",
     )
 

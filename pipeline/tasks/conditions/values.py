@@ -15,8 +15,8 @@ from sqlglot import exp
 
 from pipeline.errors import JobError, one_line
 from pipeline.tasks.conditions import types as types
-from pipeline.tasks.conditions.condition import ALLOWED, MEND, unknown, wrong
 from pipeline.tasks.conditions.types import Make, Value, constant, moment
+from pipeline.tasks.conditions.wording import ALLOWED, HINT, unknown, wrong
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -76,7 +76,7 @@ class Values:
             return self._made(result, make, *(self._as(wanted, node, p) for p in _parts(node)))
         raise self._wrong(f"{kind.__name__.upper()} can't be used here", ALLOWED)
 
-    def _wrong(self, reason: str, hint: str = MEND) -> JobError:
+    def _wrong(self, reason: str, hint: str = HINT) -> JobError:
         return wrong(self.condition, reason, hint=hint)
 
     def _made(self, kind: str, make: Make, *values: Value) -> Value:
