@@ -2,7 +2,7 @@
 
 The input's listing and the output's are made up; everything the driver does with them is its own
 code: hashing splits, comparing with what is there, handing splits to 64 workers with two in
-flight each, adding up receipts, and writing the run record to a local directory. In a second
+flight each, adding up results, and writing the run record to a local directory. In a second
 round one worker fails whatever it gets, and fast, as a machine with a broken disk does. Exits 1
 if it takes more than 60 s or 1 GB.
 
@@ -91,7 +91,7 @@ class Crowd:
     def __init__(self) -> None:
         self.flying: dict[str, list[Attempt]] = {f"worker-{n}": [] for n in range(WORKERS)}
 
-    def pulses(self) -> list[Heartbeat]:
+    def heartbeats(self) -> list[Heartbeat]:
         """One per worker."""
         return [
             Heartbeat(
@@ -118,7 +118,7 @@ def listing(count: int) -> list[Entry]:
     ]
 
 
-def receipt_of(split: Split, worker: str) -> SplitResult:
+def result_of(split: Split, worker: str) -> SplitResult:
     """As a worker would give it."""
     counts = {name: Counts(100, 98, 1, 1) for name in TASKS}
     return SplitResult(
@@ -152,7 +152,7 @@ def work(plan: Plan, scheduler: Scheduler, tally: Tally, *, broken: str | None =
         for worker, attempts in crowd.flying.items():
             for attempt in attempts:
                 if scheduler.succeed(attempt):
-                    tally.done(attempt.split, receipt_of(attempt.split, worker))
+                    tally.done(attempt.split, result_of(attempt.split, worker))
             attempts.clear()
 
 

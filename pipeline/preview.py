@@ -154,7 +154,7 @@ def _without_rows(checked: Checked, schema: pa.Schema, names: Sequence[str]) -> 
     """A table of the columns that a condition looks at, to find out whether it can be asked."""
     import pyarrow as pa
 
-    from pipeline.engine.worker.rows import ERRORS_TYPE
+    from pipeline.engine.worker.annotated_rows import ERRORS_TYPE
 
     types = dict.fromkeys(checked.job.texts_read, pa.string())
     types |= {field.name: field.type for field in schema}
@@ -167,7 +167,7 @@ def _without_rows(checked: Checked, schema: pa.Schema, names: Sequence[str]) -> 
 def _annotated(
     annotator: Annotator, job: Job, store: Store, split: Split, wanted: Wanted, *, early: bool
 ) -> Iterator[pa.Table]:
-    from pipeline.lake.source.reader import input_schema, open_split, windows
+    from pipeline.lake.source.reader import input_schema, open_split, read_batches
 
     with closing(open_split(store, split.path)) as file:
         carried = input_schema(
@@ -182,7 +182,9 @@ def _annotated(
         picky = Wanted(where=wanted.where if early else None)
         # As few as are asked for, where each of them is shown.
         step = AT_ONCE if wanted.bad or (wanted.where and not early) else wanted.rows
-        for table, _ in _reading(store, split.path, lambda: windows(file, split, columns=columns)):
+        for table, _ in _reading(
+            store, split.path, lambda: read_batches(file, split, columns=columns)
+        ):
             few = picky.pick(table)
             for at in range(0, few.num_rows, step):
                 yield annotator.annotate_table(few.slice(at, step), annotator.schema(carried))

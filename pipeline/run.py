@@ -233,4 +233,4 @@ def _annotate(
         finally:
             summary.workers, summary.workers_lost = pool.most_ready, pool.lost
             summary.deaths = pool.deaths[:DEATHS_KEPT]
-            tally.pulses = pool.pulses()
+            tally.heartbeats = pool.heartbeats()

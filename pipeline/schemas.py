@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline.engine.worker.rows import ERRORS_TYPE
+from pipeline.engine.worker.annotated_rows import ERRORS_TYPE
 from pipeline.job.job import ERRORS_COLUMN, Job
 from pipeline.models.resolve import ModelInfo
 from pipeline.records.record import Summary

@@ -18,7 +18,13 @@ from pipeline.job.job import Job
 from pipeline.lake.sink.footers import is_damage, read_footers, said
 from pipeline.lake.sink.publish import scratch_file
 from pipeline.lake.sink.seal import is_broken
-from pipeline.lake.source.reader import BUFFER_BYTES, input_schema, open_split, split_rows, windows
+from pipeline.lake.source.reader import (
+    BUFFER_BYTES,
+    input_schema,
+    open_split,
+    read_batches,
+    split_rows,
+)
 from pipeline.lake.split import SUFFIXES, Split
 from pipeline.lake.store.base import Store
 from pipeline.lake.store.local import LocalStore
@@ -202,7 +208,7 @@ def _compare(given: pq.ParquetFile, made: pq.ParquetFile, split: Split, job: Job
         if name not in made.schema_arrow.names:
             raise _Wrong(f" lacks the column `{name}`")
     whole = Split(split.id, split.output_path, 0, "")
-    take = _slices(windows(made, whole, columns=made.schema_arrow.names))
+    take = _slices(read_batches(made, whole, columns=made.schema_arrow.names))
     at = 0
     for table in _given(given, split, carried):
         other = take(table.num_rows)
@@ -216,7 +222,7 @@ def _compare(given: pq.ParquetFile, made: pq.ParquetFile, split: Split, job: Job
 
 def _given(file: pq.ParquetFile, split: Split, columns: Sequence[str]) -> Iterator[pa.Table]:
     try:
-        for table, _ in windows(file, split, columns=columns):
+        for table, _ in read_batches(file, split, columns=columns):
             yield table
     except SPOILT as error:
         raise SplitError(f"the input {split.path} can't be read: {one_line(error)}") from error

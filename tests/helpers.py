@@ -74,7 +74,7 @@ class QuietDisplay:
         self.notices.append(text)
 
     def progress(self, progress) -> None:
-        self.shares.append(progress.share)
+        self.shares.append(progress.fraction)
         if not self.phases or self.phases[-1] != progress.phase:
             self.phases.append(progress.phase)
 

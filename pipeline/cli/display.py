@@ -47,7 +47,7 @@ def status_line(progress: Progress) -> str:
         return progress.phase
     failed = f", {progress.splits_failed} failed" if progress.splits_failed else ""
     return (
-        f"{progress.share:4.0%}  splits {progress.splits_done}/{progress.splits}{failed}  "
+        f"{progress.fraction:4.0%}  splits {progress.splits_done}/{progress.splits}{failed}  "
         f"{progress.rows:,} rows  {count(progress.rows_per_second)} rows/s  "
         f"{count(progress.tokens_per_second)} tokens/s  "
         f"{progress.workers} worker{'s' if progress.workers != 1 else ''}  "
@@ -129,7 +129,7 @@ class BarDisplay(PlainDisplay):
         """Moves the bar."""
         self._bar.update(
             self._task,
-            completed=progress.share,
+            completed=progress.fraction,
             description=status_line(progress),
         )
 

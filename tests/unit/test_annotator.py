@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from pipeline.engine.messages import SplitResult, WorkPlan
 from pipeline.engine.worker import annotator as annotator_module
+from pipeline.engine.worker.annotated_rows import ERRORS_TYPE
 from pipeline.engine.worker.annotator import Annotator
-from pipeline.engine.worker.rows import ERRORS_TYPE, annotate_safely
+from pipeline.engine.worker.row_annotator import annotate_safely
 from pipeline.errors import Interrupted, JobError, RowError, RunError, SplitError
 from pipeline.job.job import Job
 from pipeline.lake.sink.publish import read_footer
@@ -316,18 +317,18 @@ def write(annotator: Annotator, texts: Sequence[str | None], name: str = "a.parq
 def test_a_split_becomes_one_committed_file(make: Make, tmp_path: Path) -> None:
     annotator = make(limits={"bad_rows": 0.5})
     write(annotator, ["a", None, "b", "BUG"], "y=1/a.parquet")
-    receipt = commit(annotator, "y=1/a.parquet")
+    result = commit(annotator, "y=1/a.parquet")
     (made,) = (tmp_path / "out" / "y=1").iterdir()
-    assert receipt.output == f"y=1/{made.name}"
-    assert receipt.published
-    assert receipt.bytes_out == made.stat().st_size
-    assert receipt.worker == "w1"
-    assert counts(receipt.rows) == counts(receipt.tasks["shout"]) == (4, 2, 1, 1)
-    assert receipt.bad_rows == [(3, "shout", "ValueError: no such luck")]
+    assert result.output == f"y=1/{made.name}"
+    assert result.published
+    assert result.bytes_out == made.stat().st_size
+    assert result.worker == "w1"
+    assert counts(result.rows) == counts(result.tasks["shout"]) == (4, 2, 1, 1)
+    assert result.bad_rows == [(3, "shout", "ValueError: no such luck")]
     rows = pq.ParquetFile(made).read().to_pylist()
     assert [row["shout"] and row["shout"]["loud"] for row in rows] == ["A", None, "B", None]
-    footer = read_footer(annotator.output, receipt.output)
-    assert footer["split"] == receipt.split
+    footer = read_footer(annotator.output, result.output)
+    assert footer["split"] == result.split
     assert footer["input"] == "y=1/a.parquet"
     assert (footer["job"], footer["fingerprint"]) == ("loud", "f")
     assert footer["models"] == {"none": "r1"}
@@ -357,20 +358,20 @@ def test_a_file_of_nulls_has_the_same_schema_as_one_of_texts(make: Make, tmp_pat
 def test_rows_stay_in_order_over_many_windows(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "WINDOW_ROWS", 7)
+    monkeypatch.setattr(reader, "BATCH_ROWS", 7)
     monkeypatch.setattr(reader, "STEP_ROWS", 3)
     annotator = make(limits={"bad_rows": 0.5})
     texts = [["ODD", None, "text"][i % 3] + str(i) if i % 3 != 1 else None for i in range(50)]
     write(annotator, texts)
-    receipt = commit(annotator)
+    result = commit(annotator)
     (made,) = (tmp_path / "out").glob("*.parquet")
     rows = pq.read_table(made).to_pylist()
     assert [row["text"] for row in rows] == texts
     assert [row["shout"] and row["shout"]["loud"] for row in rows] == [
         text.upper() if text and "ODD" not in text else None for text in texts
     ]
-    assert counts(receipt.rows) == (50, 16, 17, 17)
-    assert [row for row, _, _ in receipt.bad_rows] == [0, 3, 6, 9, 12, 15, 18, 21, 24, 27]
+    assert counts(result.rows) == (50, 16, 17, 17)
+    assert [row for row, _, _ in result.bad_rows] == [0, 3, 6, 9, 12, 15, 18, 21, 24, 27]
 
 
 def test_only_the_carried_columns_go_out(make: Make, tmp_path: Path) -> None:
@@ -412,13 +413,13 @@ def test_rows_that_get_lost_on_the_way_fail_the_split(
 ) -> None:
     annotator = make()
     write(annotator, ["a", "b", "c"])
-    windows = annotator_module.windows
+    batches = annotator_module.read_batches
 
     def lossy(*args: Any, **kwargs: Any) -> Any:
-        for table, share in windows(*args, **kwargs):
+        for table, share in batches(*args, **kwargs):
             yield table.slice(1), share
 
-    monkeypatch.setattr(annotator_module, "windows", lossy)
+    monkeypatch.setattr(annotator_module, "read_batches", lossy)
     with pytest.raises(SplitError, match="3 rows came in, 2 would go out"):
         commit(annotator)
     assert list((tmp_path / "out").glob("*.parquet")) == []
@@ -495,13 +496,13 @@ def test_a_pulse_shows_the_split_in_flight_and_nothing_afterwards(make: Make) ->
 
     class Watched:
         def annotate(self, texts: Sequence[str]) -> Annotated:
-            seen.append(annotator.pulse())
+            seen.append(annotator.heartbeat())
             return task.annotate(texts)
 
     annotator.rows.annotates["two"] = Watched()
     annotator.annotate(split)
     assert seen[0].fractions == {split.id: pytest.approx(0.5)}
-    after = annotator.pulse()
+    after = annotator.heartbeat()
     assert after.fractions == after.rows == {}
 
 
@@ -535,19 +536,19 @@ def test_small_files_go_through_the_model_together_and_become_a_file_each(
     for number in range(7):
         write(annotator, [f"{number} {row}" for row in range(number)], f"{number}.parquet")
     watching = watch(annotator)
-    receipts = annotator.annotate_all(splits_in(annotator))
+    results = annotator.annotate_all(splits_in(annotator))
     assert len(watching.calls) == 1
     assert len(watching.calls[0]) == 21
-    for number, receipt in enumerate(receipts):
-        assert isinstance(receipt, SplitResult)
-        assert receipt.published
-        assert counts(receipt.rows) == (number, number, 0, 0)
-        table = pq.read_table(tmp_path / "out" / receipt.output)
+    for number, result in enumerate(results):
+        assert isinstance(result, SplitResult)
+        assert result.published
+        assert counts(result.rows) == (number, number, 0, 0)
+        table = pq.read_table(tmp_path / "out" / result.output)
         assert [row["loud"] for row in table["shout"].to_pylist()] == [
             f"{number} {row}" for row in range(number)
         ]
-    assert sum(receipt.tokens for receipt in receipts) == 21  # type: ignore[union-attr]
-    assert sum(receipt.padded_tokens for receipt in receipts) == 9  # type: ignore[union-attr]
+    assert sum(result.tokens for result in results) == 21  # type: ignore[union-attr]
+    assert sum(result.padded_tokens for result in results) == 9  # type: ignore[union-attr]
     assert list((own(tmp_path / "out") / "scratch").iterdir()) == []
 
 
@@ -588,14 +589,14 @@ def test_files_whose_text_columns_differ_in_type_are_annotated_all_the_same(
     ]
     for number, column in enumerate(columns):
         pq.write_table(pa.table({"text": column}), tmp_path / "in" / f"{number}.parquet")
-    receipts = annotator.annotate_all(splits_in(annotator))
+    results = annotator.annotate_all(splits_in(annotator))
     found = [
         [
             row and row["loud"]
-            for row in pq.read_table(tmp_path / "out" / receipt.output)["shout"].to_pylist()
+            for row in pq.read_table(tmp_path / "out" / result.output)["shout"].to_pylist()
         ]
-        for receipt in receipts
-        if isinstance(receipt, SplitResult)
+        for result in results
+        if isinstance(result, SplitResult)
     ]
     assert found == [["A", "B"], ["C", None], ["D", "E", "D"], ["F", "G", "F"], [None, None]]
 
@@ -603,14 +604,14 @@ def test_files_whose_text_columns_differ_in_type_are_annotated_all_the_same(
 def test_a_file_is_read_in_windows_and_small_ones_fill_them_up(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "WINDOW_ROWS", 10)
+    monkeypatch.setattr(reader, "BATCH_ROWS", 10)
     monkeypatch.setattr(reader, "STEP_ROWS", 5)
     annotator = make()
     for number, rows in enumerate([25, 3, 3, 3, 3]):
         write(annotator, [f"{number} {row}" for row in range(rows)], f"{number}.parquet")
     watching = watch(annotator)
-    receipts = annotator.annotate_all(splits_in(annotator))
-    assert [receipt.rows.annotated for receipt in receipts] == [25, 3, 3, 3, 3]  # type: ignore[union-attr]
+    results = annotator.annotate_all(splits_in(annotator))
+    assert [result.rows.annotated for result in results] == [25, 3, 3, 3, 3]  # type: ignore[union-attr]
     assert [len(call) for call in watching.calls] == [10, 10, 8, 9]
 
 
@@ -662,10 +663,10 @@ def test_what_is_committed_is_done_though_the_output_answers_nothing_more(
 
     monkeypatch.setattr(annotator.output, "entry", away)
     monkeypatch.setattr(annotator.output, "open", away)
-    (receipt,) = annotator.annotate_all(splits)
-    assert isinstance(receipt, SplitResult)
-    assert receipt.published
-    assert receipt.bytes_out == (tmp_path / "out" / receipt.output).stat().st_size
+    (result,) = annotator.annotate_all(splits)
+    assert isinstance(result, SplitResult)
+    assert result.published
+    assert result.bytes_out == (tmp_path / "out" / result.output).stat().st_size
 
 
 def test_the_pulse_of_a_call_moves_all_its_splits(make: Make) -> None:
@@ -678,7 +679,7 @@ def test_the_pulse_of_a_call_moves_all_its_splits(make: Make) -> None:
 
     class Watched:
         def annotate(self, texts: Sequence[str]) -> Annotated:
-            seen.append(annotator.pulse())
+            seen.append(annotator.heartbeat())
             return task.annotate(texts)
 
     annotator.rows.annotates["two"] = Watched()
@@ -737,7 +738,7 @@ def test_rows_that_can_not_be_prepared_fail_their_split_alone(make: Make) -> Non
 def test_a_pulse_counts_each_row_once_whatever_is_written_already(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "WINDOW_ROWS", 4)
+    monkeypatch.setattr(reader, "BATCH_ROWS", 4)
     monkeypatch.setattr(reader, "STEP_ROWS", 2)
     annotator = make(tasks=("one", "two"))
     for number, rows in enumerate([10, 3, 1]):
@@ -748,15 +749,15 @@ def test_a_pulse_counts_each_row_once_whatever_is_written_already(
 
     class Watched:
         def annotate(self, texts: Sequence[str]) -> Annotated:
-            seen.append(annotator.pulse())
+            seen.append(annotator.heartbeat())
             return task.annotate(texts)
 
     annotator.rows.annotates["two"] = Watched()
     annotator.annotate_all(splits)
-    rows = [[pulse.rows[split.id] for split in splits] for pulse in seen]
+    rows = [[heartbeat.rows[split.id] for split in splits] for heartbeat in seen]
     # Half of what goes through the tasks, and all that did before.
     assert rows == [[2, 0, 0], [6, 0, 0], [9, 0, 0], [10, 1, 0]]
-    shares = [[round(pulse.fractions[split.id], 3) for split in splits] for pulse in seen]
+    shares = [[round(heartbeat.fractions[split.id], 3) for split in splits] for heartbeat in seen]
     assert shares == [[0.2, 0, 0], [0.6, 0, 0], [0.9, 0, 0], [1, 0.5, 0.5]]
 
 
@@ -768,10 +769,10 @@ def test_a_call_moves_with_what_is_read_annotated_and_published(make: Make) -> N
 
     class Watched:
         def annotate(self, texts: Sequence[str]) -> Annotated:
-            signs.append(annotator.pulse().moves)
-            signs.append(annotator.pulse().moves)
+            signs.append(annotator.heartbeat().moves)
+            signs.append(annotator.heartbeat().moves)
             annotator.device.moved()
-            signs.append(annotator.pulse().moves)
+            signs.append(annotator.heartbeat().moves)
             return task.annotate(texts)
 
     annotator.rows.annotates["two"] = Watched()
@@ -781,7 +782,7 @@ def test_a_call_moves_with_what_is_read_annotated_and_published(make: Make) -> N
     assert first == second, "nothing moves by itself"
     assert first[0] > 2, "steps of reading, and the first task"
     assert third != second
-    assert annotator.pulse().moves == {}
+    assert annotator.heartbeat().moves == {}
 
 
 def test_a_text_larger_than_the_limit_is_a_bad_row_of_its_own_code_and_no_task_sees_it(
@@ -849,7 +850,7 @@ def test_an_upload_shows_signs_of_life_for_as_long_as_its_bytes_need(
     put_new = annotator.output.put_new
 
     def slowly(*given: Any) -> bool:
-        signs.append(annotator.pulse().moves[split.id])
+        signs.append(annotator.heartbeat().moves[split.id])
         return put_new(*given)
 
     monkeypatch.setattr(annotator.output, "put_new", slowly)

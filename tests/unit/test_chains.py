@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from pipeline.engine.worker.rows import AnnotatedRows, RowAnnotator
+from pipeline.engine.worker.annotated_rows import AnnotatedRows
+from pipeline.engine.worker.row_annotator import RowAnnotator
 from pipeline.errors import JobError, SplitError
 from pipeline.models.device import Device
 from pipeline.models.text.texts import Texts

@@ -102,13 +102,13 @@ class FakeWorker:
         host: str = "here",
         version: str = __version__,
         load: Any = None,
-        pulse: Callable[[], Heartbeat] = lambda: Heartbeat(0, 0, 0.0, 0.0, {}, {}),
+        heartbeat: Callable[[], Heartbeat] = lambda: Heartbeat(0, 0, 0.0, 0.0, {}, {}),
         log: Path = Path("/nonexistent/log"),
     ) -> None:
         self.answer = answer
         self.host, self.version, self.log = host, version, log
         self.loaded = load
-        self.pulse = pulse
+        self.heartbeat = heartbeat
 
     def hello(self) -> Any:
         return {
@@ -131,14 +131,14 @@ class Heard:
 
     def __init__(self) -> None:
         self.notices: list[str] = []
-        self.receipts: list[str] = []
+        self.results: list[str] = []
         self.failures: list[tuple[str, str, bool]] = []
 
     def notice(self, text: str) -> None:
         self.notices.append(text)
 
-    def done(self, split: Split, receipt: SplitResult) -> None:
-        self.receipts.append(split.id)
+    def done(self, split: Split, result: SplitResult) -> None:
+        self.results.append(split.id)
 
     def failed(self, split: Split, reason: str, *, final: bool) -> None:
         self.failures.append((split.id, reason, final))
@@ -162,12 +162,12 @@ class Clock:
         self.now += seconds
 
 
-def receipt(split: Split) -> SplitResult:
+def result_of(split: Split) -> SplitResult:
     return SplitResult(split.id, split.output_path, rows=Counts(1, 1), seconds=1.0)
 
 
 def good(splits: list[Split]) -> list[Any]:
-    return [receipt(split) for split in splits]
+    return [result_of(split) for split in splits]
 
 
 def failing(error: ShardscribeError) -> Answer:
@@ -223,7 +223,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 def test_every_split_is_answered_for_once(run: Callable[..., Any]) -> None:
     ran = run(lambda n: FakeWorker(good), count=20)
     assert ran.end is None
-    assert sorted(ran.heard.receipts) == sorted(split.id for split in splits(20))
+    assert sorted(ran.heard.results) == sorted(split.id for split in splits(20))
 
 
 @pytest.mark.parametrize(
@@ -246,12 +246,12 @@ def test_what_was_committed_beside_the_split_that_ends_the_run_is_told_first(
 ) -> None:
     def answer(asked: list[Split]) -> list[Any]:
         return [
-            Failure(OutputBusy("busy")) if split.id == "s7" else receipt(split) for split in asked
+            Failure(OutputBusy("busy")) if split.id == "s7" else result_of(split) for split in asked
         ]
 
     ran = run(lambda n: FakeWorker(answer), count=30)
     assert isinstance(ran.end, OutputBusy)
-    assert ran.scheduler.done == len(ran.heard.receipts) > 7
+    assert ran.scheduler.done == len(ran.heard.results) > 7
 
 
 def test_what_broke_a_workers_device_is_told_and_another_worker_takes_over(
@@ -271,7 +271,7 @@ def test_a_split_that_raises_is_tried_three_times_and_no_other_is_touched(
 ) -> None:
     def answer(asked: list[Split]) -> list[Any]:
         bad = Failure(SplitError("1.parquet: no"))
-        return [bad if split.id == "s1" else receipt(split) for split in asked]
+        return [bad if split.id == "s1" else result_of(split) for split in asked]
 
     ran = run(lambda n: FakeWorker(answer), count=5)
     assert ran.end is None
@@ -363,7 +363,7 @@ def test_when_the_last_machine_fails_after_commits_the_job_is_not_called_wrong(
 ) -> None:
     def answer(asked: list[Split]) -> list[Any]:
         ends = Failure(WorkerLost("the device is broken"))
-        return [ends if split.id == "s2" else receipt(split) for split in asked]
+        return [ends if split.id == "s2" else result_of(split) for split in asked]
 
     away = Failure(JobError("the hub can't be reached", hint="Look at the network"))
     ran = run(lambda n: FakeWorker(answer, load=away if n else None), count=5)
@@ -409,7 +409,7 @@ def test_only_a_worker_that_shows_nothing_new_is_replaced(
     seen = 0
     asked: list[list[Split]] = []
 
-    def pulse() -> Heartbeat:
+    def heartbeat() -> Heartbeat:
         nonlocal seen
         seen += 1
         return Heartbeat(0, 0, 0.0, 0.0, {}, {}, {call[0].id: SIGNS[what](seen) for call in asked})
@@ -419,7 +419,9 @@ def test_only_a_worker_that_shows_nothing_new_is_replaced(
         return Slow(lambda: seen > 60, good(call))
 
     ran = run(
-        lambda n: FakeWorker(good) if n else FakeWorker(answer, pulse=pulse), count=2, stall=30
+        lambda n: FakeWorker(good) if n else FakeWorker(answer, heartbeat=heartbeat),
+        count=2,
+        stall=30,
     )
     assert ran.end is None
     assert ran.scheduler.done == 2

@@ -16,7 +16,7 @@ from pipeline.errors import SplitError
 from pipeline.lake.sink.footers import look, read_footer
 from pipeline.lake.source import reader
 from pipeline.lake.source.dataset import Dataset
-from pipeline.lake.source.reader import input_schema, open_split, split_rows, texts_of, windows
+from pipeline.lake.source.reader import input_schema, open_split, read_batches, split_rows, texts_of
 from pipeline.lake.split import WHOLE, Region, RowGroups, Rows, Split
 from pipeline.lake.store.local import LocalStore
 
@@ -29,7 +29,7 @@ def read(
     dataset = Dataset.open(str(path))
     split = Split.of(dataset.files()[0], fingerprint="f", region=region)
     with closing(open_split(dataset.store, split.path)) as file:
-        return list(windows(file, split, columns=columns))
+        return list(read_batches(file, split, columns=columns))
 
 
 def ids(parts: Sequence[tuple[pa.Table, float]]) -> list[int]:
@@ -59,7 +59,7 @@ def test_windows_give_every_row_once_in_order(
     first = data.draw(st.integers(0, count - 1))
     last = data.draw(st.integers(first, count - 1))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reader, "WINDOW_ROWS", window)
+        patch.setattr(reader, "BATCH_ROWS", window)
         patch.setattr(reader, "STEP_ROWS", step)
         whole = read(path)
         part = read(path, region=RowGroups(first, last))
@@ -97,7 +97,7 @@ def test_the_rows_of_a_split_are_those_of_its_row_groups(tmp_path: Path) -> None
 def test_huge_rows_come_in_windows_of_bounded_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "WINDOW_BYTES", 1_000_000)
+    monkeypatch.setattr(reader, "BATCH_BYTES", 1_000_000)
     chance = np.random.default_rng(0)
     texts = [chance.bytes(50_000).hex() for _ in range(60)]
     pq.write_table(pa.table({"id": range(60), "text": texts}), tmp_path / "a.parquet")
@@ -110,7 +110,7 @@ def test_a_window_of_one_long_text_repeated_is_bounded_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A dictionary keeps it once, so the footer says little of what it unpacks to.
-    monkeypatch.setattr(reader, "WINDOW_BYTES", 4_000_000)
+    monkeypatch.setattr(reader, "BATCH_BYTES", 4_000_000)
     table = pa.table({"id": range(1_000), "text": ["x" * 10_000] * 1_000})
     pq.write_table(table, tmp_path / "a.parquet")
     parts = read(tmp_path / "a.parquet", columns=("id", "text"))
@@ -122,7 +122,7 @@ def test_a_window_of_one_long_text_repeated_is_bounded_too(
 def test_huge_texts_side_by_side_among_many_small_ones_are_never_held_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repeats: bool
 ) -> None:
-    monkeypatch.setattr(reader, "WINDOW_BYTES", 1_000_000)
+    monkeypatch.setattr(reader, "BATCH_BYTES", 1_000_000)
     huge = [("x" if repeats else chr(97 + at % 26)) * 1_000_000 for at in range(100)]
     texts = ["small"] * 50_000 + huge + ["small"] * 50_000
     table = pa.table({"id": range(len(texts)), "text": texts})
@@ -135,7 +135,7 @@ def test_huge_texts_side_by_side_among_many_small_ones_are_never_held_at_once(
     split = Split.of(dataset.files()[0], fingerprint="f")
     before, most, rows = pa.total_allocated_bytes(), 0, []
     with closing(open_split(dataset.store, split.path)) as file:
-        for window, _ in windows(file, split, columns=("id", "text")):
+        for window, _ in read_batches(file, split, columns=("id", "text")):
             most = max(most, pa.total_allocated_bytes() - before)
             rows += window.column("id").to_pylist()
             assert window.nbytes <= 1_000_000 or window.num_rows == 1

@@ -44,7 +44,7 @@ class NoTally:
     def tick(self, pool: Any) -> None:
         pass
 
-    def done(self, split: Split, receipt: Any) -> None:
+    def done(self, split: Split, result: Any) -> None:
         pass
 
     def failed(self, split: Split, reason: str, *, final: bool) -> None:

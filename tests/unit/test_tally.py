@@ -42,7 +42,7 @@ def tally_of(splits: list[Split]) -> Tally:
     )
 
 
-def pulse(done: dict[str, tuple[float, int]]) -> Heartbeat:
+def heartbeat(done: dict[str, tuple[float, int]]) -> Heartbeat:
     return Heartbeat(
         0,
         0,
@@ -58,7 +58,7 @@ def splits_of(sizes: list[int]) -> list[Split]:
 
 
 class AnyRun(RuleBasedStateMachine):
-    """Workers take splits, are seen, answer, die: pulses are as old as chance has it.
+    """Workers take splits, are seen, answer, die: heartbeats are as old as chance has it.
 
     A split of size n has n rows, so that rows and share tell of the same thing.
     """
@@ -102,7 +102,7 @@ class AnyRun(RuleBasedStateMachine):
     def hear(self, data: st.DataObject) -> None:
         worker = data.draw(st.sampled_from(sorted(self.workers)))
         has = self.workers[worker]
-        self.seen[worker] = pulse(
+        self.seen[worker] = heartbeat(
             {s: (rows / self.splits[s].size, rows) for s, rows in has.items()}
         )
 
@@ -114,8 +114,8 @@ class AnyRun(RuleBasedStateMachine):
         del self.workers[worker][split]
         size = self.splits[split].size
         if how == "done":
-            receipt = SplitResult(split, "out", rows=Counts(size, size))
-            self.tally.done(self.splits[split], receipt)
+            result = SplitResult(split, "out", rows=Counts(size, size))
+            self.tally.done(self.splits[split], result)
             self.done.append(split)
         else:
             self.tally.failed(self.splits[split], "no", final=how == "failed")
@@ -136,7 +136,7 @@ class AnyRun(RuleBasedStateMachine):
         shown = self.tick()
         total = sum(split.size for split in self.splits.values())
         assert shown.rows <= total
-        assert 0 <= shown.share <= 1
+        assert 0 <= shown.fraction <= 1
         ended = [*self.done, *self.failed]
         seen = {s: dict(p.rows) for s, p in self.seen.items()}
         most = {s: 0 for s in self.splits if s not in ended}
@@ -149,8 +149,8 @@ class AnyRun(RuleBasedStateMachine):
             assert shown.rows == committed
 
     def tick(self) -> Progress:
-        pulses = [*self.retired, *self.seen.values()]
-        watched: Any = SimpleNamespace(ready=len(self.workers), pulses=lambda: pulses)
+        heartbeats = [*self.retired, *self.seen.values()]
+        watched: Any = SimpleNamespace(ready=len(self.workers), heartbeats=lambda: heartbeats)
         self.tally.tick(watched)
         return self.tally.progress
 
@@ -164,7 +164,7 @@ class AnyRun(RuleBasedStateMachine):
             self.done.append(split)
         shown = self.tick()
         assert shown.rows == sum(self.splits[split].size for split in self.done)
-        assert shown.share == 1
+        assert shown.fraction == 1
         assert shown.splits_done + shown.splits_failed == shown.splits
 
 
@@ -175,22 +175,22 @@ TestAnyRun = AnyRun.TestCase
 def test_rows_in_flight_are_replaced_by_the_receipt_and_not_added_to_it() -> None:
     split, other = splits_of([40, 60])
     tally = tally_of([split, other])
-    said = [pulse({split.id: (1.0, 40)})]
-    watched: Any = SimpleNamespace(ready=1, pulses=lambda: said)
+    said = [heartbeat({split.id: (1.0, 40)})]
+    watched: Any = SimpleNamespace(ready=1, heartbeats=lambda: said)
     tally.tick(watched)
-    assert (tally.progress.rows, tally.progress.share) == (40, 0.4)
+    assert (tally.progress.rows, tally.progress.fraction) == (40, 0.4)
     tally.done(split, SplitResult(split.id, "out", rows=Counts(40, 40)))
     tally.tick(watched)
-    assert (tally.progress.rows, tally.progress.share) == (40, 0.4)
+    assert (tally.progress.rows, tally.progress.fraction) == (40, 0.4)
 
 
 def test_what_a_lost_worker_had_done_is_no_longer_counted() -> None:
     [split] = splits_of([40])
     tally = tally_of([split])
-    said = [pulse({split.id: (0.95, 38)})]
-    watched: Any = SimpleNamespace(ready=1, pulses=lambda: said)
+    said = [heartbeat({split.id: (0.95, 38)})]
+    watched: Any = SimpleNamespace(ready=1, heartbeats=lambda: said)
     tally.tick(watched)
-    assert tally.progress.share == 0.95
+    assert tally.progress.fraction == 0.95
     said[0] = said[0].at_rest()
     tally.tick(watched)
-    assert (tally.progress.rows, tally.progress.share) == (0, 0)
+    assert (tally.progress.rows, tally.progress.fraction) == (0, 0)

@@ -103,11 +103,11 @@ def test_loading_shows_signs_of_life_when_bytes_or_models_move(
     signs = []
 
     def annotator(plan: Any, *, name: str) -> Any:
-        signs.append(made.pulse().moves[LOADING])
+        signs.append(made.heartbeat().moves[LOADING])
         moved()
-        signs.append(made.pulse().moves[LOADING])
+        signs.append(made.heartbeat().moves[LOADING])
         (tmp_path / "weights").write_bytes(bytes(40_000_000))
-        signs.append(made.pulse().moves[LOADING])
+        signs.append(made.heartbeat().moves[LOADING])
         return SimpleNamespace()
 
     monkeypatch.setattr(annotator_module, "Annotator", annotator)

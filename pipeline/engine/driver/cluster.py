@@ -16,7 +16,7 @@ from pipeline.engine.driver.placement import shape_of
 from pipeline.errors import Interrupted, RunError, one_line
 from pipeline.job.job import Compute
 
-# Ray's own store; what passes through it here is receipts.
+# Ray's own store; what passes through it here is results.
 RAY_STORE_BYTES = 128 * 1024 * 1024
 CONNECT_SECONDS = 10.0
 # A driver whose head is gone is ended by Ray after 60 s, without a word and with all that it held.

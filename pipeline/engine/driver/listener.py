@@ -15,7 +15,7 @@ class Watched(Protocol):
     def ready(self) -> int:
         """Workers that can take splits."""
 
-    def pulses(self) -> list[Heartbeat]:
+    def heartbeats(self) -> list[Heartbeat]:
         """The latest sign of life of each worker; of those that are gone, the counters."""
 
 
@@ -25,7 +25,7 @@ class Listener(Protocol):
     def notice(self, text: str) -> None:
         """Something a person should know now."""
 
-    def done(self, split: Split, receipt: SplitResult) -> None:
+    def done(self, split: Split, result: SplitResult) -> None:
         """A split is committed."""
 
     def failed(self, split: Split, reason: str, *, final: bool) -> None:

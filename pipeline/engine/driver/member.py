@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.engine.driver.scheduler import Attempt
-from pipeline.engine.driver.stall import Stillness
+from pipeline.engine.driver.stillness import Stillness
 from pipeline.engine.messages import Heartbeat
 
 # Small files go through a model together, so that batches are full and a call is worth its
@@ -27,10 +27,10 @@ class Member:
         hello: What it said when it was placed; empty before.
         ready: Whether its models are loaded.
         attempts: What it has, by call.
-        pulse: The latest.
-        pulse_ref: The one that is asked for.
+        heartbeat: The latest.
+        heartbeat_ref: The one that is asked for.
         asked: When.
-        share: Splits that it may get in a call.
+        call_splits: Splits that it may get in a call.
         still: Judges whether it stands still.
     """
 
@@ -40,10 +40,10 @@ class Member:
     hello: Mapping[str, Any] = field(default_factory=dict)
     ready: bool = False
     attempts: dict[Any, list[Attempt]] = field(default_factory=dict)
-    pulse: Heartbeat | None = None
-    pulse_ref: Any = None
+    heartbeat: Heartbeat | None = None
+    heartbeat_ref: Any = None
     asked: float = 0.0
-    share: int = 1
+    call_splits: int = 1
     still: Stillness = field(default_factory=Stillness)
 
     @property
@@ -58,10 +58,10 @@ class Member:
 
     def learn(self, splits: int, seconds: float) -> None:
         """Takes more splits in a call, or fewer, by how long the last one took."""
-        if seconds < CALL_SECONDS and splits == self.share:
-            self.share = min(2 * self.share, SHARED_SPLITS)
+        if seconds < CALL_SECONDS and splits == self.call_splits:
+            self.call_splits = min(2 * self.call_splits, SHARED_SPLITS)
         elif seconds > 2 * CALL_SECONDS:
-            self.share = max(1, splits // 2)
+            self.call_splits = max(1, splits // 2)
 
     def give(self, ref: Any, attempts: list[Attempt], *, stall: float) -> None:
         """It has a call more."""
@@ -72,12 +72,12 @@ class Member:
         """A call has been answered."""
         attempts = self.attempts.pop(ref)
         self.still.end(attempts[0].split.id)
-        if self.pulse is not None:
-            self.pulse = self.pulse.without({attempt.split.id for attempt in attempts})
+        if self.heartbeat is not None:
+            self.heartbeat = self.heartbeat.without({attempt.split.id for attempt in attempts})
         return attempts
 
-    def hear(self, pulse: Heartbeat) -> None:
-        """A pulse has come."""
-        self.pulse_ref = None
-        self.pulse = pulse
-        self.still.hear(pulse.moves)
+    def hear(self, heartbeat: Heartbeat) -> None:
+        """A heartbeat has come."""
+        self.heartbeat_ref = None
+        self.heartbeat = heartbeat
+        self.still.hear(heartbeat.moves)

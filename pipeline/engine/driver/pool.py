@@ -82,9 +82,12 @@ class Pool:
         """Workers that can take splits."""
         return sum(member.ready for member in self.members.values())
 
-    def pulses(self) -> list[Heartbeat]:
+    def heartbeats(self) -> list[Heartbeat]:
         """What each worker says; of those that are gone, the counters."""
-        return [*self.retired, *(m.pulse for m in self.members.values() if m.pulse is not None)]
+        return [
+            *self.retired,
+            *(m.heartbeat for m in self.members.values() if m.heartbeat is not None),
+        ]
 
     def run(self, scheduler: Scheduler, *, stop: Callable[[], int]) -> None:
         """Works until every split has ended.
@@ -115,18 +118,18 @@ class Pool:
                 self._watch(scheduler)
                 self.listener.tick(self)
         finally:
-            self._last_pulses()
+            self._last_heartbeats()
             for member in self.members.values():
                 ray.kill(member.handle)
 
-    def _last_pulses(self) -> None:
-        """Short runs end between two pulses; their totals should be whole all the same."""
-        refs = {m.handle.pulse.remote(): m for m in self.members.values() if m.ready}
+    def _last_heartbeats(self) -> None:
+        """Short runs end between two heartbeats; their totals should be whole all the same."""
+        refs = {m.handle.heartbeat.remote(): m for m in self.members.values() if m.ready}
         if refs:
             answered, _ = ray.wait(list(refs), num_returns=len(refs), timeout=2.0)
             for ref in answered:
                 with suppress(RayError):
-                    refs[ref].pulse = ray.get(ref) or refs[ref].pulse
+                    refs[ref].heartbeat = ray.get(ref) or refs[ref].heartbeat
 
     def _resize(self, scheduler: Scheduler, now: float) -> None:
         if now - self._sized > RESIZE_EVERY:
@@ -149,10 +152,10 @@ class Pool:
     def _feed(self, scheduler: Scheduler) -> None:
         for member in self.members.values():
             while member.ready and len(member.attempts) < IN_FLIGHT:
-                # Towards the end shares get smaller, so that all workers end together.
+                # Towards the end calls get smaller, so that all workers end together.
                 fair = scheduler.waiting // (2 * IN_FLIGHT * max(1, self.ready))
-                most = max(1, min(member.share, fair))
-                attempts = scheduler.share(member.name, most=most, size=SHARED_BYTES)
+                most = max(1, min(member.call_splits, fair))
+                attempts = scheduler.take(member.name, most=most, size=SHARED_BYTES)
                 if not attempts:
                     break
                 ref = member.handle.annotate.remote([attempt.split for attempt in attempts])
@@ -175,7 +178,7 @@ class Pool:
             except RayError as error:
                 self._lose(member, scheduler, cause(error, member.hello))
                 continue
-            if kind == "pulse":
+            if kind == "heartbeat":
                 member.hear(answer)
             else:
                 getattr(self, f"_on_{kind}")(member, ref, answer, scheduler)
@@ -202,9 +205,9 @@ class Pool:
 
     def _on_annotate(self, member: Member, ref: Any, answers: Any, scheduler: Scheduler) -> None:
         attempts = member.take(ref)
-        receipts = [answer.seconds for answer in answers if isinstance(answer, SplitResult)]
-        if receipts:
-            member.learn(len(attempts), max(receipts))
+        seconds = [answer.seconds for answer in answers if isinstance(answer, SplitResult)]
+        if seconds:
+            member.learn(len(attempts), max(seconds))
         worst: RunError | WorkerLost | None = None
         for attempt, answer in zip(attempts, answers, strict=True):
             if isinstance(answer, SplitResult):
@@ -224,10 +227,10 @@ class Pool:
         now = self._clock()
         every = max(1.0, len(self.members) / 50)
         for member in list(self.members.values()):
-            if member.hello and member.pulse_ref is None and now - member.asked > every:
+            if member.hello and member.heartbeat_ref is None and now - member.asked > every:
                 member.asked = now
-                member.pulse_ref = member.handle.pulse.remote()
-                self._refs[member.pulse_ref] = (member, "pulse")
+                member.heartbeat_ref = member.handle.heartbeat.remote()
+                self._refs[member.heartbeat_ref] = (member, "heartbeat")
             if (limit := member.still.look(now)) is not None and member.name in self.members:
                 self._lose(member, scheduler, WorkerLost(f"no progress for {limit:.0f} s"))
         self._report_unplaced(now)
@@ -293,6 +296,6 @@ class Pool:
     def _drop(self, member: Member) -> None:
         self.members.pop(member.name, None)
         self._refs = {ref: at for ref, at in self._refs.items() if at[0] is not member}
-        if member.pulse is not None:
-            self.retired.append(member.pulse.at_rest())
+        if member.heartbeat is not None:
+            self.retired.append(member.heartbeat.at_rest())
         ray.kill(member.handle)

@@ -105,7 +105,7 @@ class Scheduler:
             self._again.append(split)
         return None
 
-    def share(self, worker: str, *, most: int, size: int) -> list[Attempt]:
+    def take(self, worker: str, *, most: int, size: int) -> list[Attempt]:
         """What a worker gets in one call: a split, or several small ones.
 
         Args:
@@ -123,7 +123,7 @@ class Scheduler:
         return attempts
 
     def succeed(self, attempt: Attempt) -> bool:
-        """An attempt gave a receipt. False if the split was taken from it meanwhile."""
+        """An attempt gave a result. False if the split was taken from it meanwhile."""
         if not self._end(attempt):
             return False
         self._trouble.pop(attempt.split.id, None)

@@ -32,7 +32,7 @@ class Progress:
         splits_failed: Given up.
         rows: Done, those of splits in flight included.
         tokens: Given to models.
-        share: Of the bytes to read, 0 to 1.
+        fraction: Of the bytes to read, 0 to 1.
         seconds: Since the first worker was ready.
         workers: Ready ones.
         eta: Seconds left, by the tokens that are left at the present rate; None if unknown.
@@ -44,7 +44,7 @@ class Progress:
     splits_failed: int = 0
     rows: int = 0
     tokens: int = 0
-    share: float = 0.0
+    fraction: float = 0.0
     seconds: float = 0.0
     workers: int = 0
     eta: float | None = None
@@ -96,13 +96,13 @@ class Tally:
     bytes_out: int = 0
     sizes: dict[str, int] = field(default_factory=dict)
     bytes_seen: int = 0
-    pulses: list[Heartbeat] = field(default_factory=list)
+    heartbeats: list[Heartbeat] = field(default_factory=list)
     first_ready: float | None = None
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
         self.task_rows = {name: Counts() for name in self.tasks}
-        # Of splits that have not ended: what a pulse says of the others is in their receipts.
+        # Of splits that have not ended: what a heartbeat says of the others is in their results.
         self._open = {split.id: split.size for split in self.plan.todo}
         self._bytes = max(1, sum(self._open.values()))
         outdated = self.plan.outdated
@@ -121,16 +121,16 @@ class Tally:
         self.record.event("notice", text=text)
         self.display.notice(text)
 
-    def done(self, split: Split, receipt: SplitResult) -> None:
-        """Takes a receipt; what the new file replaces goes now that it is there."""
+    def done(self, split: Split, result: SplitResult) -> None:
+        """Takes a result; what the new file replaces goes now that it is there."""
         self.splits_done += 1
-        self.rows.add(receipt.rows)
-        for name, counts in receipt.tasks.items():
+        self.rows.add(result.rows)
+        for name, counts in result.tasks.items():
             self.task_rows[name].add(counts)
-        self.bytes_out += receipt.bytes_out
-        self.sizes[receipt.output] = receipt.bytes_out
+        self.bytes_out += result.bytes_out
+        self.sizes[result.output] = result.bytes_out
         self._end(split)
-        self.record.event("done", path=split.path, **split.region.fields, **receipt.fields())
+        self.record.event("done", path=split.path, **split.region.fields, **result.fields())
         if split.path in self._left:
             self._left[split.path] -= 1
             if not self._left[split.path]:
@@ -164,11 +164,14 @@ class Tally:
 
     def _in_flight(self) -> tuple[int, float]:
         """Rows and bytes of splits that a living worker has, each counted once."""
-        shares = {split: f for pulse in self.pulses for split, f in pulse.fractions.items()}
-        rows = {split: count for pulse in self.pulses for split, count in pulse.rows.items()}
+        fractions: dict[str, float] = {}
+        rows: dict[str, int] = {}
+        for heartbeat in self.heartbeats:
+            fractions |= heartbeat.fractions
+            rows |= heartbeat.rows
         return (
             sum(count for split, count in rows.items() if split in self._open),
-            sum(self._open.get(split, 0) * min(1.0, share) for split, share in shares.items()),
+            sum(self._open.get(split, 0) * min(1.0, done) for split, done in fractions.items()),
         )
 
     def tick(self, pool: Watched) -> None:
@@ -176,16 +179,16 @@ class Tally:
         now = self.clock()
         if self.first_ready is None and pool.ready:
             self.first_ready = now
-        self.pulses = pool.pulses()
+        self.heartbeats = pool.heartbeats()
         rows, size = self._in_flight()
         shown = self.progress
         shown.workers = pool.ready
         shown.phase = "annotating" if self.first_ready is not None else "loading models"
         shown.splits_done, shown.splits_failed = self.splits_done, len(self.failed_splits)
         shown.rows = self.rows.rows + rows
-        shown.tokens = sum(pulse.tokens for pulse in self.pulses)
+        shown.tokens = sum(heartbeat.tokens for heartbeat in self.heartbeats)
         # Honest rather than rising: it falls when a worker takes what it had done with it.
-        shown.share = (self.bytes_seen + size) / self._bytes
+        shown.fraction = (self.bytes_seen + size) / self._bytes
         shown.seconds = now - self.first_ready if self.first_ready is not None else 0.0
         shown.eta = self._eta(now)
         self.display.progress(shown)
@@ -200,9 +203,9 @@ class Tally:
         while now - self._samples[0][0] > RATE_SECONDS:
             self._samples.popleft()
         (then, tokens_then) = self._samples[0]
-        if shown.share <= 0 or shown.tokens <= tokens_then or now <= then:
+        if shown.fraction <= 0 or shown.tokens <= tokens_then or now <= then:
             return None
-        left = shown.tokens * (1 - shown.share) / shown.share
+        left = shown.tokens * (1 - shown.fraction) / shown.fraction
         return left * (now - then) / (shown.tokens - tokens_then)
 
     def fill(self, summary: Summary) -> None:
@@ -216,14 +219,14 @@ class Tally:
         summary.splits.left = planned - self.splits_done - len(self.failed_splits)
         summary.failed_splits = self.failed_splits
         summary.bytes_out = self.bytes_out
-        summary.tokens = sum(pulse.tokens for pulse in self.pulses)
-        padded = sum(pulse.padded_tokens for pulse in self.pulses)
+        summary.tokens = sum(heartbeat.tokens for heartbeat in self.heartbeats)
+        padded = sum(heartbeat.padded_tokens for heartbeat in self.heartbeats)
         summary.padding_share = round(1 - summary.tokens / padded, 4) if padded else 0.0
         if self.first_ready is not None:
             seconds = max(1e-9, now - self.first_ready)
             summary.annotate_seconds = round(seconds, 3)
             summary.rows_per_second = round(summary.rows.rows / seconds, 2)
             summary.tokens_per_second = round(summary.tokens / seconds, 1)
-            worked = sum(pulse.seconds for pulse in self.pulses)
-            busy = sum(pulse.busy_seconds for pulse in self.pulses)
+            worked = sum(heartbeat.seconds for heartbeat in self.heartbeats)
+            busy = sum(heartbeat.busy_seconds for heartbeat in self.heartbeats)
             summary.device_share = round(busy / worked, 4) if worked else 0.0

@@ -81,11 +81,11 @@ class Worker:
         return [Failure(a) if isinstance(a, ShardscribeError) else a for a in answers]
 
     @ray.method(concurrency_group="watch")
-    def pulse(self) -> Heartbeat:
+    def heartbeat(self) -> Heartbeat:
         """How far the worker is."""
         if self.annotator is not None:
-            pulse: Heartbeat = self.annotator.pulse()
-            return pulse
+            heartbeat: Heartbeat = self.annotator.heartbeat()
+            return heartbeat
         return Heartbeat(0, 0, 0.0, 0.0, {}, {}, {LOADING: (self.moves.count, _bytes_passed(), 0)})
 
 

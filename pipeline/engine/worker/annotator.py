@@ -12,14 +12,16 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.engine.messages import Heartbeat, SplitResult, WorkPlan
-from pipeline.engine.worker.call import Call, Rows
+from pipeline.engine.worker.annotated_rows import AnnotatedRows, annotated_table
+from pipeline.engine.worker.call_progress import CallProgress, Portion
 from pipeline.engine.worker.prefetch import prefetch
-from pipeline.engine.worker.rows import AnnotatedRows, RowAnnotator
-from pipeline.engine.worker.split_writer import SplitWriter, WorkerContext, annotated_table
+from pipeline.engine.worker.row_annotator import RowAnnotator
+from pipeline.engine.worker.split_writer import SplitWriter
+from pipeline.engine.worker.worker_context import WorkerContext
 from pipeline.errors import RunError, ShardscribeError, SplitError, WorkerLost
 from pipeline.lake.sink.publish import clean_scratch
 from pipeline.lake.source import reader
-from pipeline.lake.source.reader import open_split, windows
+from pipeline.lake.source.reader import open_split, read_batches
 from pipeline.lake.split import Split
 from pipeline.lake.store.open import open_store
 from pipeline.models.device import Device
@@ -37,16 +39,16 @@ SLOWEST_UPLOAD = 256 * 1024
 class RowChunk:
     """Some rows of a split; no rows for its end."""
 
-    part: SplitWriter
+    writer: SplitWriter
     table: pa.Table | None
-    share: float = 0.0
+    fraction: float = 0.0
 
 
 @dataclass
 class RowBatch:
-    """Pieces that are annotated together, with what is prepared for it."""
+    """Chunks that are annotated together, with what is prepared for it."""
 
-    pieces: list[RowChunk]
+    chunks: list[RowChunk]
     rows: pa.Table | None = None
     known: dict[Any, Any] = field(default_factory=dict)
 
@@ -59,7 +61,7 @@ class Annotator:
 
     Args:
         plan: The job and its models.
-        name: Of the worker, for receipts.
+        name: Of the worker, for results.
 
     Raises:
         JobError: A model can't be loaded here.
@@ -83,17 +85,17 @@ class Annotator:
         )
         self.input = open_store(plan.input_root)
         self.output = open_store(self.job.output.path)
-        self.route = WorkerContext(
+        self.context = WorkerContext(
             plan, self.input, self.output, self.rows.types, self.device.dtype_name, name
         )
         clean_scratch(self.output.scratch(), now=time.time())
         self.started = time.monotonic()
-        self._calls: list[Call] = []
+        self._calls: list[CallProgress] = []
         self._publishers = ThreadPoolExecutor(PUBLISHERS, thread_name_prefix="publish")
         # Loading and calibrating held the device for no row of the job.
         self.device.reset()
 
-    def pulse(self) -> Heartbeat:
+    def heartbeat(self) -> Heartbeat:
         """How far this worker is."""
         calls = list(self._calls)
         progress = [call.progress() for call in calls]
@@ -102,7 +104,7 @@ class Annotator:
             self.device.padded_tokens,
             self.device.busy_seconds,
             time.monotonic() - self.started,
-            {split: share for found in progress for split, (share, _) in found.items()},
+            {split: fraction for found in progress for split, (fraction, _) in found.items()},
             {split: rows for found in progress for split, (_, rows) in found.items()},
             {call.key: call.moves.sign(self.device.moves) for call in calls},
         )
@@ -123,39 +125,39 @@ class Annotator:
         """Reads, annotates and commits splits; small ones go through the models together.
 
         Returns:
-            For each split its receipt, or why it failed.
+            For each split its result, or why it failed.
 
         Raises:
             RunError: Something else writes to the output.
             WorkerLost: The device is broken.
         """
         started = time.monotonic()
-        call = Call(splits)
-        parts = [self.route.part(split) for split in splits]
+        call = CallProgress(splits)
+        writers = [SplitWriter.of(self.context, split) for split in splits]
         self._calls.append(call)
         try:
-            ahead = prefetch(self._batches(parts, call))
+            ahead = prefetch(self._batches(writers, call))
             with working(call.moves), closing(ahead) as batches:
                 for batch in batches:
                     self._annotate(batch, call)
-            for part in parts:
-                if part.commit is not None:
-                    with part.errors():
-                        part.commit.result()
-                part.receipt.seconds = time.monotonic() - started
-            return [part.answer for part in parts]
+            for writer in writers:
+                if writer.commit is not None:
+                    with writer.errors():
+                        writer.commit.result()
+                writer.result.seconds = time.monotonic() - started
+            return [writer.answer for writer in writers]
         finally:
             self._calls.remove(call)
-            commits = [part.commit for part in parts if part.commit is not None]
+            commits = [writer.commit for writer in writers if writer.commit is not None]
             for commit in commits:
                 commit.cancel()
             wait(commits)
-            for part in parts:
-                part.discard()
+            for writer in writers:
+                writer.discard()
 
     def schema(self, carried: pa.Schema) -> pa.Schema:
         """The output schema of a file: carried columns, one per task, errors."""
-        return self.route.schema(carried)
+        return self.context.schema(carried)
 
     def annotate_table(self, table: pa.Table, schema: pa.Schema) -> pa.Table:
         """Annotates some rows without any file.
@@ -164,35 +166,35 @@ class Annotator:
             table: With at least the carried columns and those that tasks read.
             schema: Of the result.
         """
-        window = self.rows.annotate(table)
-        return annotated_table(table, schema, window, slice(0, table.num_rows))
+        annotated = self.rows.annotate(table)
+        return annotated_table(table, schema, annotated, slice(0, table.num_rows))
 
-    def _batches(self, parts: Sequence[SplitWriter], call: Call) -> Iterator[RowBatch]:
+    def _batches(self, writers: Sequence[SplitWriter], call: CallProgress) -> Iterator[RowBatch]:
         """Reads ahead, in another thread: what is annotated together, tokenized already."""
         with working(call.moves):
-            yield from self._read(parts)
+            yield from self._read(writers)
 
-    def _read(self, parts: Sequence[SplitWriter]) -> Iterator[RowBatch]:
-        pieces: list[RowChunk] = []
+    def _read(self, writers: Sequence[SplitWriter]) -> Iterator[RowBatch]:
+        chunks: list[RowChunk] = []
         rows = held = 0
         types: list[Any] = []
-        for part in parts:
-            for piece in self._pieces(part):
-                if piece.table is not None:
-                    count, size = piece.table.num_rows, piece.table.nbytes
-                    theirs = piece.table.select(self.job.reads).schema.types
-                    full = rows + count > reader.WINDOW_ROWS or held + size > reader.WINDOW_BYTES
+        for writer in writers:
+            for chunk in self._chunks(writer):
+                if chunk.table is not None:
+                    count, size = chunk.table.num_rows, chunk.table.nbytes
+                    theirs = chunk.table.select(self.job.reads).schema.types
+                    full = rows + count > reader.BATCH_ROWS or held + size > reader.BATCH_BYTES
                     if rows and (full or theirs != types):
-                        yield self._prepared(pieces)
-                        pieces, rows, held = [], 0, 0
+                        yield self._prepared(chunks)
+                        chunks, rows, held = [], 0, 0
                     rows, held, types = rows + count, held + size, theirs
-                pieces.append(piece)
-        if pieces:
-            yield self._prepared(pieces)
+                chunks.append(chunk)
+        if chunks:
+            yield self._prepared(chunks)
 
-    def _prepared(self, pieces: list[RowChunk]) -> RowBatch:
-        batch = RowBatch(pieces)
-        tables = [p.table.select(self.job.reads) for p in pieces if p.table is not None]
+    def _prepared(self, chunks: list[RowChunk]) -> RowBatch:
+        batch = RowBatch(chunks)
+        tables = [c.table.select(self.job.reads) for c in chunks if c.table is not None]
         if tables:
             batch.rows = pa.concat_tables([t.replace_schema_metadata() for t in tables])
             # What is raised here is raised again where the rows are annotated, split by split.
@@ -201,77 +203,78 @@ class Annotator:
             moved()
         return batch
 
-    def _pieces(self, part: SplitWriter) -> Iterator[RowChunk]:
-        with part.errors():
-            part.refuse_change()
-            with closing(open_split(self.input, part.split.path)) as file:
-                columns = part.open(file)
-                for table, share in windows(file, part.split, columns=columns):
-                    if part.error is not None:
+    def _chunks(self, writer: SplitWriter) -> Iterator[RowChunk]:
+        with writer.errors():
+            writer.refuse_change()
+            with closing(open_split(self.input, writer.split.path)) as file:
+                columns = writer.open(file)
+                for table, fraction in read_batches(file, writer.split, columns=columns):
+                    if writer.error is not None:
                         return
                     moved()
-                    yield RowChunk(part, table, share)
-            yield RowChunk(part, None)
+                    yield RowChunk(writer, table, fraction)
+            yield RowChunk(writer, None)
 
-    def _annotate(self, batch: RowBatch, call: Call) -> None:
-        window = AnnotatedRows()
+    def _annotate(self, batch: RowBatch, call: CallProgress) -> None:
+        annotated = AnnotatedRows()
         if batch.rows is not None:
             call.begin(
-                (piece.part.split.id, Rows(piece.table.num_rows, piece.share))
-                for piece in batch.pieces
-                if piece.table is not None
+                (chunk.writer.split.id, Portion(chunk.table.num_rows, chunk.fraction))
+                for chunk in batch.chunks
+                if chunk.table is not None
             )
             try:
-                window = self.rows.annotate(batch.rows, known=batch.known, report=call.report)
+                annotated = self.rows.annotate(batch.rows, known=batch.known, report=call.report)
             except (RunError, WorkerLost):
                 raise
             except Exception as error:
                 call.end(written=False)
                 self._annotate_apart(batch, call, error)
                 return
-            _share_tokens(batch, window)
+            _count_tokens(batch, annotated)
         at = 0
-        for piece in batch.pieces:
-            part = piece.part
-            if piece.table is None:
-                if part.error is None:
-                    part.commit = self._publishers.submit(_publish, part, call)
+        for chunk in batch.chunks:
+            writer = chunk.writer
+            if chunk.table is None:
+                if writer.error is None:
+                    writer.commit = self._publishers.submit(_publish, writer, call)
                 continue
-            here_rows = slice(at, at + piece.table.num_rows)
-            at += piece.table.num_rows
-            if part.error is None:
-                with part.errors():
-                    part.write(piece.table, window, here_rows)
+            here_rows = slice(at, at + chunk.table.num_rows)
+            at += chunk.table.num_rows
+            if writer.error is None:
+                with writer.errors():
+                    writer.write(chunk.table, annotated, here_rows)
         call.end(written=True)
 
-    def _annotate_apart(self, batch: RowBatch, call: Call, error: Exception) -> None:
+    def _annotate_apart(self, batch: RowBatch, call: CallProgress, error: Exception) -> None:
         """Finds out which of the splits in a batch it was that failed."""
-        parts = {piece.part.split.id: piece.part for piece in batch.pieces}
-        if len(parts) == 1:
-            (part,) = parts.values()
-            part.fail(error)
+        writers = {chunk.writer.split.id: chunk.writer for chunk in batch.chunks}
+        if len(writers) == 1:
+            (writer,) = writers.values()
+            writer.fail(error)
             return
-        for part in parts.values():
-            self._annotate(self._prepared([p for p in batch.pieces if p.part is part]), call)
+        for writer in writers.values():
+            self._annotate(self._prepared([c for c in batch.chunks if c.writer is writer]), call)
 
 
-def _publish(part: SplitWriter, call: Call) -> None:
+def _publish(writer: SplitWriter, call: CallProgress) -> None:
     """Commits a split; an upload shows no moves, but takes as long as its bytes need."""
     with working(call.moves):
-        call.moves.vouch(part.bytes_written / SLOWEST_UPLOAD)
-        part.publish()
+        call.moves.vouch(writer.bytes_written / SLOWEST_UPLOAD)
+        writer.publish()
         moved()
 
 
-def _share_tokens(batch: RowBatch, window: AnnotatedRows) -> None:
-    """Counts a window's tokens for its splits, by their rows."""
-    rows = max(1, len(window.errors))
+def _count_tokens(batch: RowBatch, annotated: AnnotatedRows) -> None:
+    """Counts a batch's tokens for its splits, by their rows."""
+    rows = max(1, len(annotated.errors))
     tokens = padded = at = 0
-    for piece in batch.pieces:
-        if piece.table is not None:
-            at += piece.table.num_rows
+    for chunk in batch.chunks:
+        if chunk.table is not None:
+            at += chunk.table.num_rows
             # The difference of rounded sums, so that the parts add up.
-            so_far, so_far_padded = window.tokens * at // rows, window.padded_tokens * at // rows
-            piece.part.receipt.tokens += so_far - tokens
-            piece.part.receipt.padded_tokens += so_far_padded - padded
+            so_far = annotated.tokens * at // rows
+            so_far_padded = annotated.padded_tokens * at // rows
+            chunk.writer.result.tokens += so_far - tokens
+            chunk.writer.result.padded_tokens += so_far_padded - padded
             tokens, padded = so_far, so_far_padded

@@ -11,57 +11,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.engine.messages import Counts, SplitResult, WorkPlan
-from pipeline.engine.worker.rows import ERRORS_TYPE, AnnotatedRows
+from pipeline.engine.messages import Counts, SplitResult
+from pipeline.engine.worker.annotated_rows import AnnotatedRows, annotated_table
+from pipeline.engine.worker.worker_context import WorkerContext
 from pipeline.errors import RunError, ShardscribeError, SplitError, WorkerLost, one_line
 from pipeline.job.job import ERRORS_COLUMN
-from pipeline.lake.sink.metadata import output_metadata
 from pipeline.lake.sink.owner import Owner
 from pipeline.lake.sink.publish import OutputFile
 from pipeline.lake.source.reader import first_row, input_schema, split_rows
 from pipeline.lake.split import Split
-from pipeline.lake.store.base import Entry, Store
+from pipeline.lake.store.base import Entry
 
 BAD_ROWS_KEPT = 10
-
-
-@dataclass(frozen=True)
-class WorkerContext:
-    """From where to where the splits of a worker go.
-
-    Attributes:
-        plan: The job and its models.
-        input: Where splits are read.
-        output: Where they are committed.
-        types: Of the tasks' columns.
-        dtype: What models compute in, for the footer.
-        worker: Its name, for receipts.
-    """
-
-    plan: WorkPlan
-    input: Store
-    output: Store
-    types: dict[str, pa.DataType]
-    dtype: str
-    worker: str
-
-    def schema(self, carried: pa.Schema, *, rows: tuple[int, int] | None = None) -> pa.Schema:
-        """The output schema of a file: carried columns, one per task, errors.
-
-        Args:
-            carried: What is carried, with the metadata of the input.
-            rows: First row and number of rows, of a part of a file.
-        """
-        added = [pa.field(name, kind) for name, kind in self.types.items()]
-        added.append(pa.field(ERRORS_COLUMN, ERRORS_TYPE))
-        said = output_metadata(carried.metadata, carried.names, added, rows=rows)
-        return pa.schema([*carried, *added], metadata=said)
-
-    def part(self, split: Split) -> SplitWriter:
-        """A split at its start."""
-        receipt = SplitResult(split.id, split.output_path, worker=self.worker)
-        receipt.tasks = {name: Counts() for name in self.plan.job.tasks}
-        return SplitWriter(self, split, receipt)
 
 
 @dataclass
@@ -69,16 +30,16 @@ class SplitWriter:
     """One split on its way.
 
     Attributes:
-        route: From where to where.
+        context: From where to where.
         split: What it is.
-        receipt: What is known so far.
+        result: What is known so far.
         error: Why it failed; it takes no more rows then.
         commit: Ends when the split is committed; None before its last row is written.
     """
 
-    route: WorkerContext
+    context: WorkerContext
     split: Split
-    receipt: SplitResult
+    result: SplitResult
     error: SplitError | None = None
     commit: Future[None] | None = None
     _schema: pa.Schema | None = None
@@ -86,10 +47,17 @@ class SplitWriter:
     _first_row: int = 0
     _out: OutputFile | None = None
 
+    @classmethod
+    def of(cls, context: WorkerContext, split: Split) -> SplitWriter:
+        """A split at its start."""
+        result = SplitResult(split.id, split.output_path, worker=context.worker)
+        result.tasks = {name: Counts() for name in context.plan.job.tasks}
+        return cls(context, split, result)
+
     @property
     def where(self) -> str:
         """Its file, for messages."""
-        return self.route.input.address(self.split.path)
+        return self.context.input.address(self.split.path)
 
     @property
     def bytes_written(self) -> int:
@@ -102,7 +70,7 @@ class SplitWriter:
     @property
     def answer(self) -> SplitResult | SplitError:
         """What the driver is told."""
-        return self.error or self.receipt
+        return self.error or self.result
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -152,7 +120,7 @@ class SplitWriter:
         Raises:
             SplitError: A column is missing, of a wrong type, or would be overwritten.
         """
-        job = self.route.plan.job
+        job = self.context.plan.job
         carried = input_schema(
             file.schema_arrow,
             reads=job.reads,
@@ -169,42 +137,42 @@ class SplitWriter:
                 )
         self._total = split_rows(file, self.split)
         self._first_row = first_row(file, self.split)
-        self._schema = self.route.schema(carried, rows=(self._first_row, self._total))
+        self._schema = self.context.schema(carried, rows=(self._first_row, self._total))
         self._out = OutputFile(
-            self.route.output,
+            self.context.output,
             self.split.output_path,
             self._schema,
             compression=job.output.compression,
         )
         return list(dict.fromkeys([*carried.names, *job.reads]))
 
-    def write(self, table: pa.Table, window: AnnotatedRows, rows: slice) -> None:
+    def write(self, table: pa.Table, annotated: AnnotatedRows, rows: slice) -> None:
         """Writes some annotated rows and counts them.
 
         Args:
             table: What was read of the split.
-            window: What the tasks made of it, and of other splits' rows beside it.
-            rows: Which of the window's rows these are.
+            annotated: What the tasks made of it, and of other splits' rows beside it.
+            rows: Which of those rows these are.
 
         Raises:
             SplitError: Too many rows are bad.
         """
         assert self._schema is not None
         assert self._out is not None
-        receipt = self.receipt
-        before = self._first_row + receipt.rows.rows
-        counts, tasks = window.counts(rows)
-        receipt.rows.add(counts)
+        result = self.result
+        before = self._first_row + result.rows.rows
+        counts, tasks = annotated.counts(rows)
+        result.rows.add(counts)
         for name, found in tasks.items():
-            receipt.tasks[name].add(found)
-        for row, errors in enumerate(window.errors[rows]):
-            if errors and len(receipt.bad_rows) < BAD_ROWS_KEPT:
+            result.tasks[name].add(found)
+        for row, errors in enumerate(annotated.errors[rows]):
+            if errors and len(result.bad_rows) < BAD_ROWS_KEPT:
                 task, error = next(iter(errors.items()))
-                receipt.bad_rows.append((before + row, task, error.message))
-        limits = self.route.plan.job.limits
+                result.bad_rows.append((before + row, task, error.message))
+        limits = self.context.plan.job.limits
         if limits.bad_rows >= 1:
             self._refuse_too_many_bad()
-        self._out.write(annotated_table(table, self._schema, window, rows))
+        self._out.write(annotated_table(table, self._schema, annotated, rows))
 
     def publish(self) -> None:
         """Commits the split, all of whose rows are written.
@@ -217,16 +185,16 @@ class SplitWriter:
         try:
             self._refuse_too_many_bad()
             self.refuse_change()
-            self.receipt.published = self._out.publish(
+            self.result.published = self._out.publish(
                 self._footer(),
                 rows=self._total,
                 replace=self.split.replace,
-                guard=Owner(self.route.output, self.route.plan.fingerprint).guard,
+                guard=Owner(self.context.output, self.context.plan.fingerprint).guard,
             )
         finally:
             self._out.discard()
         # What is committed is done, whatever a further question to the store would give.
-        self.receipt.bytes_out = self._out.size
+        self.result.bytes_out = self._out.size
 
     def discard(self) -> None:
         """Removes what was not committed."""
@@ -239,7 +207,7 @@ class SplitWriter:
         Raises:
             SplitError: It is not.
         """
-        now = self.route.input.entry(self.split.path)
+        now = self.context.input.entry(self.split.path)
         if now is None:
             raise SplitError(
                 f"{self.where} is not there any more", hint="Run the same command again"
@@ -247,7 +215,7 @@ class SplitWriter:
         if (
             Split.of(
                 Entry(self.split.path, now.size, now.version),
-                fingerprint=self.route.plan.fingerprint,
+                fingerprint=self.context.plan.fingerprint,
                 region=self.split.region,
             ).id
             != self.split.id
@@ -258,19 +226,19 @@ class SplitWriter:
             )
 
     def _refuse_too_many_bad(self) -> None:
-        limits, receipt = self.route.plan.job.limits, self.receipt
-        if not limits.too_many(receipt.rows.bad, rows=receipt.rows.rows):
+        limits, result = self.context.plan.job.limits, self.result
+        if not limits.too_many(result.rows.bad, rows=result.rows.rows):
             return
-        row, task, message = receipt.bad_rows[0]
+        row, task, message = result.bad_rows[0]
         raise SplitError(
-            f"{self.where}: {receipt.rows.bad} of {receipt.rows.rows} rows can't be annotated, "
+            f"{self.where}: {result.rows.bad} of {result.rows.rows} rows can't be annotated, "
             f"more than limits.bad_rows ({limits.bad_rows:g}) allows; the first is row "
             f"{row}, task {task}: {message}",
             hint="Mend the rows, or raise limits.bad_rows",
         )
 
     def _footer(self) -> dict[str, Any]:
-        plan, split, receipt = self.route.plan, self.split, self.receipt
+        plan, split, result = self.context.plan, self.split, self.result
         return {
             "split": split.id,
             "input": split.path,
@@ -280,27 +248,8 @@ class SplitWriter:
             "fingerprint": plan.fingerprint,
             "fingerprint_parts": dict(plan.parts),
             "models": dict(plan.revisions),
-            "dtype": self.route.dtype,
-            "rows": vars(receipt.rows),
-            "tasks": {name: vars(counts) for name, counts in receipt.tasks.items()},
+            "dtype": self.context.dtype,
+            "rows": vars(result.rows),
+            "tasks": {name: vars(counts) for name, counts in result.tasks.items()},
             "version": plan.version,
         }
-
-
-def annotated_table(
-    table: pa.Table, schema: pa.Schema, window: AnnotatedRows, rows: slice
-) -> pa.Table:
-    """Carried columns, task columns, errors.
-
-    Args:
-        table: With the carried columns.
-        schema: Of the result.
-        window: What the tasks made of some rows.
-        rows: Which of them the table's are.
-    """
-    count = rows.stop - rows.start
-    carried = table.select([f.name for f in schema if f.name in table.column_names])
-    added = [column.slice(rows.start, count) for column in window.columns.values()]
-    return pa.Table.from_arrays(
-        [*carried.columns, *added, window.errors_column(rows)], schema=schema
-    )

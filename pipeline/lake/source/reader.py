@@ -1,4 +1,4 @@
-"""A split -> bounded windows of rows."""
+"""A split -> bounded batches of rows."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pipeline.lake.split import Region, RowGroups, Rows, Split
 from pipeline.lake.store.base import Store
 from pipeline.moves import moved
 
-# A window is what is sorted by length at once: large enough to leave little padding, small
+# A batch is what is sorted by length at once: large enough to leave little padding, small
 # enough that memory does not depend on the file.
-WINDOW_ROWS = 16_384
-WINDOW_BYTES = 8 * 1024 * 1024
+BATCH_ROWS = 16_384
+BATCH_BYTES = 8 * 1024 * 1024
 # What is decoded at once. Whoever sorts a lake by length puts its largest texts side by side, and a
 # footer tells neither where they are nor how large a text is that repeats. Reading 100,000 texts of
 # 300 bytes takes 0.3 s so, 0.06 s by 256 rows: less than a thousandth of what models take.
@@ -102,10 +102,10 @@ def input_schema(
     return pa.schema([schema.field(name) for name in columns], metadata=schema.metadata)
 
 
-def windows(
+def read_batches(
     file: pq.ParquetFile, split: Split, *, columns: Sequence[str]
 ) -> Iterator[tuple[pa.Table, float]]:
-    """Reads a split in order, a bounded window at a time.
+    """Reads a split in order, a bounded batch at a time.
 
     Args:
         file: The open input file.
@@ -113,14 +113,14 @@ def windows(
         columns: What to read of each row.
 
     Yields:
-        A window, and the share of the split's rows that it is.
+        A batch, and the fraction of the split's rows that it is.
     """
     rows = split_rows(file, split)
     waiting: list[pa.RecordBatch] = []
     count = held = 0
     for batch in _batches(file, split, columns):
         for part in _in_bounds(batch):
-            full = count + part.num_rows > WINDOW_ROWS or held + part.nbytes > WINDOW_BYTES
+            full = count + part.num_rows > BATCH_ROWS or held + part.nbytes > BATCH_BYTES
             if waiting and full:
                 yield pa.Table.from_batches(waiting), count / rows
                 waiting, count, held = [], 0, 0
@@ -151,8 +151,8 @@ def _batches(
 
 
 def _in_bounds(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """The batch, or row by row if it is larger than a window."""
-    if batch.nbytes <= WINDOW_BYTES:
+    """The batch, or row by row if it is larger than that."""
+    if batch.nbytes <= BATCH_BYTES:
         yield batch
     else:
         for row in range(batch.num_rows):

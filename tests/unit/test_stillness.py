@@ -13,7 +13,7 @@ from helpers import PATIENCE, wait_for
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.engine.driver.stall import LONGEST_LOOK, Stillness
+from pipeline.engine.driver.stillness import LONGEST_LOOK, Stillness
 from pipeline.models.device import Device
 from pipeline.moves import Moves, line, moved, working
 

@@ -1,16 +1,16 @@
-"""A window of rows -> their annotations. Knows nothing of files."""
+"""Rows -> their annotations. Knows nothing of files."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.engine.messages import Counts
+from pipeline.engine.worker.annotated_rows import AnnotatedRows
 from pipeline.errors import JobError, RowError, SplitError
 from pipeline.lake.source.reader import texts_of
 from pipeline.models.device import Device
@@ -21,14 +21,10 @@ from pipeline.tasks import Annotate, Annotated, Task
 from pipeline.tasks.chain import ordered, sources, text_maker
 from pipeline.tasks.conditions.condition import condition_names, rows_where
 
-ERRORS_TYPE = pa.list_(
-    pa.struct([("task", pa.string()), ("code", pa.string()), ("message", pa.string())])
-)
-
 
 @dataclass
 class Given:
-    """What a task is asked: each different text of a window once.
+    """What a task is asked: each different text of some rows once.
 
     Attributes:
         texts: The texts.
@@ -39,54 +35,6 @@ class Given:
     texts: Texts
     places: np.ndarray
     unreadable: dict[int, RowError]
-
-
-@dataclass
-class AnnotatedRows:
-    """The annotations of a window of rows.
-
-    Attributes:
-        columns: By task, one entry per row.
-        errors: By row, what went wrong, by task.
-        skipped: By task, whether each row was skipped.
-        tokens: Tokens given to models.
-        padded_tokens: The same with padding.
-    """
-
-    columns: dict[str, pa.Array] = field(default_factory=dict)
-    errors: list[dict[str, RowError]] = field(default_factory=list)
-    skipped: dict[str, np.ndarray] = field(default_factory=dict)
-    tokens: int = 0
-    padded_tokens: int = 0
-
-    def counts(self, rows: slice) -> tuple[Counts, dict[str, Counts]]:
-        """How some of the rows ended: over all tasks, and by task."""
-        errors = self.errors[rows]
-        total = len(errors)
-        bad = sum(1 for found in errors if found)
-        untouched = np.logical_and.reduce([s[rows] for s in self.skipped.values()])
-        skipped = sum(1 for at in np.flatnonzero(untouched) if not errors[at])
-        tasks = {}
-        for name, mask in self.skipped.items():
-            task_bad = sum(1 for found in errors if name in found)
-            task_skipped = int(mask[rows].sum())
-            tasks[name] = Counts(total, total - task_bad - task_skipped, task_bad, task_skipped)
-        return Counts(total, total - bad - skipped, bad, skipped), tasks
-
-    def errors_column(self, rows: slice) -> pa.Array:
-        """The `errors` column of some of the rows."""
-        errors = self.errors[rows]
-        if not any(errors):
-            return pa.nulls(len(errors), ERRORS_TYPE)
-        return pa.array(
-            [
-                [{"task": task, "code": e.code, "message": e.message} for task, e in found.items()]
-                if found
-                else None
-                for found in errors
-            ],
-            ERRORS_TYPE,
-        )
 
 
 class RowAnnotator:
@@ -145,7 +93,7 @@ class RowAnnotator:
         rows: pa.Table,
         *,
         known: dict[Any, Given] | None = None,
-        report: Callable[[float], None] = lambda share: None,
+        report: Callable[[float], None] = lambda fraction: None,
     ) -> AnnotatedRows:
         """Annotates rows with every task.
 
@@ -155,31 +103,31 @@ class RowAnnotator:
             report: Hears how far it is, 0 to 1.
         """
         known = {} if known is None else known
-        window = AnnotatedRows(errors=[{} for _ in range(rows.num_rows)])
+        annotated = AnnotatedRows(errors=[{} for _ in range(rows.num_rows)])
         for done, name in enumerate(self.order):
-            given = self._given(self.tasks[name], rows, window.columns, known)
+            given = self._given(self.tasks[name], rows, annotated.columns, known)
 
-            def hear(share: float, done: int = done) -> None:
-                report((done + share) / len(self.order))
+            def hear(fraction: float, done: int = done) -> None:
+                report((done + fraction) / len(self.order))
 
             with self.device.reporting(hear):
                 answer = annotate_safely(self.annotates[name], given.texts, self.types[name])
             hear(1.0)
             self._tokenizers.setdefault(name, {}).update(given.texts.tokenizers)
             places = given.places
-            window.columns[name] = answer.column.take(pa.array(places, mask=places < 0))
-            window.tokens += answer.tokens
-            window.padded_tokens += answer.padded_tokens
+            annotated.columns[name] = answer.column.take(pa.array(places, mask=places < 0))
+            annotated.tokens += answer.tokens
+            annotated.padded_tokens += answer.padded_tokens
             if answer.failures:
                 for row in np.flatnonzero(np.isin(places, list(answer.failures))).tolist():
-                    window.errors[row][name] = answer.failures[int(places[row])]
+                    annotated.errors[row][name] = answer.failures[int(places[row])]
             for row, error in given.unreadable.items():
-                window.errors[row][name] = error
+                annotated.errors[row][name] = error
             skipped = places < 0
             skipped[list(given.unreadable)] = False
-            window.skipped[name] = skipped
-        window.columns = {name: window.columns[name] for name in self.tasks}
-        return window
+            annotated.skipped[name] = skipped
+        annotated.columns = {name: annotated.columns[name] for name in self.tasks}
+        return annotated
 
     def _depends(self, name: str) -> bool:
         task = self.tasks[name]

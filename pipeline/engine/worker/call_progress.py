@@ -1,4 +1,4 @@
-"""How far one call of a worker is, by split: what `pulse` shows."""
+"""How far one call of a worker is, by split: what a heartbeat shows."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pipeline.moves import Moves
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Some rows of a split, and what share of it they are."""
+class Portion:
+    """Some rows of a split, and what fraction of it they are."""
 
     rows: int = 0
-    share: float = 0.0
+    fraction: float = 0.0
 
-    def __add__(self, other: Rows) -> Rows:
-        return Rows(self.rows + other.rows, min(1.0, self.share + other.share))
+    def __add__(self, other: Portion) -> Portion:
+        return Portion(self.rows + other.rows, min(1.0, self.fraction + other.fraction))
 
 
-class Call:
+class CallProgress:
     """One call of `annotate_all`.
 
     Args:
@@ -34,11 +34,11 @@ class Call:
         self.key = splits[0].id if splits else ""
         self.moves = Moves()
         # Swapped whole, never changed: another thread reads them.
-        self._written: Mapping[str, Rows] = {split.id: Rows() for split in splits}
-        self._batch: Mapping[str, Rows] = {}
+        self._written: Mapping[str, Portion] = {split.id: Portion() for split in splits}
+        self._batch: Mapping[str, Portion] = {}
         self._done = 0.0
 
-    def begin(self, batch: Iterable[tuple[str, Rows]]) -> None:
+    def begin(self, batch: Iterable[tuple[str, Portion]]) -> None:
         """Rows of these splits go through the tasks together."""
         self._done, self._batch = 0.0, _added({}, batch)
 
@@ -55,19 +55,19 @@ class Call:
         self.moves.moved()
 
     def progress(self) -> dict[str, tuple[float, int]]:
-        """By split: the share that is done, and about how many rows that is."""
+        """By split: the fraction that is done, and about how many rows that is."""
         done, batch, written = self._done, self._batch, self._written
         return {
             split: (
-                min(1.0, rows.share + done * batch.get(split, Rows()).share),
-                rows.rows + int(done * batch.get(split, Rows()).rows),
+                min(1.0, rows.fraction + done * batch.get(split, Portion()).fraction),
+                rows.rows + int(done * batch.get(split, Portion()).rows),
             )
             for split, rows in written.items()
         }
 
 
-def _added(to: Mapping[str, Rows], rows: Iterable[tuple[str, Rows]]) -> dict[str, Rows]:
+def _added(to: Mapping[str, Portion], rows: Iterable[tuple[str, Portion]]) -> dict[str, Portion]:
     out = dict(to)
     for split, more in rows:
-        out[split] = out.get(split, Rows()) + more
+        out[split] = out.get(split, Portion()) + more
     return out
