@@ -31,7 +31,8 @@ from pipeline.engine.driver.tally import Progress, Tally
 from pipeline.engine.messages import Counts, Heartbeat, SplitResult
 from pipeline.lake.memory import Memory
 from pipeline.lake.plan import Plan
-from pipeline.lake.source.dataset import splits_of
+from pipeline.lake.source.base import Listing
+from pipeline.lake.source.cut import splits_of
 from pipeline.lake.split import Split
 from pipeline.lake.store.base import Entry
 from pipeline.lake.store.local import LocalStore
@@ -60,7 +61,7 @@ class Phase(NamedTuple):
     most_mb: float
 
 
-class Listing(LocalStore):
+class MadeUp(LocalStore):
     """An output of which only the listing is made up."""
 
     def __init__(self, root: str, names: Sequence[str]) -> None:
@@ -188,12 +189,12 @@ def measure(count: int, directory: Path) -> list[Phase]:
         splits = list(splits_of(LocalStore(str(directory)), files, fingerprint=FINGERPRINT))
     pinned: Any = SimpleNamespace(
         splits=lambda memory: splits,
-        checked=SimpleNamespace(missed={}, files=files),
+        checked=SimpleNamespace(listing=Listing(files)),
         fingerprint=FINGERPRINT,
         parts={},
     )
     there = [split.output_path for split in splits[::2]]
-    half = Listing(str(directory / "half"), there)
+    half = MadeUp(str(directory / "half"), there)
     # As the run that committed them left it.
     whole = Memory(half.own, "outputs")
     for entry in half.entries():
@@ -205,7 +206,7 @@ def measure(count: int, directory: Path) -> list[Phase]:
     del plan, there, half, whole
 
     with phase("plan, no output is there"):
-        plan = plan_run(pinned, Listing(str(directory / "none"), []))
+        plan = plan_run(pinned, MadeUp(str(directory / "none"), []))
     assert len(plan.todo) == count
     run("schedule and record", plan, directory / "none", phase)
     # Fewer: what is looked for is a time that grows with the square.

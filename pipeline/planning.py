@@ -54,21 +54,21 @@ def look(pinned: Pinned, output: Store, *, choices: Choices = AS_IT_IS) -> Plan:
     plan = make_plan(
         pinned.splits(large),
         outputs,
-        files=len(pinned.checked.files),
+        files=len(pinned.checked.listing.files),
         look=lambda entries: look_all(output, entries),
         known=lambda entry: whole.get(entry.path, str(entry.size)) is not None,
         fingerprint=pinned.fingerprint,
         parts=pinned.parts,
         supersede=choices.supersede,
-        missed=list(pinned.checked.missed),
+        missed=list(pinned.checked.listing.missed),
     )
-    large.save({entry.path for entry in pinned.checked.files})
+    large.save({entry.path for entry in pinned.checked.listing.files})
     for entry in outputs:
         if entry.path not in plan.damaged and entry.path not in plan.unread:
             whole.put(entry.path, str(entry.size))
     whole.save({entry.path for entry in outputs})
     if choices.retry_damaged:
-        given, job = pinned.checked.dataset.store, pinned.checked.job
+        given, job = pinned.checked.source.store, pinned.checked.job
         wrong, unread = damaged(given, output, plan.done, job)
         plan.damaged |= wrong
         plan.unread |= unread
@@ -78,7 +78,7 @@ def look(pinned: Pinned, output: Store, *, choices: Choices = AS_IT_IS) -> Plan:
         pairs = list(zip(plan.done, footers, strict=True))
         plan.again(split for split, found in pairs if has_bad_rows(found))
     if choices.limit is not None:
-        hold_back(plan, choices.limit, count=counted(pinned.checked.dataset.store))
+        hold_back(plan, choices.limit, count=counted(pinned.checked.source.store))
     # Longest first: a long split that starts last would run alone at the end.
     plan.todo.sort(key=lambda split: -split.size)
     return plan

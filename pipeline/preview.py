@@ -127,7 +127,7 @@ def preview_rows(job: Job, wanted: Wanted) -> Found:
     from pipeline.engine.worker.annotator import Annotator
 
     made = {*job.tasks, ERRORS_COLUMN}
-    schema = check_columns(job, checked.dataset, checked.files)
+    schema = check_columns(job, checked.source, checked.listing.files)
     given = list(dict.fromkeys([*schema.names, *job.reads]))
     asked = condition_names(wanted.where) if wanted.where is not None else ()
     _check_names(asked, [*given, *job.tasks, ERRORS_COLUMN], option="--where")
@@ -140,9 +140,9 @@ def preview_rows(job: Job, wanted: Wanted) -> Found:
     annotator = Annotator(WorkPlan.of(pinned, device=device, threads=os.cpu_count() or 1))
 
     def tables() -> Iterator[pa.Table]:
-        for entry in checked.files:
+        for entry in checked.listing.files:
             split = Split.of(entry, fingerprint=pinned.fingerprint)
-            yield from _annotated(annotator, job, checked.dataset.store, split, wanted, early=early)
+            yield from _annotated(annotator, job, checked.source.store, split, wanted, early=early)
 
     found = Found([], wanted.columns or (job.input.text, *job.tasks, ERRORS_COLUMN))
     found.gather(tables(), Wanted(wanted.rows, None if early else wanted.where, wanted.bad),

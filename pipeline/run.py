@@ -111,7 +111,7 @@ def _run_under(
         owner.claim(lease.run)
     plan = look(pinned, output, choices=choices)
     splits = [*plan.done, *plan.todo, *plan.held]
-    known, missed = plan.others, pinned.checked.missed
+    known, missed = plan.others, pinned.checked.listing.missed
     tidy(plan, output, choices=choices, notice=display.notice)
     summary = Summary(
         run=lease.run,
@@ -137,7 +137,7 @@ def _run_under(
             f"({plan.vanished[0]} is the first)"
         )
     for path, reason in list(missed.items())[:UNREAD_SHOWN]:
-        display.notice(f"{pinned.checked.dataset.store.address(path)} can't be read: {reason}")
+        display.notice(f"{pinned.checked.source.store.address(path)} can't be read: {reason}")
     if missed:
         display.notice(
             f"{len(missed)} paths of the input can't be read; {len(plan.hidden)} output files that "

@@ -94,12 +94,12 @@ def verify_job(job: Job) -> Verdict:
             verdict.problems.append(f"{split.told} has no output file")
             continue
         verdict.splits += 1
-        found = compare(pinned.checked.dataset.store, output, split, job)
+        found = compare(pinned.checked.source.store, output, split, job)
         verdict.rows += found.rows
         verdict.damaged += found.damaged
         if found.problem:
             verdict.problems.append(found.problem)
-    missed = pinned.checked.missed
+    missed = pinned.checked.listing.missed
     verdict.problems += [f"{path} of the input can't be read: {missed[path]}" for path in missed]
     if not missed:  # else they may be of what can't be read
         verdict.problems += [f"{path} belongs to no split of the input" for path in sorted(there)]

@@ -26,10 +26,10 @@ def validate(job_file: str, overrides: tuple[str, ...]) -> None:
     """
     checked = check(load_job(job_file, overrides=overrides))
     job = checked.job
-    size = sum(entry.size for entry in checked.files)
+    size = sum(entry.size for entry in checked.listing.files)
     say(f"{job_file} is a valid job: {job.name}")
-    say(f"  input   {job.input.path}: {len(checked.files)} files, {size / 1e6:,.1f} MB")
-    for path, reason in list(checked.missed.items())[:MISSED_SHOWN]:
+    say(f"  input   {job.input.path}: {len(checked.listing.files)} files, {size / 1e6:,.1f} MB")
+    for path, reason in list(checked.listing.missed.items())[:MISSED_SHOWN]:
         say(f"          {path} can't be read: {reason}")
     for name, options in job.options.items():
         arch = ", ".join(checked.infos[options.model].architectures) or "unknown architecture"

@@ -55,7 +55,7 @@ class WorkPlan:
             __version__,
             device,
             threads,
-            pinned.checked.dataset.store.root,
+            pinned.checked.source.store.root,
         )
 
 

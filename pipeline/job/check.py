@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import JobError, SplitError
 from pipeline.job.job import ERRORS_COLUMN, Job, fingerprint
 from pipeline.lake.memory import Memory
-from pipeline.lake.source.dataset import SPLIT_BYTES, Dataset, splits_of
+from pipeline.lake.source.base import Listing
+from pipeline.lake.source.cut import SPLIT_BYTES, splits_of
+from pipeline.lake.source.files import FileSource
+from pipeline.lake.source.open import open_source
 from pipeline.lake.split import Split
 from pipeline.lake.store.base import Entry, Store
 from pipeline.lake.store.local import LocalStore
@@ -38,17 +41,15 @@ class Checked:
 
     Attributes:
         job: With absolute addresses.
-        dataset: The input.
-        files: Its Parquet files, by path.
+        source: The input.
+        listing: What it holds.
         infos: The models by reference.
-        missed: Paths that may be of the input and can't be listed, each with the reason.
     """
 
     job: Job
-    dataset: Dataset
-    files: list[Entry]
+    source: FileSource
+    listing: Listing
     infos: Mapping[str, ModelInfo]
-    missed: Mapping[str, str] = field(default_factory=dict)
 
     def listed(self, *, at_most: int | None = None) -> Checked:
         """The same job with the files that are there now.
@@ -56,14 +57,13 @@ class Checked:
         Raises:
             JobError: There are none, or none that fits.
         """
-        missed: dict[str, str] = {}
-        files = self.dataset.files(missed=missed.__setitem__, at_most=at_most)
+        listing = self.source.listing(at_most=at_most)
         try:
-            check_columns(self.job, self.dataset, files)
+            check_columns(self.job, self.source, listing.files)
         except JobError:
-            if at_most is None or len(files) < at_most:
+            if at_most is None or len(listing.files) < at_most:
                 raise  # among those that were not looked at there may be better ones
-        return replace(self, files=files, missed=missed)
+        return replace(self, listing=listing)
 
 
 def check(job: Job, *, at_most: int | None = None) -> Checked:
@@ -78,16 +78,16 @@ def check(job: Job, *, at_most: int | None = None) -> Checked:
         JobError: Something is missing or does not fit.
     """
     infos = check_models(job)
-    dataset = Dataset.open(job.input.path)
+    source = open_source(job.input.path)
     output = open_store(job.output.path)
-    check_places(dataset, output)
+    check_places(source, output)
     absolute = job.model_copy(
         update={
             "input": job.input.model_copy(update={"path": _absolute(job.input.path)}),
             "output": job.output.model_copy(update={"path": output.root}),
         }
     )
-    return Checked(absolute, dataset, [], infos).listed(at_most=at_most)
+    return Checked(absolute, source, Listing([]), infos).listed(at_most=at_most)
 
 
 def check_models(job: Job) -> dict[str, ModelInfo]:
@@ -125,22 +125,22 @@ def check_models(job: Job) -> dict[str, ModelInfo]:
     return infos
 
 
-def check_places(dataset: Dataset, output: Store) -> None:
+def check_places(source: FileSource, output: Store) -> None:
     """Refuses an output that a reader of the input would take for input, and the reverse.
 
     Raises:
         JobError: One is inside the other, or the output is a file.
     """
     inside = JobError(
-        f"output.path {output.root} and input.path {dataset.store.root} are inside each other",
+        f"output.path {output.root} and input.path {source.store.root} are inside each other",
         hint="Annotated files would be read as input: choose a directory beside the input",
     )
-    outside = not is_within(dataset.store, output)
-    if dataset.single is not None:
+    outside = not is_within(source.store, output)
+    if source.single is not None:
         # The files beside a single input file are not read.
-        if not outside and is_within(output, dataset.store):
+        if not outside and is_within(output, source.store):
             raise inside
-    elif not outside or is_within(output, dataset.store):
+    elif not outside or is_within(output, source.store):
         raise inside
     if isinstance(output, LocalStore) and output.base.is_file():
         raise JobError(
@@ -161,12 +161,12 @@ def check_places(dataset: Dataset, output: Store) -> None:
         )
 
 
-def check_columns(job: Job, dataset: Dataset, files: list[Entry]) -> pa.Schema:
+def check_columns(job: Job, source: FileSource, files: Sequence[Entry]) -> pa.Schema:
     """Reads footers until one has the columns that the job names.
 
     Args:
         job: Whose tasks are bound to their models, as `check_models` leaves them.
-        dataset: The input.
+        source: The input.
         files: Its files; some are read.
 
     Returns:
@@ -183,7 +183,7 @@ def check_columns(job: Job, dataset: Dataset, files: list[Entry]) -> pa.Schema:
     step = max(1, len(files) // SAMPLED_FILES)
     for entry in files[::step][:SAMPLED_FILES]:
         try:
-            with closing(open_split(dataset.store, entry.path)) as file:
+            with closing(open_split(source.store, entry.path)) as file:
                 check_chain(job.configured, file.schema_arrow, text=job.input.text)
                 schema = input_schema(
                     file.schema_arrow,
@@ -191,7 +191,7 @@ def check_columns(job: Job, dataset: Dataset, files: list[Entry]) -> pa.Schema:
                     texts=job.texts_read,
                     named=job.named_by,
                     columns=job.input.columns,
-                    where=dataset.store.address(entry.path),
+                    where=source.store.address(entry.path),
                 )
         except SplitError as error:
             first = first or error
@@ -200,12 +200,12 @@ def check_columns(job: Job, dataset: Dataset, files: list[Entry]) -> pa.Schema:
             if name in schema.names:
                 raise JobError(
                     f"the input has a column `{name}`, which the output would overwrite "
-                    f"({dataset.store.address(entry.path)})",
+                    f"({source.store.address(entry.path)})",
                     hint="Rename the task, or list the columns to carry in input.columns",
                 )
         return schema
     if first is None:
-        raise JobError(f"input.path {dataset.address} holds no file")
+        raise JobError(f"input.path {source.address} holds no file")
     raise JobError(first.message, hint=first.hint) from first
 
 
@@ -234,7 +234,10 @@ class Pinned:
         checked = self.checked
         return list(
             splits_of(
-                checked.dataset.store, checked.files, fingerprint=self.fingerprint, memory=memory
+                checked.source.store,
+                checked.listing.files,
+                fingerprint=self.fingerprint,
+                memory=memory,
             )
         )
 

@@ -48,7 +48,7 @@ def copy_all(
     pinned: Any, plan: Any, tally: Any, summary: Any, *, address: Any, stop: Callable[[], int]
 ) -> None:
     """In the place of workers: commits every split as one would, one after the other."""
-    source, output = pinned.checked.dataset.store, open_store(pinned.checked.job.output.path)
+    source, output = pinned.checked.source.store, open_store(pinned.checked.job.output.path)
     owner = Owner(output, pinned.fingerprint)
     time.sleep(STARTS)
     for split in plan.todo:

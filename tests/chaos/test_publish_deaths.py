@@ -25,7 +25,9 @@ from pipeline.engine.driver.tally import Tally
 from pipeline.engine.messages import SplitResult
 from pipeline.lake.plan import Plan
 from pipeline.lake.sink.publish import OutputFile, clean_scratch, read_footer
-from pipeline.lake.source.dataset import Dataset, splits_of
+from pipeline.lake.source.base import Listing
+from pipeline.lake.source.cut import splits_of
+from pipeline.lake.source.open import open_source
 from pipeline.lake.split import WHOLE, RowGroups, Split
 from pipeline.lake.store import local as stores
 from pipeline.lake.store.local import LocalStore
@@ -42,11 +44,11 @@ ROWS = 300
 
 def pinned(lake: Path) -> Any:
     """What `plan_run` asks of a checked job."""
-    dataset = Dataset.open(str(lake))
-    files = dataset.files()
+    dataset = open_source(str(lake))
+    files = dataset.listing().files
     return SimpleNamespace(
         splits=lambda memory=None: list(splits_of(dataset.store, files, fingerprint=FINGERPRINT)),
-        checked=SimpleNamespace(missed={}, files=files),
+        checked=SimpleNamespace(listing=Listing(files)),
         fingerprint=FINGERPRINT,
         parts={},
     )

@@ -16,7 +16,8 @@ from pipeline.engine.driver.lease import Lease
 from pipeline.errors import JobError, OutputBusy, ShardscribeError, SplitError
 from pipeline.job.job import Job
 from pipeline.lake.sink.publish import OutputFile, read_footer
-from pipeline.lake.source.dataset import Dataset, splits_of
+from pipeline.lake.source.cut import splits_of
+from pipeline.lake.source.open import open_source
 from pipeline.lake.source.reader import open_split
 from pipeline.lake.store import parts, ranges, remote
 from pipeline.lake.store.open import open_store
@@ -203,8 +204,8 @@ def test_few_blocks_of_a_file_are_kept(store, monkeypatch):
 @pytest.mark.parametrize("address", ["{0}", "{0}/", "{0}/x/*.parquet", "{0}/x/a.parquet"])
 def test_an_input_is_a_prefix_a_glob_or_a_file(store, address):
     store.put("x/a.parquet", parquet(10))
-    dataset = Dataset.open(address.format(store.root))
-    files = dataset.files()
+    dataset = open_source(address.format(store.root))
+    files = dataset.listing().files
     assert [dataset.store.address(entry.path).replace("//x", "/x") for entry in files] == [
         f"{store.root}/x/a.parquet"
     ]
@@ -252,8 +253,8 @@ def large(monkeypatch, local):
 
 def test_a_remote_output_is_compared_byte_by_byte_and_leaves_no_copy(store, tmp_path):
     pq.write_table(pa.table({"text": ["a", "b"]}), tmp_path / "a.parquet")
-    given = Dataset.open(str(tmp_path))
-    (split,) = splits_of(given.store, given.files(), fingerprint="f")
+    given = open_source(str(tmp_path))
+    (split,) = splits_of(given.store, given.listing().files, fingerprint="f")
     job = Job.model_validate(
         {
             "name": "test",

@@ -22,7 +22,8 @@ from pipeline.errors import Interrupted, JobError, RowError, RunError, SplitErro
 from pipeline.job.job import Job
 from pipeline.lake.sink.publish import read_footer
 from pipeline.lake.source import reader
-from pipeline.lake.source.dataset import Dataset, splits_of
+from pipeline.lake.source.cut import splits_of
+from pipeline.lake.source.open import open_source
 from pipeline.lake.split import Split
 from pipeline.tasks import TASKS, Annotated, Task
 from pipeline.tasks.spans.ner import NerOptions
@@ -296,10 +297,10 @@ def commit(annotator: Annotator, name: str = "a.parquet") -> SplitResult:
 
 
 def split_of(annotator: Annotator, name: str = "a.parquet") -> Split:
-    dataset = Dataset.open(annotator.job.input.path)
+    dataset = open_source(annotator.job.input.path)
     (split,) = [
         split
-        for split in splits_of(dataset.store, dataset.files(), fingerprint="f")
+        for split in splits_of(dataset.store, dataset.listing().files, fingerprint="f")
         if split.path == name
     ]
     return split
@@ -507,8 +508,8 @@ def test_a_pulse_shows_the_split_in_flight_and_nothing_afterwards(make: Make) ->
 
 
 def splits_in(annotator: Annotator) -> list[Split]:
-    dataset = Dataset.open(annotator.job.input.path)
-    return list(splits_of(dataset.store, dataset.files(), fingerprint="f"))
+    dataset = open_source(annotator.job.input.path)
+    return list(splits_of(dataset.store, dataset.listing().files, fingerprint="f"))
 
 
 class Watching:

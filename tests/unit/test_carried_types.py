@@ -18,7 +18,8 @@ from pipeline.engine.worker.annotated_rows import ERRORS_TYPE
 from pipeline.engine.worker.annotator import Annotator
 from pipeline.job.job import Job
 from pipeline.lake.sink.metadata import output_metadata
-from pipeline.lake.source.dataset import Dataset, splits_of
+from pipeline.lake.source.cut import splits_of
+from pipeline.lake.source.open import open_source
 from pipeline.tasks import TASKS, Annotated, Task
 from pipeline.tasks.spans.ner import NerOptions
 
@@ -68,9 +69,11 @@ def annotate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Annotate:
             }
         )
         plan = WorkPlan(job, {}, {"none": "r1"}, {}, "f", "0", "cpu", 1, str(tmp_path / "in"))
-        dataset = Dataset.open(str(tmp_path / "in"))
+        dataset = open_source(str(tmp_path / "in"))
         splits = list(
-            splits_of(dataset.store, dataset.files(), fingerprint="f", split_bytes=split_bytes)
+            splits_of(
+                dataset.store, dataset.listing().files, fingerprint="f", split_bytes=split_bytes
+            )
         )
         for answer in Annotator(plan, name="w1").annotate_all(splits):
             assert isinstance(answer, SplitResult), answer

@@ -17,7 +17,9 @@ from pipeline.cli.main import main
 from pipeline.job.job import Job
 from pipeline.lake.sink.footers import look
 from pipeline.lake.sink.publish import OutputFile
-from pipeline.lake.source.dataset import Dataset, splits_of
+from pipeline.lake.source.base import Listing
+from pipeline.lake.source.cut import splits_of
+from pipeline.lake.source.open import open_source
 from pipeline.lake.store.local import LocalStore
 from pipeline.planning import Choices, plan_run, remember
 
@@ -82,11 +84,11 @@ SCHEMA = pa.schema([("text", pa.string()), ("n", pa.int64()), ("label", LABEL)])
 
 def pinned_job(lake: Path) -> Any:
     """What planning and verifying ask of a checked job."""
-    dataset = Dataset.open(str(lake))
-    files = dataset.files()
+    dataset = open_source(str(lake))
+    files = dataset.listing().files
     return SimpleNamespace(
         splits=lambda memory=None: list(splits_of(dataset.store, files, fingerprint=FINGERPRINT)),
-        checked=SimpleNamespace(missed={}, files=files, dataset=dataset, job=JOB),
+        checked=SimpleNamespace(listing=Listing(files), source=dataset, job=JOB),
         fingerprint=FINGERPRINT,
         parts={},
     )

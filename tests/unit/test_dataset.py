@@ -16,7 +16,8 @@ from pipeline.errors import JobError
 from pipeline.lake.memory import Memory
 from pipeline.lake.plan import make_plan
 from pipeline.lake.sink.footers import Footer
-from pipeline.lake.source.dataset import Dataset, splits_of
+from pipeline.lake.source.cut import splits_of
+from pipeline.lake.source.open import open_source
 from pipeline.lake.split import OUTPUT_NAME, WHOLE, Region, RowGroups, Rows, Split
 from pipeline.lake.store.base import Entry
 from pipeline.lake.store.local import LocalStore
@@ -34,7 +35,7 @@ def parquet(path: Path, *, rows: int = 3, row_group_size: int | None = None) -> 
 
 
 def names(address: str | Path) -> list[str]:
-    return [entry.path for entry in Dataset.open(str(address)).files()]
+    return [entry.path for entry in open_source(str(address)).listing().files]
 
 
 def test_a_file_is_a_dataset_of_one(tmp_path: Path) -> None:
@@ -81,10 +82,10 @@ def test_a_directory_that_is_named_like_a_file_is_a_directory(tmp_path: Path) ->
 def test_a_glob_names_files(tmp_path: Path, pattern: str, found: list[str]) -> None:
     for path in ("a.parquet", "b.parquet", "y=1/a.parquet", "y=2/c.parquet"):
         parquet(tmp_path / path)
-    dataset = Dataset.open(f"{tmp_path}/{pattern}")
+    dataset = open_source(f"{tmp_path}/{pattern}")
     assert isinstance(dataset.store, LocalStore)
     base = dataset.store.base.relative_to(tmp_path)
-    assert [(base / entry.path).as_posix() for entry in dataset.files()] == found
+    assert [(base / entry.path).as_posix() for entry in dataset.listing().files] == found
 
 
 def test_a_relative_address_counts_from_the_working_directory(
@@ -221,8 +222,8 @@ def test_inputs_that_differ_only_in_suffix_have_outputs_of_their_own() -> None:
 
 def test_a_small_file_is_one_split(tmp_path: Path) -> None:
     parquet(tmp_path / "a.parquet", rows=100, row_group_size=10)
-    dataset = Dataset.open(str(tmp_path))
-    files = dataset.files()
+    dataset = open_source(str(tmp_path))
+    files = dataset.listing().files
     (split,) = splits_of(dataset.store, files, fingerprint="f")
     assert split.region == WHOLE
     assert (split.path, split.size, split.version) == (
@@ -238,8 +239,10 @@ def test_a_large_file_is_cut_into_runs_that_cover_each_row_group_once(
 ) -> None:
     file = parquet(tmp_path / "a.parquet", rows=1_000, row_group_size=37)
     groups = pq.ParquetFile(file).metadata.num_row_groups
-    dataset = Dataset.open(str(tmp_path))
-    made = list(splits_of(dataset.store, dataset.files(), fingerprint="f", split_bytes=split_bytes))
+    dataset = open_source(str(tmp_path))
+    made = list(
+        splits_of(dataset.store, dataset.listing().files, fingerprint="f", split_bytes=split_bytes)
+    )
     assert len(made) > 1
     covered = [
         group
@@ -258,15 +261,15 @@ def test_a_large_file_is_cut_into_runs_that_cover_each_row_group_once(
 
 def test_a_large_file_of_one_row_group_is_one_split(tmp_path: Path) -> None:
     parquet(tmp_path / "a.parquet", rows=1_000)
-    dataset = Dataset.open(str(tmp_path))
-    (split,) = splits_of(dataset.store, dataset.files(), fingerprint="f", split_bytes=10)
+    dataset = open_source(str(tmp_path))
+    (split,) = splits_of(dataset.store, dataset.listing().files, fingerprint="f", split_bytes=10)
     assert split.region == WHOLE
 
 
 def test_a_large_file_that_is_broken_is_one_split_that_fails_later(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"PAR1" + b"x" * 500 + b"PAR1")
-    dataset = Dataset.open(str(tmp_path))
-    (split,) = splits_of(dataset.store, dataset.files(), fingerprint="f", split_bytes=10)
+    dataset = open_source(str(tmp_path))
+    (split,) = splits_of(dataset.store, dataset.listing().files, fingerprint="f", split_bytes=10)
     assert split.region == WHOLE
 
 
@@ -274,8 +277,8 @@ def test_planning_twice_gives_the_same_ids_until_a_file_changes(tmp_path: Path) 
     file = parquet(tmp_path / "a.parquet", rows=100, row_group_size=10)
 
     def ids() -> list[str]:
-        dataset = Dataset.open(str(tmp_path))
-        made = splits_of(dataset.store, dataset.files(), fingerprint="f", split_bytes=300)
+        dataset = open_source(str(tmp_path))
+        made = splits_of(dataset.store, dataset.listing().files, fingerprint="f", split_bytes=300)
         return [split.id for split in made]
 
     before = ids()
@@ -432,12 +435,12 @@ def test_a_path_that_is_there_is_taken_as_it_is_written(
     (tmp_path / "what?").mkdir()
     (tmp_path / "what?" / "y.parquet").write_bytes(b"")
     for address in (given, f"{tmp_path}/{given}"):
-        dataset = Dataset.open(address)
+        dataset = open_source(address)
         if found:
-            assert [entry.path for entry in dataset.files()] == found
+            assert [entry.path for entry in dataset.listing().files] == found
         else:
             with pytest.raises(JobError, match="matches no file"):
-                dataset.files()
+                dataset.listing()
 
 
 def test_a_damaged_output_is_annotated_anew_in_its_place() -> None:
@@ -514,7 +517,7 @@ def test_footers_of_large_files_are_read_many_at_once_and_once_a_version(
 ) -> None:
     for number in range(16):
         parquet(tmp_path / f"in/{number:02}.parquet", rows=100, row_group_size=10)
-    dataset = Dataset.open(str(tmp_path / "in"))
+    dataset = open_source(str(tmp_path / "in"))
     meeting, opened = threading.Barrier(16, timeout=PATIENCE), []
     plainly = dataset.store.open
 
@@ -527,7 +530,7 @@ def test_footers_of_large_files_are_read_many_at_once_and_once_a_version(
 
     def ids() -> list[str]:
         memory = Memory(LocalStore(str(tmp_path / "own")), "inputs")
-        files = dataset.files()
+        files = dataset.listing().files
         made = list(
             splits_of(dataset.store, files, fingerprint="f", split_bytes=300, memory=memory)
         )

@@ -13,7 +13,7 @@ from pipeline.engine.driver.lease import Lease
 from pipeline.errors import JobError
 from pipeline.job.check import check_places
 from pipeline.lake.sink.publish import OutputFile
-from pipeline.lake.source.dataset import Dataset
+from pipeline.lake.source.open import open_source
 from pipeline.lake.store import own
 from pipeline.lake.store.local import LocalStore
 from pipeline.lake.store.own import own_address
@@ -144,7 +144,7 @@ def test_an_output_that_can_not_be_written_is_told_before_anything_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "in").mkdir()
-    dataset = Dataset.open(str(tmp_path / "in"))
+    dataset = open_source(str(tmp_path / "in"))
     asked: list[str] = []
 
     def refuse(path: str | Path, mode: int) -> bool:

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.errors import JobError
 from pipeline.job.check import check_places
-from pipeline.lake.source.dataset import Dataset
+from pipeline.lake.source.open import open_source
 from pipeline.lake.store.open import open_store
 from pipeline.lake.store.places import is_within
 
@@ -47,7 +47,7 @@ APART = [
 
 def refused(given: str, output: str) -> bool:
     try:
-        check_places(Dataset.open(given), open_store(output))
+        check_places(open_source(given), open_store(output))
     except JobError as error:
         return "are inside each other" in str(error)
     return False

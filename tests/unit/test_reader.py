@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pipeline.errors import SplitError
 from pipeline.lake.sink.footers import look, read_footer
 from pipeline.lake.source import reader
-from pipeline.lake.source.dataset import Dataset
+from pipeline.lake.source.open import open_source
 from pipeline.lake.source.reader import input_schema, open_split, read_batches, split_rows, texts_of
 from pipeline.lake.split import WHOLE, Region, RowGroups, Rows, Split
 from pipeline.lake.store.local import LocalStore
@@ -26,8 +26,8 @@ pytestmark = pytest.mark.unit
 def read(
     path: Path, *, columns: Sequence[str] = ("id",), region: Region = WHOLE
 ) -> list[tuple[pa.Table, float]]:
-    dataset = Dataset.open(str(path))
-    split = Split.of(dataset.files()[0], fingerprint="f", region=region)
+    dataset = open_source(str(path))
+    split = Split.of(dataset.listing().files[0], fingerprint="f", region=region)
     with closing(open_split(dataset.store, split.path)) as file:
         return list(read_batches(file, split, columns=columns))
 
@@ -81,8 +81,8 @@ def test_small_row_groups_are_gathered_into_full_windows(tmp_path: Path) -> None
 
 def test_the_rows_of_a_split_are_those_of_its_row_groups(tmp_path: Path) -> None:
     path = numbered(tmp_path / "a.parquet", 25, row_group_size=10)
-    dataset = Dataset.open(str(path))
-    entry = dataset.files()[0]
+    dataset = open_source(str(path))
+    entry = dataset.listing().files[0]
     with closing(open_split(dataset.store, entry.path)) as file:
         for region, rows in [
             (WHOLE, 25),
@@ -131,8 +131,8 @@ def test_huge_texts_side_by_side_among_many_small_ones_are_never_held_at_once(
     how = {"use_dictionary": repeats, "write_batch_size": 1024 if repeats else 1}
     pq.write_table(table, path, row_group_size=200_000, **how)
     del table
-    dataset = Dataset.open(str(tmp_path / "a.parquet"))
-    split = Split.of(dataset.files()[0], fingerprint="f")
+    dataset = open_source(str(tmp_path / "a.parquet"))
+    split = Split.of(dataset.listing().files[0], fingerprint="f")
     before, most, rows = pa.total_allocated_bytes(), 0, []
     with closing(open_split(dataset.store, split.path)) as file:
         for window, _ in read_batches(file, split, columns=("id", "text")):

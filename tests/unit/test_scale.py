@@ -16,7 +16,7 @@ import pytest
 
 from pipeline.engine.driver.scheduler import Scheduler
 from pipeline.lake.plan import Plan
-from pipeline.lake.source.dataset import splits_of
+from pipeline.lake.source.cut import splits_of
 from pipeline.lake.split import Split
 from pipeline.lake.store.local import LocalStore
 

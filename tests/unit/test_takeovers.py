@@ -26,7 +26,7 @@ from pipeline.job.file import load_job
 from pipeline.job.job import Job
 from pipeline.lake.sink.owner import DIRECTORY, Owner
 from pipeline.lake.sink.publish import OutputFile, clean_scratch
-from pipeline.lake.source.dataset import Dataset
+from pipeline.lake.source.open import open_source
 from pipeline.lake.split import Split
 from pipeline.lake.store.base import Store
 from pipeline.lake.store.local import LocalStore
@@ -410,10 +410,9 @@ def test_a_glob_is_told_only_of_what_may_match_it(
         (lake / name).mkdir()
         write(lake / name, "x")
     unreadable(lake / "pears", monkeypatch)
-    missed: list[str] = []
-    found = Dataset.open(f"{lake}/{pattern}").files(missed=lambda path, _: missed.append(path))
-    assert [entry.path for entry in found] == ["apples/x.parquet"]
-    assert missed == told
+    found = open_source(f"{lake}/{pattern}").listing()
+    assert [entry.path for entry in found.files] == ["apples/x.parquet"]
+    assert list(found.missed) == told
 
 
 @pytest.mark.parametrize("how", [Interrupted("interrupted while Ray started"), KeyboardInterrupt()])

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import ShardscribeError, one_line
 from pipeline.lake.sink.seal import sealed_size
-from pipeline.lake.source.dataset import FOOTER_THREADS
+from pipeline.lake.source.cut import FOOTER_THREADS
 from pipeline.lake.store.base import Entry, Store
 
 # The key of our metadata in an output file's footer; the value is JSON.

@@ -1,0 +1,95 @@
+"""Parquet files of a store, as they are: the first kind of source."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from dataclasses import dataclass
+
+from pipeline.errors import JobError
+from pipeline.lake.source.base import Listing
+from pipeline.lake.split import SUFFIXES
+from pipeline.lake.store.base import Entry, Store
+from pipeline.lake.store.local import LocalStore
+
+WILD = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """Parquet files: one, those of a directory, or those that a glob names.
+
+    Attributes:
+        store: Where the files are.
+        address: As the job file writes it.
+        pattern: For a glob, relative to the store's root.
+        single: For a single file, its name.
+    """
+
+    store: Store
+    address: str
+    pattern: str | None = None
+    single: str | None = None
+
+    def listing(self, *, at_most: int | None = None) -> Listing:
+        """The dataset's Parquet files as they are now.
+
+        Args:
+            at_most: Only the first so many that are found.
+
+        Raises:
+            JobError: The path does not exist, or holds no Parquet file.
+        """
+        if self.single is not None:
+            entry = self.store.entry(self.single)
+            return Listing([entry] if entry is not None else [])
+        found: list[Entry] = []
+        missed: dict[str, str] = {}
+        others = 0
+
+        def miss(path: str, reason: str) -> None:
+            if self._may_hold(path):
+                missed[path] = reason
+
+        for entry in self.store.entries(miss):
+            if len(found) == at_most:
+                break
+            if self.pattern is not None:
+                wanted = fnmatch.fnmatchcase(entry.path, self.pattern)
+            else:
+                wanted = entry.path.lower().endswith(SUFFIXES)
+            if wanted:
+                found.append(entry)
+            else:
+                others += 1
+        if not found:
+            raise self._nothing(others)
+        return Listing(sorted(found, key=lambda entry: entry.path), missed)
+
+    def _may_hold(self, path: str) -> bool:
+        """Whether a path, or one below it, may be of the dataset."""
+        fixed = WILD.split(self.pattern, maxsplit=1)[0] if self.pattern is not None else ""
+        return f"{path}/".startswith(fixed) or fixed.startswith(f"{path}/")
+
+    def _nothing(self, others: int) -> JobError:
+        if self.pattern is not None:
+            return JobError(
+                f"input.path {self.address} matches no file",
+                hint="Check the pattern; * crosses directories",
+            )
+        if isinstance(self.store, LocalStore) and not self.store.base.exists():
+            return JobError(
+                f"input.path {self.address} does not exist",
+                hint=f"Looked for {self.store.base}; relative paths count from the working "
+                "directory",
+            )
+        if isinstance(self.store, LocalStore) and self.store.base.is_file():
+            return JobError(
+                f"input.path {self.address} is not a Parquet file by its name",
+                hint=f"Name a file that ends in {' or '.join(SUFFIXES)}, or a directory of such",
+            )
+        held = f"it holds {others} other files" if others else "it is empty"
+        return JobError(
+            f"input.path {self.address} holds no Parquet file: {held}",
+            hint=f"Files must end in {' or '.join(SUFFIXES)}",
+        )

@@ -1,0 +1,71 @@
+"""An address -> the source that it names."""
+
+from __future__ import annotations
+
+import os
+
+from pipeline.errors import JobError
+from pipeline.lake.source.files import WILD, FileSource
+from pipeline.lake.split import SUFFIXES
+from pipeline.lake.store.base import Store
+from pipeline.lake.store.local import LocalStore
+from pipeline.lake.store.open import open_store
+
+
+def open_source(address: str) -> FileSource:
+    """The source of an address: of a file, a directory or a glob.
+
+    Args:
+        address: As a job file writes it.
+
+    Raises:
+        JobError: There is nothing.
+    """
+    address = address.removeprefix("file://")
+    root, pattern = _parted(address)
+    if pattern is not None:
+        top = root or ("/" if address.startswith("/") else ".")
+        return FileSource(open_store(top), address, pattern=pattern)
+    trimmed = address.rstrip("/")
+    directory, _, name = trimmed.rpartition("/")
+    if name.lower().endswith(SUFFIXES):
+        parent = open_store(directory or ("/" if trimmed.startswith("/") else "."))
+        try:
+            is_file = parent.entry(name) is not None and not _is_directory(parent, name)
+        except OSError as error:
+            raise JobError(
+                f"input.path {address} can't be read: {error.strerror or error}",
+                hint="Check its permissions and the disk",
+            ) from error
+        if is_file:
+            return FileSource(parent, address, single=name)
+    return FileSource(open_store(trimmed or "/"), address)
+
+
+def _is_directory(parent: Store, name: str) -> bool:
+    return isinstance(parent, LocalStore) and (parent.base / name).is_dir()
+
+
+def _parted(address: str) -> tuple[str, str | None]:
+    """The directory and the pattern in it that an address is; no pattern if it is none.
+
+    A name may hold the characters of a pattern: what is there under that very name is meant.
+    """
+    scheme, _, path = address.rpartition("://")
+    steps = path.split("/")
+    for at, step in enumerate(steps):
+        here = "/".join(steps[: at + 1])
+        if WILD.search(step) and not _is_there(f"{scheme}://{here}" if scheme else here):
+            above = "/".join(steps[:at])
+            return f"{scheme}://{above}" if scheme else above, "/".join(steps[at:])
+    return address, None
+
+
+def _is_there(address: str) -> bool:
+    """Whether a file, or a directory with something in it, has exactly this name."""
+    if "://" not in address:
+        return os.path.lexists(os.path.expanduser(address))  # noqa: PTH111 (takes any text)
+    parent, _, name = address.rpartition("/")
+    if not parent.endswith("/") and open_store(parent).entry(name) is not None:
+        return True
+    return next(iter(open_store(address).entries()), None) is not None
