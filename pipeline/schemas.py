@@ -17,11 +17,6 @@ from pipeline.models.resolve import ModelInfo
 from pipeline.records.record import Summary
 from pipeline.tasks import TASKS
 
-# Options that a kind can't do without, where no first choice says them.
-NEEDED: dict[str, dict[str, Any]] = {
-    "answer": {"question": "any?"},
-    "zero_shot": {"labels": ["any"]},
-}
 # The width that stands for any encoder's.
 WIDTH = 384
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -50,19 +45,12 @@ def _columns() -> dict[str, Any]:
 
 
 def _task(kind: str) -> Any:
-    """A task of a kind with as few options as its model allows."""
+    """A task of a kind as in its first example."""
     task = TASKS[kind]
-    options: dict[str, Any] = {"kind": kind, "model": "any/model", **NEEDED.get(kind, {})}
-    for name, field in task.Options.model_fields.items():
-        if field.is_required() and name not in options:
-            options[name] = _first_choice(field.annotation)
+    options = {"kind": kind, "model": "any/model", **task.examples[0].options}
     made = task(task.Options.model_validate(options))
     made.bind(ModelInfo("any/model", {"hidden_size": WIDTH}))
     return made
-
-
-def _first_choice(annotation: Any) -> Any:
-    return annotation.__args__[0]
 
 
 def _json(content: Any) -> str:

@@ -1,5 +1,9 @@
 """The contract of a task. A task is added in one file, and one line of `TASKS`.
 
+Whatever else knows of a task follows from its class: the job's schema from its options, its part
+of the README from its docstring and `needs`, the contract tests from its `examples`, and how a
+value is shown from the fields of its output type (`pipeline.cli.render`).
+
 A task lives in three stages, so that nothing heavy is touched before it is needed:
 
 1. `TaskOptions`: what the job file says. Plain data, checked when the job is loaded.
@@ -10,7 +14,7 @@ A task lives in three stages, so that nothing heavy is touched before it is need
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from string import Formatter
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
@@ -25,6 +29,9 @@ from pipeline.models.torch.load import Models
 if TYPE_CHECKING:
     import pyarrow as pa  # for annotations alone: it is heavy, and loading a job is not
 
+
+# What `Task.head` calls the heads that write.
+WRITING_HEADS = ("seq2seq", "causal")
 
 # A YAML list is no tuple to a strict model.
 Names = ConstrainedType[tuple[str, ...], Field(strict=False, min_length=1)]
@@ -105,6 +112,31 @@ def template_fields(template: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+# Models of kinds that no starter model is of, or none that is quick; tests make small random ones.
+SOME_NLI = "some/nli"
+SOME_QA = "some/question-answering"
+SOME_SEQ2SEQ = "some/sequence-to-sequence"
+SOME_CHAT = "some/chat"
+SOME_DECODER = "some/decoder"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One way to configure a task, which the contract tests try.
+
+    Attributes:
+        model: A starter model, or one of those above.
+        options: Beside kind and model.
+        name: Tells it from a class's first example, which has none.
+        texts: To try, beside those that every task is tried with.
+    """
+
+    model: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    name: str = ""
+    texts: tuple[str, ...] = ()
+
+
 @dataclass
 class Annotated:
     """What one call of a task gives back.
@@ -141,13 +173,22 @@ OptionsT = TypeVar("OptionsT", bound=TaskOptions)
 class Task(ABC, Generic[OptionsT]):
     """A task as configured in a job; nothing is loaded yet.
 
+    The docstring of a task is what the README says of it, but for the first paragraph.
+
     Args:
         options: The task's part of the job file.
+
+    Attributes:
+        Options: What the job file says.
+        heads: How the class of a model ends that serves; any if empty.
+        needs: The same in words.
+        examples: At least one; the first with as few options as may be.
     """
 
     Options: ClassVar[type[TaskOptions]]
     heads: ClassVar[tuple[str, ...]] = ()
-    needs: ClassVar[str] = ""
+    needs: ClassVar[str]
+    examples: ClassVar[tuple[Example, ...]]
 
     def __init__(self, options: OptionsT) -> None:
         self.options = options
@@ -191,6 +232,17 @@ class Task(ABC, Generic[OptionsT]):
     def head(self, model: ModelInfo) -> str:
         """What the model is loaded as, a key of `load.HEADS`: without a head."""
         return "encoder"
+
+    @property
+    def writes(self) -> bool:
+        """Whether its model is one that writes text, and takes far longer a row than an encoder.
+
+        Raises:
+            ValueError: No model is bound yet.
+        """
+        if self.info is None:
+            raise ValueError(f"whether {self.options.kind} writes is known once its model is")
+        return self.head(self.info) in WRITING_HEADS
 
     def dump(self) -> dict[str, Any]:
         """The options that change results, for the fingerprint: all but the models' names.

@@ -10,7 +10,7 @@ from pipeline.errors import JobError
 from pipeline.models.resolve import ModelInfo
 from pipeline.models.torch.load import Models
 from pipeline.tasks.answers.questions import PLACE, Questions
-from pipeline.tasks.contract import Annotate, Task, TaskOptions
+from pipeline.tasks.contract import SOME_CHAT, SOME_QA, Annotate, Example, Task, TaskOptions
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -79,9 +79,25 @@ class AnswerOptions(TaskOptions):
 
 
 class Answer(Task[AnswerOptions]):
-    """Extractive question answering, or answers that a chat model writes."""
+    """Extractive question answering, or answers that a chat model writes.
+
+    The `question` of the job, or each row's own from `question_column`. A model with a
+    question-answering head gives the best span over all windows of the text, with offsets and a
+    score (`null_answers: true`: or none); a chat model writes, at most `max_answer_tokens` (default
+    32), and has neither offsets nor a score.
+    """
 
     Options = AnswerOptions
+    needs = "a question-answering model, or a chat model"
+    examples = (
+        Example(SOME_QA, {"question": "Who lives in London?"}),
+        Example(
+            SOME_QA,
+            {"question": "Who?", "null_answers": True, "max_answer_tokens": 4},
+            name="null",
+        ),
+        Example(SOME_CHAT, {"question": "Who?", "max_answer_tokens": 4}, name="chat"),
+    )
 
     def output_type(self) -> pa.DataType:
         """``struct<text, start, end, score, truncated>``; offsets count characters of the text.

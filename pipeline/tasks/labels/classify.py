@@ -13,7 +13,7 @@ from pipeline.models.resolve import ModelInfo
 from pipeline.models.torch.load import Models
 from pipeline.models.torch.model import Model
 from pipeline.models.torch.packed import Packed, PackedEncoder
-from pipeline.tasks.contract import Annotated, Task, TaskOptions
+from pipeline.tasks.contract import Annotated, Example, Task, TaskOptions
 from pipeline.tasks.labels.text_pairs import TextPairs
 
 if TYPE_CHECKING:
@@ -55,11 +55,21 @@ class ClassifyOptions(TaskOptions):
 
 
 class Classify(Task[ClassifyOptions]):
-    """Sequence classification, single- and multi-label."""
+    """A label per text, with the scores of all labels.
+
+    Single- and multi-label, as the model says (`activation` overrides). `top_k` limits `scores`. A
+    text longer than the model is read in windows; `merge` is `mean` by length (the default), `max`
+    or `first` (all that fits, as truncation would leave it). `pair` names the second text for
+    models of pairs, which is read whole beside each window.
+    """
 
     Options = ClassifyOptions
     heads = ("ForSequenceClassification",)
     needs = "a sequence-classification model (…ForSequenceClassification)"
+    examples = (
+        Example("starter/sentiment"),
+        Example("starter/sentiment", {"top_k": 1, "merge": "max"}, name="best"),
+    )
 
     def output_type(self) -> pa.DataType:
         """``struct<label, score, scores: list<struct<label, score>>>``, best label first."""

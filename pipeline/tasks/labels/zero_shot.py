@@ -10,8 +10,18 @@ from pydantic import Field, field_validator
 from pipeline.errors import JobError
 from pipeline.models.resolve import ModelInfo
 from pipeline.models.torch.load import Models
-from pipeline.tasks.contract import Annotate, Annotated, Names, Task, TaskOptions
+from pipeline.tasks.contract import (
+    SOME_CHAT,
+    SOME_NLI,
+    Annotate,
+    Annotated,
+    Example,
+    Names,
+    Task,
+    TaskOptions,
+)
 from pipeline.tasks.labels.classify import Merge, merge_windows, ranking, ranking_type
+from pipeline.tasks.labels.families import FAMILIES, Family, family
 from pipeline.tasks.labels.likelihood import ChatScorer
 from pipeline.tasks.labels.scorers import EncoderScorer, NliScorer, Scorer
 
@@ -27,7 +37,6 @@ TEMPERATURE = 0.05
 INSTRUCTION = "What is the category of the text above?"
 ANSWER = "The category of the text above is {}"
 
-Family = Literal["nli", "encoder", "chat"]
 HEADS: Mapping[Family, str] = {
     "nli": "sequence-classification",
     "encoder": "encoder",
@@ -142,9 +151,31 @@ class ZeroShotOptions(TaskOptions):
 
 
 class ZeroShot(Task[ZeroShotOptions]):
-    """Labels given in the job: by entailment, by embedding, or by likelihood."""
+    """Labels given in the job: by entailment, by embedding, or by likelihood.
+
+    `labels` of the job, as a list or with a description each. NLI models weigh whether the text
+    entails `hypothesis_template`; encoders compare the text with each description; of chat models
+    the likelihood of each answer counts, less that without any text. Nothing is written and parsed.
+    Measured (`python benchmarks/zero_shot.py`): positive or negative on 1,000 held-out Rotten
+    Tomatoes reviews with `starter/smollm2` 0.813 accuracy (the more frequent label: 0.519); 8
+    topics on 800 Reuters R8 reports with `starter/minilm` 0.676 (0.497).
+    """
 
     Options = ZeroShotOptions
+    needs = "an NLI model, any encoder, a chat model"
+    examples = (
+        Example("starter/minilm", {"labels": {"film": "a film", "person": "a person's address"}}),
+        Example(
+            SOME_NLI,
+            {"labels": ["film", "address", "weather"], "multi_label": True, "top_k": 2},
+            name="nli",
+        ),
+        Example(
+            SOME_CHAT,
+            {"labels": ["film", "an address", "bad weather"], "merge": "max"},
+            name="chat",
+        ),
+    )
 
     def output_type(self) -> pa.DataType:
         """``struct<label, score, scores: list<struct<label, score>>>``, best label first."""
@@ -160,8 +191,8 @@ class ZeroShot(Task[ZeroShotOptions]):
         for name, owner in OF_FAMILY.items():
             if getattr(self.options, name) is not None and owner != kind:
                 raise JobError(
-                    f"`{name}` has no meaning for {model.reference}: it is for {_FAMILIES[owner]}, "
-                    f"and this is {_FAMILIES[kind]}",
+                    f"`{name}` has no meaning for {model.reference}: it is for {FAMILIES[owner]}, "
+                    f"and this is {FAMILIES[kind]}",
                     hint=f"Remove `{name}`, or name another model",
                 )
         if kind == "chat" and self.options.multi_label:
@@ -207,49 +238,6 @@ class ZeroShot(Task[ZeroShotOptions]):
             calibrate=options.calibrate is not False,
             first=first,
         )
-
-
-_FAMILIES: Mapping[Family, str] = {
-    "nli": "a natural language inference model",
-    "encoder": "an encoder",
-    "chat": "a chat model",
-}
-
-
-def family(model: ModelInfo) -> Family:
-    """How a model can be asked about labels that it has not seen.
-
-    Raises:
-        JobError: It can't.
-    """
-    architectures = model.architectures
-    if any(name.endswith("ForSequenceClassification") for name in architectures):
-        names = [
-            *(model.config.get("label2id") or {}),
-            *(model.config.get("id2label") or {}).values(),
-        ]
-        if any(str(name).lower().startswith("entail") for name in names):
-            return "nli"
-        known = ", ".join(sorted({str(name) for name in names})) or "none that are named"
-        raise JobError(
-            f"model {model.reference} is a classifier of its own labels ({known}), without one for "
-            "entailment",
-            hint="Use kind: classify with it, or name an NLI model, an encoder or a chat model",
-        )
-    if any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures):
-        if not model.chat_template:
-            raise JobError(
-                f"model {model.reference} has no chat template, so it can't be asked",
-                hint="Name an instruction-tuned model",
-            )
-        return "chat"
-    if model.is_encoder_decoder:
-        raise JobError(
-            f"model {model.reference} is a {' / '.join(architectures)}; zero_shot needs an NLI "
-            "model, an encoder or a chat model",
-            hint="Name a model such as starter/minilm or starter/smollm2",
-        )
-    return "encoder"
 
 
 class ZeroShotAnnotate:

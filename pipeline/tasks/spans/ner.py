@@ -13,7 +13,7 @@ from pipeline.models.text.texts import Encoded
 from pipeline.models.torch.load import Models
 from pipeline.models.torch.model import Model
 from pipeline.models.torch.packed import Packed, PackedEncoder
-from pipeline.tasks.contract import Annotated, Task, TaskOptions
+from pipeline.tasks.contract import Annotated, Example, Task, TaskOptions
 from pipeline.tasks.spans.aggregate import Spans, Tags, aggregate
 
 if TYPE_CHECKING:
@@ -37,11 +37,20 @@ class NerOptions(TaskOptions):
 
 
 class Ner(Task[NerOptions]):
-    """Token classification, aggregated into spans."""
+    """Token classification, aggregated into spans.
+
+    `aggregation` is `none`, `simple`, `first` (the default: whole words), `average` or `max`, as
+    Hugging Face defines them. Offsets count characters of the text: `text[start:end]` is the
+    entity's `text`, also in long texts, which are read in overlapping windows.
+    """
 
     Options = NerOptions
     heads = ("ForTokenClassification",)
     needs = "a token-classification model (…ForTokenClassification)"
+    examples = (
+        Example("starter/pii"),
+        Example("starter/pii", {"aggregation": "simple"}, name="simple"),
+    )
 
     def output_type(self) -> pa.DataType:
         """``list<struct<label, text, start, end, score>>``; offsets count characters."""

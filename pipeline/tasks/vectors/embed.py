@@ -12,7 +12,7 @@ from pipeline.errors import JobError
 from pipeline.models.resolve import ModelInfo
 from pipeline.models.torch.load import Models
 from pipeline.models.torch.sentence import SentenceEncoder, SentenceFiles, width
-from pipeline.tasks.contract import Annotated, Task, TaskOptions
+from pipeline.tasks.contract import Annotated, Example, Task, TaskOptions
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,9 +45,19 @@ class EmbedOptions(TaskOptions):
 
 
 class Embed(Task[EmbedOptions]):
-    """Text embeddings with any encoder."""
+    """A vector per text.
+
+    Pooled and normalised as the model's sentence-transformers files say (`pooling`, `normalize`
+    override), equal to sentence-transformers within 1e-5. The vector of a text longer than the
+    model is pooled over all its tokens. `precision: float16` halves the column.
+    """
 
     Options = EmbedOptions
+    needs = "any encoder"
+    examples = (
+        Example("starter/minilm"),
+        Example("starter/minilm", {"pooling": "max", "normalize": False}, name="max"),
+    )
 
     def output_type(self) -> pa.DataType:
         """``fixed_size_list<float32>[dim]``, or of float16.

@@ -15,8 +15,8 @@ from pipeline.models.torch.generation import Text, Writer, decodes_alone
 from pipeline.models.torch.load import Models
 from pipeline.models.torch.model import Model
 from pipeline.models.torch.sampling import Sampling
+from pipeline.tasks.contract import SOME_DECODER, SOME_SEQ2SEQ, Example, Task, TaskOptions
 from pipeline.tasks.contract import Annotated as Column
-from pipeline.tasks.contract import Task, TaskOptions
 from pipeline.tasks.writing.json_schema import arrow_type, parse, strict
 from pipeline.tasks.writing.rewrite import Rewrite
 from pipeline.tasks.writing.written import (
@@ -128,9 +128,49 @@ class GenerateOptions(TaskOptions):
 
 
 class Generate(Task[GenerateOptions]):
-    """Free text and JSON, by chat models, plain decoders and sequence-to-sequence models."""
+    """Free text and JSON, by chat models, plain decoders and sequence-to-sequence models.
+
+    The text is the prompt; `template` makes one of columns, `instruction` and `system` go into a
+    chat model's template. Greedy unless `temperature` is set; what is drawn depends on `seed` and
+    the prompt, not on the batch or the worker. `stop` ends the text. `format: json` allows only
+    tokens that follow `json_schema` (object, array, string, integer, number, boolean, enum) and
+    parses them into a typed struct, `value`, before the other fields; what is not complete within
+    `max_new_tokens` (default 128) is a bad row. Of a prompt longer than the model the middle is
+    left out: `truncated: true`. With `merge: join`, for instructions that write a text anew
+    (correct it, simplify it), long texts go in windows, as in `translate`.
+    """
 
     Options = GenerateOptions
+    needs = "a chat model, a decoder or a sequence-to-sequence model"
+    examples = (
+        Example(SOME_SEQ2SEQ, {"max_new_tokens": 8}),
+        Example(
+            SOME_SEQ2SEQ,
+            {"max_new_tokens": 8, "temperature": 0.7, "top_p": 0.9, "stop": ["film"]},
+            name="drawn",
+        ),
+        Example(
+            SOME_SEQ2SEQ,
+            {"instruction": "film is ", "merge": "join", "max_new_tokens": 24},
+            name="join",
+        ),
+        Example(
+            SOME_DECODER,
+            {
+                "max_new_tokens": 100,
+                "format": "json",
+                "json_schema": {
+                    "type": "object",
+                    "properties": {
+                        "label": {"type": "string", "maxLength": 9},
+                        "score": {"type": "integer", "minimum": 0, "maximum": 9},
+                    },
+                    "required": ["label", "score"],
+                },
+            },
+            name="json",
+        ),
+    )
 
     def output_type(self) -> pa.DataType:
         """``struct<text, input_tokens, output_tokens, windows, truncated>``.

@@ -12,7 +12,7 @@ from pipeline.models.text.prompts import chat_frame, plain_frame
 from pipeline.models.torch.generation import Writer, decodes_alone
 from pipeline.models.torch.load import Models
 from pipeline.models.torch.sentence import SentenceEncoder, SentenceFiles, check_pooling
-from pipeline.tasks.contract import Annotate, Task, TaskOptions
+from pipeline.tasks.contract import SOME_SEQ2SEQ, Annotate, Example, Task, TaskOptions
 from pipeline.tasks.writing.abstractive import Abstractive
 from pipeline.tasks.writing.extractive import Extractive
 from pipeline.tasks.writing.written import (
@@ -87,9 +87,29 @@ class SummarizeOptions(TaskOptions):
 
 
 class Summarize(Task[SummarizeOptions]):
-    """Extractive and abstractive summaries."""
+    """Extractive and abstractive summaries.
+
+    Extractive: the most central `sentences` (default 3) that do not repeat each other, by vectors
+    as `embed` makes them. Abstractive: greedy, up to `max_new_tokens` (default 96); `instruction`
+    says what to do. Of a text longer than the model the windows are summarized, then their
+    summaries, until one is left; `windows` counts all that was read. `merge: truncate` leaves out
+    the end: `truncated: true`.
+    """
 
     Options = SummarizeOptions
+    needs = (
+        "any encoder (`method: extractive`), a sequence-to-sequence or a chat model "
+        "(`method: abstractive`)"
+    )
+    examples = (
+        Example("starter/minilm", {"method": "extractive", "sentences": 2}),
+        Example(
+            SOME_SEQ2SEQ,
+            {"method": "abstractive", "max_new_tokens": 8, "merge": "truncate"},
+            name="abstractive",
+        ),
+        Example(SOME_SEQ2SEQ, {"method": "abstractive", "max_new_tokens": 8}, name="in-windows"),
+    )
 
     def output_type(self) -> pa.DataType:
         """``struct<text, input_tokens, output_tokens, windows, truncated>``."""

@@ -14,7 +14,7 @@ from pipeline.models.text.prompts import Frame, chat_frame, plain_frame
 from pipeline.models.torch.generation import Writer, decodes_alone, most_new_tokens
 from pipeline.models.torch.load import Models
 from pipeline.models.torch.model import Model
-from pipeline.tasks.contract import Task, TaskOptions
+from pipeline.tasks.contract import SOME_SEQ2SEQ, Example, Task, TaskOptions
 from pipeline.tasks.writing.rewrite import Rewrite
 from pipeline.tasks.writing.written import check_writes, load_writing, writing_head, written_type
 
@@ -59,9 +59,16 @@ class TranslateOptions(TaskOptions):
 
 
 class Translate(Task[TranslateOptions]):
-    """Translation by Marian, T5, mBART, NLLB, M2M-100 and chat models."""
+    """The text in another language.
+
+    Greedy; `source` and `target` are what the model calls its languages (`eng_Latn`, `en_XX`, `en`,
+    `English`). A text longer than the model or than `max_new_tokens` is translated in windows that
+    end where sentences do; `max_new_tokens` is 256 by default.
+    """
 
     Options = TranslateOptions
+    needs = "Marian, T5, mBART, NLLB, M2M-100, a chat model"
+    examples = (Example(SOME_SEQ2SEQ, {"instruction": "film is ", "max_new_tokens": 24}),)
 
     def output_type(self) -> pa.DataType:
         """``struct<text, input_tokens, output_tokens, windows, truncated>``."""
