@@ -9,9 +9,10 @@ from typing import Any
 
 from pipeline.errors import JobError, one_line
 from pipeline.models.faults import raise_if_fatal
-from pipeline.models.folder import ADAPTER_WEIGHTS, CONFIG
+from pipeline.models.folder import CONFIG
 from pipeline.models.resolve import ModelInfo, fetch
 from pipeline.models.text.tokenizer_files import read_json
+from pipeline.models.weights import ADAPTER_WEIGHTS
 
 # By an adapter's task_type: how transformers calls the classes whose head it brings along.
 HEADS = {

@@ -1,23 +1,27 @@
-"""Whether a model can be loaded, told from its JSON files and the heads of its weight files.
+"""Whether a model can be loaded, told from its JSON files.
 
-A job is checked with it before anything starts, so nothing heavy is imported, and no weights are
-read: a safetensors file says at its start what it holds and how long it must be.
+A job is checked with it before anything starts, so nothing heavy is imported. Its weights are for
+`pipeline.models.weights` to look at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import JobError, one_line
 from pipeline.models.text.tokenizer_files import check_names, check_tokenizer, read_json
+from pipeline.models.weights import (
+    ADAPTER_WEIGHTS,
+    INDEX,
+    WEIGHTS,
+    Weights,
+    check_names_of_weights,
+    held_by,
+)
 
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
 CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -25,7 +29,6 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 OBJECTS = ("generation_config.json", "special_tokens_map.json", "added_tokens.json")
 # What the JSON types of a model's configuration are, where something is read of it here.
 TYPES = {"architectures": list, "id2label": dict, "label2id": dict, "auto_map": dict}
-POINTER = b"version https://git-lfs"
 
 
 def config_name(reference: str, names: Collection[str]) -> str:
@@ -73,7 +76,7 @@ def check_said(
                 "code here",
                 hint="Save the adapter without megatron_config",
             )
-        _check_names_of_weights(reference, names, (ADAPTER_WEIGHTS,))
+        check_names_of_weights(reference, names, (ADAPTER_WEIGHTS,))
         return
     if CONFIG not in names:
         raise JobError(
@@ -81,14 +84,27 @@ def check_said(
             hint="Save the adapter with peft: model.save_pretrained(folder)",
         )
     _check_config(reference, config, said)
-    _check_names_of_weights(reference, names, (WEIGHTS, INDEX))
     check_names(reference, names, config, said)
 
 
 def check_files(
-    reference: str, folder: Path, names: Collection[str], config: Mapping[str, Any]
+    reference: str,
+    folder: Path,
+    names: Collection[str],
+    config: Mapping[str, Any],
+    *,
+    weights: Weights,
+    file: str,
 ) -> None:
     """Refuses files that are broken, cut short or missing where another names them.
+
+    Args:
+        reference: As the job names the model.
+        folder: Where they are.
+        names: Of the files beside the configuration.
+        config: What a model's or an adapter's configuration says.
+        weights: What is taken of the folder.
+        file: The one that it chose.
 
     Raises:
         JobError: Says which file, and what to do.
@@ -98,15 +114,9 @@ def check_files(
             if name in names:
                 read_json(folder / name)
         if "peft_type" in config:
-            _held_by(folder / ADAPTER_WEIGHTS)
+            held_by(folder / ADAPTER_WEIGHTS)
             return
-        if WEIGHTS in names:
-            _held_by(folder / WEIGHTS)
-        else:
-            _check_shards(folder, names)
-        # What sentence-transformers puts behind a model, such as 2_Dense.
-        for path in sorted(folder.glob(f"*/{WEIGHTS}")):
-            _held_by(path)
+        weights.check(folder, file)
     except (OSError, ValueError) as error:
         raise JobError(
             f"model {reference}: {one_line(error)}",
@@ -164,59 +174,3 @@ def _surely_knows(model_type: str) -> bool:
     import transformers
 
     return model_type in transformers.CONFIG_MAPPING
-
-
-def _check_names_of_weights(
-    reference: str, names: Collection[str], wanted: tuple[str, ...]
-) -> None:
-    if set(wanted) & set(names):
-        return
-    pickled = [n for n in names if n.endswith(PICKLES) and n != "training_args.bin"]
-    if pickled:
-        raise JobError(
-            f"model {reference} has only pickled weights ({sorted(pickled)[0]}), which can run "
-            "code when loaded",
-            hint="Convert it once where you trust it: "
-            "AutoModel.from_pretrained(...).save_pretrained(folder, safe_serialization=True)",
-        )
-    others = sorted(n for n in names if n.endswith(".safetensors"))
-    raise JobError(
-        f"model {reference} has no weights ({wanted[0]})"
-        + (f", only {', '.join(others[:3])}" if others else ""),
-        hint="Check that the folder is complete",
-    )
-
-
-def _check_shards(folder: Path, names: Iterable[str]) -> None:
-    shards = read_json(folder / INDEX).get("weight_map")
-    if not isinstance(shards, dict) or not shards:
-        raise ValueError(f"{INDEX} has no weight_map")
-    held: dict[str, frozenset[str]] = {}
-    for tensor, shard in shards.items():
-        if shard not in held:
-            if shard not in names:
-                raise ValueError(f"{INDEX} names {shard!r:.80}, which is not there")
-            held[shard] = _held_by(folder / shard)
-        if tensor not in held[shard]:
-            raise ValueError(f"{shard} lacks {tensor!r:.80}, which {INDEX} says it holds")
-
-
-def _held_by(path: Path) -> frozenset[str]:
-    """The names of the tensors of a weight file that is whole.
-
-    Raises:
-        ValueError: It is not.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return frozenset(file.keys())
-    except (SafetensorError, OSError, ValueError) as error:
-        with path.open("rb") as file:
-            if file.read(len(POINTER)) == POINTER:
-                raise ValueError(
-                    f"{path.name} is a pointer to the weights, not the weights: `git lfs pull` "
-                    "fetches them"
-                ) from error
-        raise ValueError(f"{path.name} is broken or cut short ({one_line(error)})") from error

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import socket
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from pipeline.errors import JobError, one_line
 from pipeline.lake.store.address import local_path
 from pipeline.models.folder import TOKENIZER_CONFIG, check_files, check_said, config_name
 from pipeline.models.text.tokenizer_files import read_json
+from pipeline.models.weights import SAFETENSORS, Weights
 from pipeline.starter import catalog
 
-# What a worker fetches from the hub: weights as safetensors, everything else as text.
-HUB_PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken")
+# What of a folder is not weights: all of it is text.
+TEXTS = (".json", ".txt", ".model", ".jinja", ".tiktoken")
 TEMPLATE = "chat_template.jinja"
 
 
@@ -34,6 +36,8 @@ class ModelInfo:
         folder: Where the files are; None for a hub model that is not fetched yet.
         commit: The hub commit; empty for a folder.
         chat_template: Whether the tokenizer says how to lay out a chat.
+        weights: What its engine takes of a folder.
+        file: The file of it that the weights are loaded from; empty where all are.
     """
 
     reference: str
@@ -41,6 +45,8 @@ class ModelInfo:
     folder: Path | None = None
     commit: str = ""
     chat_template: bool = False
+    weights: Weights = SAFETENSORS
+    file: str = ""
 
     @property
     def architectures(self) -> tuple[str, ...]:
@@ -65,14 +71,15 @@ class ModelInfo:
             raise ValueError(f"{self.reference} has neither a commit nor a folder")
         if self.reference.startswith("starter/"):
             return _starter_revision(self.folder)
-        return _hash_folder(self.folder)
+        return _hash_folder(self.folder, self.weights.hashed(self.folder, self.file))
 
 
-def look_up(reference: str) -> ModelInfo:
+def look_up(reference: str, *, weights: Weights = SAFETENSORS) -> ModelInfo:
     """Finds a model without fetching weights.
 
     Args:
         reference: ``starter/NAME``, a folder, or a hub id with an optional ``@revision``.
+        weights: What is taken of its folder.
 
     Returns:
         The model's configuration and where it is.
@@ -81,16 +88,16 @@ def look_up(reference: str) -> ModelInfo:
         JobError: There is no such model, or it can't be loaded.
     """
     if reference.startswith("starter/"):
-        return _from_folder(reference, catalog.folder(reference))
+        return _from_folder(reference, catalog.folder(reference), weights)
     path = local_path(reference)
     if path.is_dir():
-        return _from_folder(reference, path.resolve())
+        return _from_folder(reference, path.resolve(), weights)
     if reference.startswith((".", "/", "~")) or reference.count("/") > 1:
         raise JobError(
             f"model folder {reference} does not exist",
             hint="Give a folder with config.json and *.safetensors, or a hub id such as org/name",
         )
-    return _from_hub(reference)
+    return _from_hub(reference, weights)
 
 
 def fetch(info: ModelInfo) -> Path:
@@ -104,13 +111,12 @@ def fetch(info: ModelInfo) -> Path:
     from huggingface_hub import snapshot_download
 
     name = info.reference.partition("@")[0]
+    wanted = [*info.weights.patterns(info.file), *(f"*{ending}" for ending in TEXTS)]
     try:
-        folder = Path(
-            snapshot_download(name, revision=info.commit, allow_patterns=list(HUB_PATTERNS))
-        )
+        folder = Path(snapshot_download(name, revision=info.commit, allow_patterns=wanted))
     except (OSError, ValueError) as error:
         raise _hub_trouble(info.reference, error) from error
-    _from_folder(info.reference, folder)
+    _from_folder(info.reference, folder, info.weights)
     return folder
 
 
@@ -128,7 +134,8 @@ def here(info: ModelInfo, revision: str) -> ModelInfo:
         return info
     starter = info.reference.startswith("starter/")
     mine = replace(
-        look_up(info.reference if starter else str(info.folder)), reference=info.reference
+        look_up(info.reference if starter else str(info.folder), weights=info.weights),
+        reference=info.reference,
     )
     if mine.revision() != revision:
         raise JobError(
@@ -139,7 +146,7 @@ def here(info: ModelInfo, revision: str) -> ModelInfo:
     return mine
 
 
-def _from_folder(reference: str, folder: Path) -> ModelInfo:
+def _from_folder(reference: str, folder: Path, weights: Weights) -> ModelInfo:
     try:
         names = [entry.name for entry in folder.iterdir()]
         config = read_json(folder / config_name(reference, names))
@@ -149,13 +156,22 @@ def _from_folder(reference: str, folder: Path) -> ModelInfo:
             f"model {reference}: {one_line(error)}", hint="Copy the model's files anew"
         ) from error
     check_said(reference, names, config, said)
+    inner = [path.relative_to(folder).as_posix() for path in folder.glob("*/*")]
+    file = _chosen(reference, [*names, *inner], config, weights)
     if not reference.startswith("starter/"):  # ours are made from files of known hashes
-        check_files(reference, folder, names, config)
+        check_files(reference, folder, names, config, weights=weights, file=file)
     template = TEMPLATE in names or "chat_template" in said
-    return ModelInfo(reference, config, folder=folder, chat_template=template)
+    return ModelInfo(reference, config, folder, "", template, weights, file)
 
 
-def _from_hub(reference: str) -> ModelInfo:
+def _chosen(
+    reference: str, names: Collection[str], config: Mapping[str, Any], weights: Weights
+) -> str:
+    """The file that a model is loaded from; an adapter's is always the same."""
+    return "" if "peft_type" in config else weights.choose(reference, names)
+
+
+def _from_hub(reference: str, weights: Weights) -> ModelInfo:
     from huggingface_hub import HfApi, hf_hub_download, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
@@ -163,7 +179,7 @@ def _from_hub(reference: str) -> ModelInfo:
     try:
         if os.environ.get("HF_HUB_OFFLINE", "") in ("1", "ON", "YES", "TRUE", "true"):
             folder = Path(snapshot_download(name, revision=revision or None, local_files_only=True))
-            return replace(_from_folder(reference, folder), commit=folder.name)
+            return replace(_from_folder(reference, folder, weights), commit=folder.name)
         info = HfApi().model_info(name, revision=revision or None)
         names = [file.rfilename for file in info.siblings or ()]
 
@@ -175,8 +191,9 @@ def _from_hub(reference: str) -> ModelInfo:
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError) as error:
         raise _hub_trouble(reference, error) from error
     check_said(reference, names, config, said)
+    file = _chosen(reference, names, config, weights)
     template = TEMPLATE in names or "chat_template" in said
-    return ModelInfo(reference, config, None, str(info.sha), template)
+    return ModelInfo(reference, config, None, str(info.sha), template, weights, file)
 
 
 def _hub_trouble(reference: str, error: Exception) -> JobError:
@@ -195,12 +212,11 @@ def _starter_revision(folder: Path) -> str:
     return str(json.loads((folder / "shardscribe.json").read_text(encoding="utf-8"))["revision"])
 
 
-def _hash_folder(folder: Path) -> str:
+def _hash_folder(folder: Path, weights: Iterable[Path]) -> str:
     digest = hashlib.sha256()
-    wanted = (".safetensors", ".json", ".txt", ".model", ".jinja", ".tiktoken")
-    top = sorted(p for p in folder.iterdir() if p.name.endswith(wanted))
+    texts = {path for path in folder.iterdir() if path.name.endswith(TEXTS)}
     # How sentence-transformers pools is in a folder of its own.
-    for path in [*top, *sorted(folder.glob("*/config.json"))]:
+    for path in [*sorted({*texts, *weights}), *sorted(folder.glob("*/config.json"))]:
         with path.open("rb") as file:
             inner = hashlib.file_digest(file, "sha256").hexdigest()
         digest.update(f"{path.relative_to(folder).as_posix()}\0{inner}\n".encode())

@@ -1,0 +1,1 @@
+"""The onnxruntime engine: the heads of models whose folder holds an ONNX file."""
