@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 from pipeline.engine.driver.scheduler import Attempt, Scheduler
 from pipeline.engine.driver.tally import Progress, Tally
-from pipeline.engine.messages import Counts, Heartbeat, SplitResult
+from pipeline.engine.messages import Heartbeat, SplitResult
 from pipeline.lake.memory import Memory
 from pipeline.lake.plan import Plan
 from pipeline.lake.source.base import Listing
@@ -37,7 +37,8 @@ from pipeline.lake.split import Split
 from pipeline.lake.store.base import Entry
 from pipeline.lake.store.local import LocalStore
 from pipeline.planning import plan_run
-from pipeline.records.record import RunRecord, Summary
+from pipeline.records.schema import RowCounts, Summary
+from pipeline.records.writer import RunRecord
 
 SPLITS = 1_000_000
 WORKERS = 64
@@ -121,9 +122,9 @@ def listing(count: int) -> list[Entry]:
 
 def result_of(split: Split, worker: str) -> SplitResult:
     """As a worker would give it."""
-    counts = {name: Counts(100, 98, 1, 1) for name in TASKS}
+    counts = {name: RowCounts(100, 98, 1, 1) for name in TASKS}
     return SplitResult(
-        split.id, split.output_path, True, Counts(100, 98, 1, 1), counts, 12_000, 13_000, 1.25,
+        split.id, split.output_path, True, RowCounts(100, 98, 1, 1), counts, 12_000, 13_000, 1.25,
         51_000, [(7, "pii", "the text is not UTF-8")], worker,
     )  # fmt: skip
 

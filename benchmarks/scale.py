@@ -45,7 +45,7 @@ from pipeline.models.device import Device
 from pipeline.models.resolve import look_up
 from pipeline.models.text.texts import Texts
 from pipeline.models.torch.load import Models
-from pipeline.records.record import Summary
+from pipeline.records.schema import Summary
 from pipeline.run import run_job
 from pipeline.starter import catalog
 

@@ -24,7 +24,8 @@ from pipeline.lake.store.base import Store
 from pipeline.lake.store.open import open_store
 from pipeline.lake.store.probe import check_create_only
 from pipeline.planning import AS_IT_IS, Choices, look, look_again, remember, tidy
-from pipeline.records.record import DEATHS_KEPT, RunRecord, Summary, Unread, versions
+from pipeline.records.schema import DEATHS_KEPT, Summary, Unread
+from pipeline.records.writer import RunRecord, versions
 
 # Files that are looked at before the lease is held; all are listed under it.
 FIRST_FILES = 64

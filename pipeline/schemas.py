@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.engine.worker.annotated_rows import ERRORS_TYPE
 from pipeline.job.job import ERRORS_COLUMN, Job
 from pipeline.models.resolve import ModelInfo
-from pipeline.records.record import Summary
+from pipeline.records.schema import Summary
 from pipeline.tasks import TASKS
 
 # The width that stands for any encoder's.

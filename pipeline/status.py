@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.job.check import check, pin
 from pipeline.job.job import Job
 from pipeline.lake.plan import differences
-from pipeline.lake.sink.footers import look_all
+from pipeline.lake.sink.footers import Footer, look_all
 from pipeline.lake.split import SUFFIXES
-from pipeline.lake.store.base import Store
+from pipeline.lake.store.base import Entry
 from pipeline.lake.store.open import open_store
-from pipeline.records.record import RowCounts
+from pipeline.records.reader import RecordedRun, read_run, run_names
+from pipeline.records.schema import RowCounts
 
 RUNS_SHOWN = 5
 
@@ -33,7 +34,7 @@ class Status:
         total: Input splits; None if no job was given.
         others: Annotated files of a job that gives other results; 0 if no job was given.
         differs: In what that job differs, as ``tasks.pii.aggregation was first, is max``.
-        runs: Summaries of the last runs, latest first.
+        runs: The last runs, latest first.
     """
 
     output: str
@@ -46,7 +47,7 @@ class Status:
     total: int | None = None
     others: int = 0
     differs: list[str] = field(default_factory=list)
-    runs: list[dict[str, Any]] = field(default_factory=list)
+    runs: list[RecordedRun] = field(default_factory=list)
 
 
 def output_status(address: str, *, job: Job | None = None) -> Status:
@@ -61,43 +62,39 @@ def output_status(address: str, *, job: Job | None = None) -> Status:
     """
     store = open_store(address)
     entries = [entry for entry in store.entries() if entry.path.endswith(SUFFIXES)]
-    status = Status(store.root, runs=last_runs(store))
+    runs = [read_run(store.own, run) for run in run_names(store.own)[:RUNS_SHOWN]]
+    status = Status(store.root, runs=runs)
     footers = list(look_all(store, entries))
     for entry, footer in zip(entries, footers, strict=True):
-        if footer.damage:
-            status.damaged[entry.path] = footer.damage
-        elif footer.unread:
-            status.unread[entry.path] = footer.unread
-        elif footer.said:
-            status.files += 1
-            status.bytes += entry.size
-            for name in RowCounts.model_fields:
-                number = (footer.said.get("rows") or {}).get(name, 0)
-                setattr(status.rows, name, getattr(status.rows, name) + number)
+        _count(status, entry, footer)
     if job is not None:
         present = {entry.path for entry in entries} - status.damaged.keys()
-        made = {str(footer.said.get("fingerprint")) for footer in footers}
-        pinned = pin(check(job), like=made)
-        splits = pinned.splits()
-        others = [
-            footer.said
-            for footer in footers
-            if footer.said and footer.said.get("fingerprint") != pinned.fingerprint
-        ]
-        status.others = len(others)
-        if others:
-            before = others[0].get("fingerprint_parts") or {}
-            status.differs = differences(before, pinned.parts)
-        status.total = len(splits)
-        status.left = sum(split.output_path not in present for split in splits)
+        _compare(status, job, present, [footer.said for footer in footers if footer.said])
     return status
 
 
-def last_runs(store: Store) -> list[dict[str, Any]]:
-    """The summaries of the last runs, latest first; of a run that died, its name alone."""
-    runs = sorted(store.own.names("runs"), reverse=True)[:RUNS_SHOWN]
-    found: list[dict[str, Any]] = []
-    for run in runs:
-        raw = store.own.read(f"runs/{run}/summary.json")
-        found.append(json.loads(raw) if raw else {"run": run, "state": "died or is running"})
-    return found
+def _count(status: Status, entry: Entry, footer: Footer) -> None:
+    """Adds a file."""
+    if footer.damage:
+        status.damaged[entry.path] = footer.damage
+    elif footer.unread:
+        status.unread[entry.path] = footer.unread
+    elif footer.said:
+        status.files += 1
+        status.bytes += entry.size
+        status.rows.add(RowCounts.of(footer.said.get("rows")))
+
+
+def _compare(
+    status: Status, job: Job, present: Collection[str], footers: Sequence[Mapping[str, Any]]
+) -> None:
+    """Tells what is left of a job, and which files are another's."""
+    made = {str(footer.get("fingerprint")) for footer in footers}
+    pinned = pin(check(job), like=made)
+    splits = pinned.splits()
+    others = [footer for footer in footers if footer.get("fingerprint") != pinned.fingerprint]
+    status.others = len(others)
+    if others:
+        status.differs = differences(others[0].get("fingerprint_parts") or {}, pinned.parts)
+    status.total = len(splits)
+    status.left = sum(split.output_path not in present for split in splits)

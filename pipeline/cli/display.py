@@ -11,7 +11,7 @@ from pipeline.cli.say import say, say_json
 from pipeline.engine.driver.tally import Progress
 from pipeline.escape import visible
 from pipeline.lake.store.own import own_address
-from pipeline.records.record import Summary
+from pipeline.records.schema import Summary
 
 LINE_EVERY = 30.0
 

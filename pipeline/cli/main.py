@@ -17,7 +17,7 @@ VERBS = {
     "run": ("pipeline.cli.run", "run", "Annotate everything that a job file names."),
     "retry": ("pipeline.cli.run", "retry", "Annotate failed splits again."),
     "status": ("pipeline.cli.status", "status", "What is done, left, failed and bad."),
-    "verify": ("pipeline.cli.status", "verify", "Read the output against the input."),
+    "verify": ("pipeline.cli.verify", "verify", "Read the output against the input."),
     "validate": ("pipeline.cli.validate", "validate", "Check a job file, its input and models."),
     "preview": ("pipeline.cli.preview", "preview", "Annotate a few rows here and show them."),
     "show": ("pipeline.cli.show", "show", "Show annotated rows of an output."),

@@ -1,18 +1,13 @@
-"""``shardscribe status`` and ``shardscribe verify``."""
+"""``shardscribe status``."""
 
 from __future__ import annotations
 
-import dataclasses
-import shlex
-import sys
-
 import click
 
-from pipeline.cli.options import is_job_file, job_argument, set_option
+from pipeline.cli.options import is_job_file, set_option
 from pipeline.cli.say import say, say_json
 from pipeline.job.file import load_job
 
-PROBLEMS_SHOWN = 20
 FILES_SHOWN = 10
 
 
@@ -38,8 +33,8 @@ def status(job_or_output: str, overrides: tuple[str, ...], as_json: bool) -> Non
     else:
         found = output_status(job_or_output)
     if as_json:
-        fields = {**dataclasses.asdict(found), "rows": found.rows.model_dump()}
-        say_json(fields)
+        runs = [run.fields for run in found.runs]
+        say_json({**vars(found), "rows": vars(found.rows), "runs": runs})
         return
     rows = found.rows
     if not found.files and not found.runs:
@@ -65,42 +60,13 @@ def status(job_or_output: str, overrides: tuple[str, ...], as_json: bool) -> Non
             "output directory, or let `run --supersede` replace them"
         )
     for run in found.runs:
-        seconds = f" in {run['seconds']:,.0f} s" if "seconds" in run else ""
-        say(f"run     {run['run']}: {run['state']}{seconds}")
-        if run.get("error"):
-            say(f"        {run['error']}")
+        summary = run.summary
+        seconds = f" in {summary.seconds:,.0f} s" if summary else ""
+        say(f"run     {run.run}: {run.state}{seconds}")
+        for told in (summary.error if summary else "", run.problem):
+            if told:
+                say(f"        {told}")
     # Of the last run alone: what failed before it may have been mended since.
-    for failed in (found.runs[0].get("failed_splits") or [])[:10] if found.runs else []:
-        say(f"failed  {failed['path']}: {failed['reason']}")
-
-
-@click.command()
-@job_argument
-@set_option
-def verify(job_file: str, overrides: tuple[str, ...]) -> None:
-    """Read a job's output against its input.
-
-    Every input split has exactly one output file, with every byte that was committed, as many
-    rows and equal carried columns. Exits 0 if that holds, 1 with all that is wrong otherwise.
-
-    \b
-    Example:
-      shardscribe verify jobs/movie_reviews.yaml
-    """
-    job = load_job(job_file, overrides=overrides)
-    from pipeline.verify import verify_job
-
-    verdict = verify_job(job)
-    for problem in verdict.problems[:PROBLEMS_SHOWN]:
-        say(f"wrong: {problem}")
-    if len(verdict.problems) > PROBLEMS_SHOWN:
-        say(f"and {len(verdict.problems) - PROBLEMS_SHOWN} more")
-    say(
-        f"{verdict.splits:,} splits and {verdict.rows:,} rows compared: "
-        f"{'all right' if not verdict.problems else f'{len(verdict.problems)} problems'}"
-    )
-    if verdict.damaged:
-        options = [part for override in overrides for part in ("--set", override)]
-        hint = shlex.join(["shardscribe", "retry", job_file, *options, "--damaged"])
-        say(f"`{hint}` annotates {verdict.damaged} of them anew")
-    sys.exit(1 if verdict.problems else 0)
+    last = found.runs[0].summary if found.runs else None
+    for failed in last.failed_splits[:FILES_SHOWN] if last else []:
+        say(f"failed  {failed.path}: {failed.reason}")

@@ -12,6 +12,7 @@ from pipeline.job.check import Pinned
 from pipeline.job.job import Job
 from pipeline.models.resolve import ModelInfo
 from pipeline.moves import Sign
+from pipeline.records.schema import RowCounts
 
 # What a worker calls the loading of its models, among its calls, which are named after splits.
 LOADING = ""
@@ -60,23 +61,6 @@ class WorkPlan:
 
 
 @dataclass
-class Counts:
-    """How rows ended, of a split or of one task of it: rows = annotated + bad + skipped."""
-
-    rows: int = 0
-    annotated: int = 0
-    bad: int = 0
-    skipped: int = 0
-
-    def add(self, other: Counts) -> None:
-        """Adds another's rows to these."""
-        self.rows += other.rows
-        self.annotated += other.annotated
-        self.bad += other.bad
-        self.skipped += other.skipped
-
-
-@dataclass
 class SplitResult:
     """What a successful attempt at a split gives back.
 
@@ -97,8 +81,8 @@ class SplitResult:
     split: str
     output: str
     published: bool = True
-    rows: Counts = field(default_factory=Counts)
-    tasks: dict[str, Counts] = field(default_factory=dict)
+    rows: RowCounts = field(default_factory=RowCounts)
+    tasks: dict[str, RowCounts] = field(default_factory=dict)
     tokens: int = 0
     padded_tokens: int = 0
     seconds: float = 0.0

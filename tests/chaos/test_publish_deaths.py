@@ -33,7 +33,7 @@ from pipeline.lake.store import local as stores
 from pipeline.lake.store.local import LocalStore
 from pipeline.lake.store.own import OWN
 from pipeline.planning import plan_run
-from pipeline.records.record import RunRecord
+from pipeline.records.writer import RunRecord
 
 pytestmark = pytest.mark.chaos
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from pipeline.job.file import load_job
-from pipeline.records.record import Summary
+from pipeline.records.schema import Summary
 from pipeline.schemas import contracts
 
 pytestmark = pytest.mark.unit

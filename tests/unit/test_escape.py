@@ -20,7 +20,7 @@ from pipeline.cli import display, main, say
 from pipeline.cli.render import brief, print_rows, rows_of
 from pipeline.errors import JobError
 from pipeline.escape import json_line, visible
-from pipeline.records.record import FailedSplit, Summary
+from pipeline.records.schema import FailedSplit, Summary
 
 pytestmark = pytest.mark.unit
 

@@ -17,7 +17,7 @@ from pipeline.lake.source.open import open_source
 from pipeline.lake.store import own
 from pipeline.lake.store.local import LocalStore
 from pipeline.lake.store.own import own_address
-from pipeline.records.record import RunRecord
+from pipeline.records.writer import RunRecord
 
 pytestmark = pytest.mark.unit
 

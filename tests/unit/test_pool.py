@@ -17,7 +17,7 @@ from pipeline.engine.driver import pool as pool_module
 from pipeline.engine.driver.placement import Shape
 from pipeline.engine.driver.pool import Pool
 from pipeline.engine.driver.scheduler import Scheduler
-from pipeline.engine.messages import Counts, Failure, Heartbeat, SplitResult
+from pipeline.engine.messages import Failure, Heartbeat, SplitResult
 from pipeline.errors import (
     Interrupted,
     JobError,
@@ -28,6 +28,7 @@ from pipeline.errors import (
     WorkerLost,
 )
 from pipeline.lake.split import Split
+from pipeline.records.schema import RowCounts
 
 pytestmark = pytest.mark.unit
 
@@ -163,7 +164,7 @@ class Clock:
 
 
 def result_of(split: Split) -> SplitResult:
-    return SplitResult(split.id, split.output_path, rows=Counts(1, 1), seconds=1.0)
+    return SplitResult(split.id, split.output_path, rows=RowCounts(1, 1), seconds=1.0)
 
 
 def good(splits: list[Split]) -> list[Any]:

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pipeline.engine.driver.tally import Progress, Tally
-from pipeline.engine.messages import Counts, Heartbeat, SplitResult
+from pipeline.engine.messages import Heartbeat, SplitResult
 from pipeline.lake.plan import Plan
 from pipeline.lake.split import Split
 from pipeline.lake.store.local import LocalStore
-from pipeline.records.record import RunRecord
+from pipeline.records.schema import RowCounts
+from pipeline.records.writer import RunRecord
 
 pytestmark = pytest.mark.unit
 
@@ -114,7 +115,7 @@ class AnyRun(RuleBasedStateMachine):
         del self.workers[worker][split]
         size = self.splits[split].size
         if how == "done":
-            result = SplitResult(split, "out", rows=Counts(size, size))
+            result = SplitResult(split, "out", rows=RowCounts(size, size))
             self.tally.done(self.splits[split], result)
             self.done.append(split)
         else:
@@ -160,7 +161,9 @@ class AnyRun(RuleBasedStateMachine):
             return
         for split in self.splits.keys() - {*self.done, *self.failed}:
             size = self.splits[split].size
-            self.tally.done(self.splits[split], SplitResult(split, "out", rows=Counts(size, size)))
+            self.tally.done(
+                self.splits[split], SplitResult(split, "out", rows=RowCounts(size, size))
+            )
             self.done.append(split)
         shown = self.tick()
         assert shown.rows == sum(self.splits[split].size for split in self.done)
@@ -179,7 +182,7 @@ def test_rows_in_flight_are_replaced_by_the_receipt_and_not_added_to_it() -> Non
     watched: Any = SimpleNamespace(ready=1, heartbeats=lambda: said)
     tally.tick(watched)
     assert (tally.progress.rows, tally.progress.fraction) == (40, 0.4)
-    tally.done(split, SplitResult(split.id, "out", rows=Counts(40, 40)))
+    tally.done(split, SplitResult(split.id, "out", rows=RowCounts(40, 40)))
     tally.tick(watched)
     assert (tally.progress.rows, tally.progress.fraction) == (40, 0.4)
 

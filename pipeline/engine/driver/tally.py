@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from pipeline.engine.driver.listener import Watched
-from pipeline.engine.messages import Counts, Heartbeat, SplitResult
+from pipeline.engine.messages import Heartbeat, SplitResult
 from pipeline.errors import ShardscribeError
 from pipeline.lake.plan import Plan
 from pipeline.lake.split import Split
-from pipeline.records.record import FailedSplit, RowCounts, RunRecord, Summary
+from pipeline.records.schema import FailedSplit, RowCounts, Summary
+from pipeline.records.writer import RunRecord
 
 FLUSH_EVERY = 30.0
 FAILURES_SHOWN = 20
@@ -90,8 +91,8 @@ class Tally:
     remove: Callable[[str], None]
     clock: Callable[[], float] = time.monotonic
     splits_done: int = 0
-    rows: Counts = field(default_factory=Counts)
-    task_rows: dict[str, Counts] = field(default_factory=dict)
+    rows: RowCounts = field(default_factory=RowCounts)
+    task_rows: dict[str, RowCounts] = field(default_factory=dict)
     failed_splits: list[FailedSplit] = field(default_factory=list)
     bytes_out: int = 0
     sizes: dict[str, int] = field(default_factory=dict)
@@ -101,7 +102,7 @@ class Tally:
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
-        self.task_rows = {name: Counts() for name in self.tasks}
+        self.task_rows = {name: RowCounts() for name in self.tasks}
         # Of splits that have not ended: what a heartbeat says of the others is in their results.
         self._open = {split.id: split.size for split in self.plan.todo}
         self._bytes = max(1, sum(self._open.values()))
@@ -211,8 +212,8 @@ class Tally:
     def fill(self, summary: Summary) -> None:
         """Writes the totals into a summary."""
         now = self.clock()
-        summary.rows = RowCounts(**vars(self.rows))
-        summary.tasks = {name: RowCounts(**vars(c)) for name, c in self.task_rows.items()}
+        summary.rows = self.rows
+        summary.tasks = self.task_rows
         summary.splits.done = self.splits_done
         summary.splits.failed = len(self.failed_splits)
         planned = len(self.plan.todo) + len(self.plan.held)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from pipeline.engine.messages import Counts
 from pipeline.errors import RowError
+from pipeline.records.schema import RowCounts
 
 ERRORS_TYPE = pa.list_(
     pa.struct([("task", pa.string()), ("code", pa.string()), ("message", pa.string())])
@@ -33,7 +33,7 @@ class AnnotatedRows:
     tokens: int = 0
     padded_tokens: int = 0
 
-    def counts(self, rows: slice) -> tuple[Counts, dict[str, Counts]]:
+    def counts(self, rows: slice) -> tuple[RowCounts, dict[str, RowCounts]]:
         """How some of the rows ended: over all tasks, and by task."""
         errors = self.errors[rows]
         total = len(errors)
@@ -44,8 +44,8 @@ class AnnotatedRows:
         for name, mask in self.skipped.items():
             task_bad = sum(1 for found in errors if name in found)
             task_skipped = int(mask[rows].sum())
-            tasks[name] = Counts(total, total - task_bad - task_skipped, task_bad, task_skipped)
-        return Counts(total, total - bad - skipped, bad, skipped), tasks
+            tasks[name] = RowCounts(total, total - task_bad - task_skipped, task_bad, task_skipped)
+        return RowCounts(total, total - bad - skipped, bad, skipped), tasks
 
     def errors_column(self, rows: slice) -> pa.Array:
         """The `errors` column of some of the rows."""

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.engine.messages import Counts, SplitResult
+from pipeline.engine.messages import SplitResult
 from pipeline.engine.worker.annotated_rows import AnnotatedRows, annotated_table
 from pipeline.engine.worker.worker_context import WorkerContext
 from pipeline.errors import RunError, ShardscribeError, SplitError, WorkerLost, one_line
@@ -21,6 +21,7 @@ from pipeline.lake.sink.publish import OutputFile
 from pipeline.lake.source.reader import first_row, input_schema, split_rows
 from pipeline.lake.split import Split
 from pipeline.lake.store.base import Entry
+from pipeline.records.schema import RowCounts
 
 BAD_ROWS_KEPT = 10
 
@@ -51,7 +52,7 @@ class SplitWriter:
     def of(cls, context: WorkerContext, split: Split) -> SplitWriter:
         """A split at its start."""
         result = SplitResult(split.id, split.output_path, worker=context.worker)
-        result.tasks = {name: Counts() for name in context.plan.job.tasks}
+        result.tasks = {name: RowCounts() for name in context.plan.job.tasks}
         return cls(context, split, result)
 
     @property

@@ -1,0 +1,123 @@
+"""What a run record says, for people and programs. It explains; it never decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+DEATHS_KEPT = 20
+
+State = Literal[
+    "done",
+    "limit reached",
+    "some splits failed",
+    "interrupted",
+    "failed",
+    "nothing to do",
+    "some input can't be read",
+]
+
+
+class Section(BaseModel):
+    """A part of a summary."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class SplitCounts(Section):
+    """Splits of the dataset: total = done_before + done + failed + left."""
+
+    total: int = 0
+    done_before: int = Field(0, description="Committed by an earlier run.")
+    done: int = Field(0, description="Committed by this run.")
+    failed: int = 0
+    left: int = Field(0, description="Not ended: the run was stopped, or had a limit.")
+
+
+# No model of pydantic: a run adds up a million of them.
+@dataclass
+class RowCounts:
+    """How rows ended, of a split, a task or a run: rows = annotated + bad + skipped."""
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
+    rows: int = 0
+    annotated: int = 0
+    bad: Annotated[int, Field(description="With an entry in the errors column.")] = 0
+    skipped: Annotated[
+        int,
+        Field(
+            description="Nothing to annotate: a null or blank text, or a condition that is not met."
+        ),
+    ] = 0
+
+    @classmethod
+    def of(cls, said: object) -> RowCounts:
+        """Those that a file's footer gives, whoever has written it."""
+        given = said if isinstance(said, Mapping) else {}
+        return cls(*(n if isinstance(n := given.get(f.name), int) else 0 for f in fields(cls)))
+
+    def add(self, other: RowCounts) -> None:
+        """Adds another's rows to these."""
+        self.rows += other.rows
+        self.annotated += other.annotated
+        self.bad += other.bad
+        self.skipped += other.skipped
+
+
+class FailedSplit(Section):
+    """A split that this run gave up."""
+
+    path: str
+    row_groups: tuple[int, int] | None = Field(None, description="First and last, of a part.")
+    row_range: tuple[int, int] | None = Field(None, description="First and last, of a part.")
+    reason: str
+
+
+class Unread(Section):
+    """A file or directory of the input that is there and can't be read."""
+
+    path: str
+    reason: str
+
+
+class Summary(Section):
+    """What a run did, as ``summary.json`` in its record."""
+
+    run: str
+    job: str
+    state: State
+    exit_code: int
+    error: str = Field("", description="Why the run as a whole stopped.")
+    started: str = Field(description="UTC, ISO 8601.")
+    seconds: float = Field(description="Wall time, from planning to the summary.")
+    annotate_seconds: float = Field(0.0, description="Since the first worker was ready.")
+    input: str
+    output: str
+    files: int = 0
+    splits: SplitCounts = SplitCounts()
+    rows: RowCounts = RowCounts()
+    tasks: dict[str, RowCounts] = {}
+    tokens: int = Field(0, description="Given to models, special tokens included, no padding.")
+    padding_share: float = Field(0.0, description="Share of computed tokens that was padding.")
+    device_share: float = Field(
+        0.0, description="Share of the workers' time in which a model was computing."
+    )
+    rows_per_second: float = Field(0.0, description="Over annotate_seconds.")
+    tokens_per_second: float = Field(0.0, description="Over annotate_seconds.")
+    bytes_out: int = 0
+    workers: int = Field(0, description="The most that were ready at once.")
+    workers_lost: int = 0
+    deaths: list[str] = Field(
+        [], description="What workers died of and why machines were left out; the first 20."
+    )
+    device: str = ""
+    fingerprint: str = ""
+    models: dict[str, str] = Field({}, description="Revision by reference.")
+    failed_splits: list[FailedSplit] = []
+    unread: list[Unread] = Field([], description="Input that can't be listed; its output stays.")
+    vanished_outputs: list[str] = Field([], description="Their input is gone.")
+    versions: dict[str, str] = {}
