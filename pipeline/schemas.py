@@ -1,7 +1,9 @@
-"""The generated contracts in ``schemas/``: ``python -m pipeline.schemas`` writes them.
+"""What is generated: ``python -m pipeline.schemas`` writes it.
 
-They are the job file's JSON Schema, the Arrow schema of each task's column, and the JSON Schema
-of a run's ``summary.json``.
+Contracts go to ``schemas/``: the job file's JSON Schema, the Arrow schema of each task's column,
+and the JSON Schema of a run's ``summary.json``. Beside them stand the fingerprints of the ready
+jobs, which are only ever added here: a change of one has to be seen. The README's part on tasks is
+made anew.
 """
 
 from __future__ import annotations
@@ -12,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.engine.worker.annotated_rows import ERRORS_TYPE
-from pipeline.job.job import ERRORS_COLUMN, Job
-from pipeline.models.resolve import ModelInfo
+from pipeline.job.file import load_job
+from pipeline.job.job import ERRORS_COLUMN, Job, fingerprint
+from pipeline.readme import WIDTH, shown_task, with_tasks
 from pipeline.records.schema import Summary
 from pipeline.tasks import TASKS
 
-# The width that stands for any encoder's.
-WIDTH = 384
+PINS = "fingerprints.json"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -34,7 +36,7 @@ def contracts() -> dict[str, str]:
 
 
 def _columns() -> dict[str, Any]:
-    found = {kind: str(_task(kind).output_type()) for kind in TASKS}
+    found = {kind: str(shown_task(kind).output_type()) for kind in TASKS}
     return {
         "description": "The Arrow type of the column that each kind of task adds, and of the "
         "errors column. Types do not depend on the data; the size of a vector is the model's, "
@@ -44,25 +46,34 @@ def _columns() -> dict[str, Any]:
     }
 
 
-def _task(kind: str) -> Any:
-    """A task of a kind as in its first example."""
-    task = TASKS[kind]
-    options = {"kind": kind, "model": "any/model", **task.examples[0].options}
-    made = task(task.Options.model_validate(options))
-    made.bind(ModelInfo("any/model", {"hidden_size": WIDTH}))
-    return made
-
-
 def _json(content: Any) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def main(directory: str = "schemas") -> None:
-    """Writes all contracts into a directory."""
-    target = Path(directory)
-    target.mkdir(exist_ok=True)
+def job_fingerprint(path: Path) -> str:
+    """The fingerprint of a job file but for its models' weights and the version of the results."""
+    job = load_job(path).on("cpu")
+    parts = job.fingerprint_parts({name: f"revision of {name}" for name in job.models})
+    del parts["results_version"]
+    return fingerprint(parts)
+
+
+def _pins(target: Path, jobs: Path) -> str:
+    """A fingerprint for each ready job; one that is there already stays as it is."""
+    held = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {}
+    paths = sorted(jobs.glob("*.yaml"))
+    return _json({path.stem: held.get(path.stem) or job_fingerprint(path) for path in paths})
+
+
+def main(root: str = ".") -> None:
+    """Writes all that is generated into a checkout."""
+    schemas, jobs, readme = (Path(root, name) for name in ("schemas", "jobs", "README.md"))
+    schemas.mkdir(exist_ok=True)
     for name, content in contracts().items():
-        (target / name).write_text(content, encoding="utf-8")
+        (schemas / name).write_text(content, encoding="utf-8")
+    (schemas / PINS).write_text(_pins(schemas / PINS, jobs), encoding="utf-8")
+    said = with_tasks(readme.read_text(encoding="utf-8"), jobs=jobs)
+    readme.write_text(said, encoding="utf-8")
 
 
 if __name__ == "__main__":

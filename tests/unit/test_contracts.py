@@ -3,14 +3,17 @@
 import json
 import re
 from pathlib import Path
+from typing import Literal
 
 import jsonschema
 import pytest
 import yaml
 
 from pipeline.job.file import load_job
+from pipeline.readme import with_tasks
 from pipeline.records.schema import Summary
-from pipeline.schemas import contracts
+from pipeline.schemas import PINS, contracts
+from pipeline.tasks import TASKS
 
 pytestmark = pytest.mark.unit
 
@@ -25,7 +28,34 @@ def test_a_committed_schema_is_the_generated_one(name):
 
 
 def test_no_schema_is_committed_that_nothing_generates():
-    assert {path.name for path in (ROOT / "schemas").iterdir()} == set(contracts())
+    assert {path.name for path in (ROOT / "schemas").iterdir()} == {*contracts(), PINS}
+
+
+def test_the_readme_says_of_tasks_what_their_classes_say():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert with_tasks(readme, jobs=ROOT / "jobs") == readme, "run: python -m pipeline.schemas"
+
+
+def test_a_readme_without_a_place_for_the_tasks_is_refused():
+    with pytest.raises(ValueError, match="tasks"):
+        with_tasks("# shardscribe", jobs=ROOT / "jobs")
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_a_task_is_told_in_the_readme_and_shown_in_a_ready_job(kind):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (row,) = [line for line in readme.splitlines() if line.startswith(f"| `{kind}` |")]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert all(cells), "its class needs `needs`, and one of jobs/ shows it"
+    assert re.search(rf"^- \*\*{kind}\*\*: [`A-Z]", readme, re.MULTILINE), "its docstring"
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_a_kind_is_what_its_options_say(kind):
+    options = TASKS[kind].Options
+    assert options.model_fields["kind"].annotation == Literal[kind]
+    assert options.__doc__, "the job file's schema shows it"
+    assert all(field.description for name, field in options.model_fields.items() if name != "kind")
 
 
 @pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)

@@ -17,6 +17,7 @@ FLOORS = (
     ("__main__",),
     ("cli",),
     ("run", "preview", "status", "schemas"),
+    ("readme",),
     ("planning",),
     ("verify",),
     ("engine",),

@@ -89,11 +89,11 @@ class SummarizeOptions(TaskOptions):
 class Summarize(Task[SummarizeOptions]):
     """Extractive and abstractive summaries.
 
-    Extractive: the most central `sentences` (default 3) that do not repeat each other, by vectors
-    as `embed` makes them. Abstractive: greedy, up to `max_new_tokens` (default 96); `instruction`
-    says what to do. Of a text longer than the model the windows are summarized, then their
-    summaries, until one is left; `windows` counts all that was read. `merge: truncate` leaves out
-    the end: `truncated: true`.
+    `method: extractive` picks the most central `sentences` (default 3) that do not repeat each
+    other, by vectors as `embed` makes them. `abstractive` writes greedily, up to `max_new_tokens`
+    (default 96); `instruction` says what to do. Of a text longer than the model the windows are
+    summarized, then their summaries, until one is left; `windows` counts all that was read. `merge:
+    truncate` leaves out the end: `truncated: true`.
     """
 
     Options = SummarizeOptions
