@@ -189,7 +189,7 @@ def measure(count: int, directory: Path) -> list[Phase]:
     with phase("cut it into splits"):
         splits = list(splits_of(LocalStore(str(directory)), files, fingerprint=FINGERPRINT))
     pinned: Any = SimpleNamespace(
-        splits=lambda memory: splits,
+        splits=lambda memory, there: splits,
         checked=SimpleNamespace(listing=Listing(files)),
         fingerprint=FINGERPRINT,
         parts={},

@@ -52,7 +52,7 @@ def look(pinned: Pinned, output: Store, *, choices: Choices = AS_IT_IS) -> Plan:
     large, whole = Memory(output.own, "inputs"), Memory(output.own, "outputs")
     outputs = _files(output)
     plan = make_plan(
-        pinned.splits(large),
+        pinned.splits(large, there={entry.path for entry in outputs}),
         outputs,
         files=len(pinned.checked.listing.files),
         look=lambda entries: look_all(output, entries),

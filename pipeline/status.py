@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,7 +68,7 @@ def output_status(address: str, *, job: Job | None = None) -> Status:
     for entry, footer in zip(entries, footers, strict=True):
         _count(status, entry, footer)
     if job is not None:
-        present = {entry.path for entry in entries} - status.damaged.keys()
+        present = {entry.path for entry in entries}
         _compare(status, job, present, [footer.said for footer in footers if footer.said])
     return status
 
@@ -86,15 +86,16 @@ def _count(status: Status, entry: Entry, footer: Footer) -> None:
 
 
 def _compare(
-    status: Status, job: Job, present: Collection[str], footers: Sequence[Mapping[str, Any]]
+    status: Status, job: Job, present: Set[str], footers: Sequence[Mapping[str, Any]]
 ) -> None:
     """Tells what is left of a job, and which files are another's."""
     made = {str(footer.get("fingerprint")) for footer in footers}
     pinned = pin(check(job), like=made)
-    splits = pinned.splits()
+    splits = pinned.splits(there=present)
     others = [footer for footer in footers if footer.get("fingerprint") != pinned.fingerprint]
     status.others = len(others)
     if others:
         status.differs = differences(others[0].get("fingerprint_parts") or {}, pinned.parts)
     status.total = len(splits)
-    status.left = sum(split.output_path not in present for split in splits)
+    whole = present - status.damaged.keys()
+    status.left = sum(split.output_path not in whole for split in splits)

@@ -89,7 +89,7 @@ def verify_job(job: Job) -> Verdict:
     footers = read_footers(output, sorted(there))
     pinned = pin(checked, like={str(footer.get("fingerprint")) for footer in footers})
     verdict = Verdict()
-    for split in pinned.splits():
+    for split in pinned.splits(there=set(there)):
         if not there.pop(split.output_path, 0):
             verdict.problems.append(f"{split.told} has no output file")
             continue

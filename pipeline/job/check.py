@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from pipeline.errors import JobError, SplitError
 from pipeline.job.job import ERRORS_COLUMN, Job, fingerprint
 from pipeline.lake.memory import Memory
 from pipeline.lake.source.base import Listing
-from pipeline.lake.source.cut import SPLIT_BYTES, splits_of
+from pipeline.lake.source.cut import splits_of
 from pipeline.lake.source.files import FileSource
 from pipeline.lake.source.open import open_source
 from pipeline.lake.split import Split
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 # Footers that are read before a run. A file that is wrong among good ones fails alone, later;
 # a dataset of which none of these is right is the job's mistake.
 SAMPLED_FILES = 8
-# The fingerprint says nothing of it as long as files are cut as they have been from the start.
-USUAL_SPLIT_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -225,11 +223,12 @@ class Pinned:
     parts: dict[str, Any]
     fingerprint: str
 
-    def splits(self, memory: Memory | None = None) -> list[Split]:
-        """All splits of the dataset. Footers of large files are read.
+    def splits(self, memory: Memory | None = None, *, there: Container[str] = ()) -> list[Split]:
+        """All splits of the dataset. Footers are read where they decide.
 
         Args:
             memory: Holds what was read of them before, and takes what is read now.
+            there: Names of the output's files: what is annotated stays as it was cut.
         """
         checked = self.checked
         return list(
@@ -237,7 +236,9 @@ class Pinned:
                 checked.source.store,
                 checked.listing.files,
                 fingerprint=self.fingerprint,
+                cut=checked.job.cut,
                 memory=memory,
+                there=there,
             )
         )
 
@@ -262,8 +263,6 @@ def pin(checked: Checked, *, device: str = "", like: Collection[str] = ()) -> Pi
 
 def _pinned(checked: Checked, revisions: dict[str, str], job: Job) -> Pinned:
     parts = job.fingerprint_parts(revisions)
-    if SPLIT_BYTES != USUAL_SPLIT_BYTES:
-        parts["split_bytes"] = SPLIT_BYTES
     return Pinned(replace(checked, job=job), revisions, parts, fingerprint(parts))
 
 

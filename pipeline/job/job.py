@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     ConfigDict,
     Field,
     field_validator,
@@ -21,7 +20,9 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from pipeline import RESULTS_VERSION
+from pipeline.job.input import Input, Part, cut_of
 from pipeline.job.quantities import Bytes, Seconds
+from pipeline.lake.split import Cut
 from pipeline.models.device import dtype_on
 from pipeline.models.resolve import ModelInfo
 from pipeline.tasks import TASKS, Task, TaskOptions
@@ -30,38 +31,6 @@ from pipeline.tasks.chain import columns_read, fields_naming, sources
 ERRORS_COLUMN = "errors"
 
 NAME = r"^[A-Za-z_][A-Za-z0-9_-]*$"
-
-
-class Part(BaseModel):
-    """A part of a job: no unknown keys, no silent conversions, no changes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Input(Part):
-    """What is read."""
-
-    path: str = Field(
-        title="Dataset",
-        description="A Parquet file, a directory (read recursively) or a glob; a local path or "
-        "a s3://, gs:// or az:// address.",
-        min_length=1,
-    )
-    text: str = Field("text", title="Text column", description="The column that is annotated.")
-    columns: tuple[str, ...] | None = Field(
-        None,
-        title="Carried columns",
-        description="Input columns that the output keeps; all by default.",
-        strict=False,
-    )
-
-    @field_validator("columns")
-    @classmethod
-    def _each_once(cls, columns: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        twice = sorted({name for name in columns or () if (columns or ()).count(name) > 1})
-        if twice:
-            raise ValueError(f"`{twice[0]}` stands twice: name each column once")
-        return columns
 
 
 class Output(Part):
@@ -235,6 +204,13 @@ class Job(Part):
         names = {name for task in plain for name in sources(task, text=self.input.text)}
         return [name for name in self.reads if name in names]
 
+    @property
+    def cut(self) -> Cut:
+        """How its files are cut; of a job that knows its models, see `bind`."""
+        choice = self.input.split
+        writes = choice == "auto" and any(task.writes for task in self.configured.values())
+        return cut_of(choice, writes=writes, texts=tuple(self.reads))
+
     def on(self, device: str) -> Job:
         """The job as it is on a device, with what its dtype becomes there.
 
@@ -259,6 +235,7 @@ class Job(Part):
         said = {
             "text": self.input.text,
             "columns": list(self.input.columns) if self.input.columns is not None else None,
+            "split": str(self.input.split),
             "compression": self.output.compression,
             # Which rows are bad depends on it, and so does what other tasks read of them.
             "limits.text": self.limits.text,
@@ -282,6 +259,7 @@ class Job(Part):
 USUAL = {
     "text": Input.model_fields["text"].default,
     "columns": Input.model_fields["columns"].default,
+    "split": Input.model_fields["split"].default,
     "compression": Output.model_fields["compression"].default,
     "limits.text": Limits.model_fields["text"].default,
 }

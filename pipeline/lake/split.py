@@ -165,6 +165,30 @@ class Split:
         return f"{self.stem_path}-{self.region.name}-{self.id}.parquet"
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How large splits are. It decides output names, so that other defaults need other results.
+
+    Attributes:
+        bytes: A larger file is cut into runs of row groups of about so many; None for no bound.
+        range_bytes: A row group larger than that is cut into ranges of rows of about so many.
+            Smaller, so that all workers are busy to the end, also over one file.
+        rows: At most so many rows.
+        text_bytes: At most so many bytes of text, but a row at least.
+        texts: The columns of that text.
+    """
+
+    bytes: int | None = 256 * 1024 * 1024
+    range_bytes: int = 8 * 1024 * 1024
+    rows: int | None = None
+    text_bytes: int | None = None
+    texts: tuple[str, ...] = ()
+
+    def is_whole(self, entry: Entry) -> bool:
+        """Whether a file is one split, whatever its footer says."""
+        return self.rows is None and (self.bytes is None or entry.size <= self.bytes)
+
+
 def _stem(name: str) -> str:
     for suffix in SUFFIXES:
         if name.lower().endswith(suffix):

@@ -20,6 +20,7 @@ from pipeline.job.job import Job
 from pipeline.lake.sink.metadata import output_metadata
 from pipeline.lake.source.cut import splits_of
 from pipeline.lake.source.open import open_source
+from pipeline.lake.split import Cut
 from pipeline.tasks import TASKS, Annotated, Task
 from pipeline.tasks.spans.ner import NerOptions
 
@@ -72,7 +73,7 @@ def annotate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Annotate:
         dataset = open_source(str(tmp_path / "in"))
         splits = list(
             splits_of(
-                dataset.store, dataset.listing().files, fingerprint="f", split_bytes=split_bytes
+                dataset.store, dataset.listing().files, fingerprint="f", cut=Cut(bytes=split_bytes)
             )
         )
         for answer in Annotator(plan, name="w1").annotate_all(splits):

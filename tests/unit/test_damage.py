@@ -87,7 +87,7 @@ def pinned_job(lake: Path) -> Any:
     dataset = open_source(str(lake))
     files = dataset.listing().files
     return SimpleNamespace(
-        splits=lambda memory=None: list(splits_of(dataset.store, files, fingerprint=FINGERPRINT)),
+        splits=lambda *_, **__: list(splits_of(dataset.store, files, fingerprint=FINGERPRINT)),
         checked=SimpleNamespace(listing=Listing(files), source=dataset, job=JOB),
         fingerprint=FINGERPRINT,
         parts={},

@@ -18,7 +18,7 @@ from pipeline.lake.plan import make_plan
 from pipeline.lake.sink.footers import Footer
 from pipeline.lake.source.cut import splits_of
 from pipeline.lake.source.open import open_source
-from pipeline.lake.split import OUTPUT_NAME, WHOLE, Region, RowGroups, Rows, Split
+from pipeline.lake.split import OUTPUT_NAME, WHOLE, Cut, Region, RowGroups, Rows, Split
 from pipeline.lake.store.base import Entry
 from pipeline.lake.store.local import LocalStore
 
@@ -233,43 +233,10 @@ def test_a_small_file_is_one_split(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("split_bytes", [1, 200, 500, 1_500, 4_000])
-def test_a_large_file_is_cut_into_runs_that_cover_each_row_group_once(
-    tmp_path: Path, split_bytes: int
-) -> None:
-    file = parquet(tmp_path / "a.parquet", rows=1_000, row_group_size=37)
-    groups = pq.ParquetFile(file).metadata.num_row_groups
-    dataset = open_source(str(tmp_path))
-    made = list(
-        splits_of(dataset.store, dataset.listing().files, fingerprint="f", split_bytes=split_bytes)
-    )
-    assert len(made) > 1
-    covered = [
-        group
-        for split in made
-        if isinstance(split.region, RowGroups)
-        for group in range(split.region.first, split.region.last + 1)
-    ]
-    assert covered == list(range(groups))
-    assert len({split.id for split in made}) == len({s.output_path for s in made}) == len(made)
-    assert all(
-        split.size <= split_bytes or split.region.first == split.region.last  # type: ignore[union-attr]
-        for split in made
-    )
-    assert sum(split.size for split in made) <= file.stat().st_size
-
-
-def test_a_large_file_of_one_row_group_is_one_split(tmp_path: Path) -> None:
-    parquet(tmp_path / "a.parquet", rows=1_000)
-    dataset = open_source(str(tmp_path))
-    (split,) = splits_of(dataset.store, dataset.listing().files, fingerprint="f", split_bytes=10)
-    assert split.region == WHOLE
-
-
 def test_a_large_file_that_is_broken_is_one_split_that_fails_later(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"PAR1" + b"x" * 500 + b"PAR1")
     dataset = open_source(str(tmp_path))
-    (split,) = splits_of(dataset.store, dataset.listing().files, fingerprint="f", split_bytes=10)
+    (split,) = splits_of(dataset.store, dataset.listing().files, fingerprint="f", cut=Cut(bytes=10))
     assert split.region == WHOLE
 
 
@@ -278,7 +245,9 @@ def test_planning_twice_gives_the_same_ids_until_a_file_changes(tmp_path: Path) 
 
     def ids() -> list[str]:
         dataset = open_source(str(tmp_path))
-        made = splits_of(dataset.store, dataset.listing().files, fingerprint="f", split_bytes=300)
+        made = splits_of(
+            dataset.store, dataset.listing().files, fingerprint="f", cut=Cut(bytes=300)
+        )
         return [split.id for split in made]
 
     before = ids()
@@ -532,7 +501,13 @@ def test_footers_of_large_files_are_read_many_at_once_and_once_a_version(
         memory = Memory(LocalStore(str(tmp_path / "own")), "inputs")
         files = dataset.listing().files
         made = list(
-            splits_of(dataset.store, files, fingerprint="f", split_bytes=300, memory=memory)
+            splits_of(
+                dataset.store,
+                files,
+                fingerprint="f",
+                cut=Cut(bytes=300),
+                memory=memory,
+            )
         )
         memory.save({entry.path for entry in files})
         return [split.id for split in made]

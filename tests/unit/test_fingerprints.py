@@ -160,17 +160,6 @@ def test_an_output_made_on_a_gpu_is_known_again_where_there_is_none(
     assert check.pin(checked("compute.device=cpu"), like={on_gpu}).parts["dtype"] == "float32"
 
 
-def test_the_size_of_a_split_is_in_it_only_when_it_is_another(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    before = check.pin(checked(), device="cpu")
-    assert "split_bytes" not in before.parts
-    monkeypatch.setattr(check, "SPLIT_BYTES", 10)
-    after = check.pin(checked(), device="cpu")
-    assert after.parts == {**before.parts, "split_bytes": 10}
-    assert after.fingerprint != before.fingerprint
-
-
 @pytest.mark.parametrize(
     ("nodes", "device"),
     [

@@ -1,0 +1,102 @@
+"""What a job reads, and how large the splits are that it is cut into."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+from pipeline.job.quantities import Bytes
+from pipeline.lake.split import Cut
+
+# Where a language model reads or writes, a CPU core does a row or two a second of short texts, and
+# some 200 tokens. What is killed loses the split that it is at: a minute's work. On a GPU several
+# such splits share a call, so that batches are full all the same.
+SLOW_ROWS = 64
+SLOW_TEXT = 64 * 1024
+SPELLINGS = "write auto, {rows: 1000} or {bytes: 64MB}"
+
+
+class Part(BaseModel):
+    """A part of a job: no unknown keys, no silent conversions, no changes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class SplitSize(Part):
+    """How large a split is, by rows or by bytes: one of both."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
+
+    rows: int | None = Field(
+        None,
+        title="Rows",
+        description="Each split has so many rows; a file's last, the rest.",
+        ge=1,
+    )
+    bytes: Bytes | None = Field(
+        None,
+        title="Bytes",
+        description="A larger file is cut into runs of row groups of about this size, a larger row "
+        "group into ranges of rows, such as 64MB; as in the file, compressed.",
+    )
+
+    def __str__(self) -> str:
+        return f"{self.rows} rows" if self.rows is not None else f"{self.bytes} bytes"
+
+
+def _spelled(value: object) -> object:
+    one = isinstance(value, dict) and value.keys() in ({"rows"}, {"bytes"})
+    if one or value in ("auto", None) or isinstance(value, SplitSize):
+        return value
+    raise ValueError(SPELLINGS)
+
+
+SplitChoice = Annotated[Literal["auto"] | SplitSize, BeforeValidator(_spelled)]
+
+
+class Input(Part):
+    """What is read."""
+
+    path: str = Field(
+        title="Dataset",
+        description="A Parquet file, a directory (read recursively) or a glob; a local path or "
+        "a s3://, gs:// or az:// address.",
+        min_length=1,
+    )
+    text: str = Field("text", title="Text column", description="The column that is annotated.")
+    columns: tuple[str, ...] | None = Field(
+        None,
+        title="Carried columns",
+        description="Input columns that the output keeps; all by default.",
+        strict=False,
+    )
+    split: SplitChoice = Field(
+        "auto",
+        title="Splits",
+        description="What is read, annotated and committed at once: {rows: 1000} or {bytes: 64MB}. "
+        "auto: files of up to 256 MB; 64 rows where a language model reads or writes.",
+    )
+
+    @field_validator("columns")
+    @classmethod
+    def _each_once(cls, columns: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        twice = sorted({name for name in columns or () if (columns or ()).count(name) > 1})
+        if twice:
+            raise ValueError(f"`{twice[0]}` stands twice: name each column once")
+        return columns
+
+
+def cut_of(choice: Literal["auto"] | SplitSize, *, writes: bool, texts: tuple[str, ...]) -> Cut:
+    """How a job's files are cut.
+
+    Args:
+        choice: What the job says.
+        writes: Whether a task of it has a model that writes.
+        texts: The columns that its tasks read.
+    """
+    if choice == "auto":
+        return Cut(rows=SLOW_ROWS, text_bytes=SLOW_TEXT, texts=texts) if writes else Cut()
+    if choice.bytes is not None:
+        return Cut(bytes=choice.bytes, range_bytes=choice.bytes)
+    return Cut(bytes=None, rows=choice.rows)
