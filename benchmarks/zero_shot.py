@@ -29,11 +29,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 
+from pipeline.cache import cache_dir, publish, revision_in, workspace
 from pipeline.job.file import load_job
 from pipeline.models.device import Device
 from pipeline.models.resolve import look_up
 from pipeline.models.torch.load import Models
-from pipeline.starter.fetch import cache_dir, fetch, publish, revision_in, workspace
+from pipeline.starter.fetch import fetch
 from pipeline.starter.reviews import SHORT, load_reviews
 from pipeline.tasks import TASKS
 

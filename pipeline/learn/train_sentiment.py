@@ -23,7 +23,7 @@ from pipeline.learn.low_rank import RANK, low_rank_layers, trained_part
 from pipeline.learn.measure import Example, accuracy, batches, correct, encode, logits_of
 from pipeline.starter import catalog, reviews, sentiment
 from pipeline.starter.fetch import sha256_of
-from pipeline.starter.reviews import LONG, SHORT
+from pipeline.starter.reviews import LONG, SHORT, DividedReviews
 
 LEARNING_RATE = 1e-3
 WARM_UP = 0.06
@@ -84,7 +84,7 @@ def window(example: Example, *, length: int, dice: random.Random) -> Example:
     return Example([example.ids[0], *inner, example.ids[-1]], example.target)
 
 
-def train(model: Any, tokenizer: Any, parts: reviews.Parts, *, epochs: int, seed: int) -> None:
+def train(model: Any, tokenizer: Any, parts: DividedReviews, *, epochs: int, seed: int) -> None:
     """Train in place.
 
     Every epoch sees all short reviews and its own share of the long ones.
@@ -148,7 +148,7 @@ def train(model: Any, tokenizer: Any, parts: reviews.Parts, *, epochs: int, seed
 @click.option(
     "--destination",
     type=click.Path(path_type=Path, file_okay=False),
-    default=Path(__file__).parent / "sentiment",
+    default=Path(sentiment.__file__).parent / "sentiment",
     help="Folder for the trained part and its card.  [default: inside the package]",
 )
 def main(seed: int, epochs: int, threads: int, destination: Path) -> None:

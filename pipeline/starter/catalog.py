@@ -12,20 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from pipeline.cache import cache_dir, publish, revision_in, workspace
 from pipeline.errors import JobError
 from pipeline.starter import minilm, pii, sentiment, smollm2
-from pipeline.starter.fetch import cache_dir, check, fetch, publish, revision_in, workspace
-
-__all__ = ["STARTERS", "Starter", "cache_dir", "describe", "folder", "pull"]
+from pipeline.starter.fetch import check, fetch
 
 
 class Converter(Protocol):
-    """Turns pinned files under ``source`` into a Hugging Face folder ``destination``.
+    """Makes a Hugging Face folder of pinned files."""
 
-    ``base`` is the folder of the starter that this one builds on, if it does.
-    """
-
-    def __call__(self, source: Path, destination: Path, *, base: Path | None) -> None: ...
+    def __call__(self, source: Path, destination: Path, *, base: Path | None) -> None:
+        """Converts ``source`` into ``destination``; ``base`` is the starter below it, if any."""
 
 
 @dataclass(frozen=True, kw_only=True)

