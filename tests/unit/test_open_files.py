@@ -1,0 +1,153 @@
+"""Ranges of a file's rows, read by a reader that goes on where it stands."""
+
+import pickle
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.lake.source import open_files
+from pipeline.lake.source.open_files import KEPT, OpenFile, OpenFiles
+from pipeline.lake.split import WHOLE, Region, RowGroups, Rows, Split
+
+pytestmark = pytest.mark.unit
+
+
+def write(path: Path, rows: int, *, group: int | None = None) -> Path:
+    table = pa.table({"id": range(rows), "text": [f"text {n}" for n in range(rows)]})
+    pq.write_table(table, path, row_group_size=group)
+    return path
+
+
+def ids(file: OpenFile, region: Region) -> list[int]:
+    return [row for batch in file.read(region, ["id"]) for row in batch.column(0).to_pylist()]
+
+
+def split(region: Region, version: str = "v") -> Split:
+    return Split("s", "a.parquet", 1, version, region)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("lake")
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(1, 500), st.integers(1, 300), st.integers(1, 20), st.data())
+def test_a_range_gives_its_rows_wherever_the_reader_stands(
+    folder: Path, rows: int, group: int, step: int, data: st.DataObject
+) -> None:
+    file = OpenFile(str(write(folder / "a.parquet", rows, group=group)))
+    groups = file.parquet.num_row_groups
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(open_files, "STEP_ROWS", step)
+        for _ in range(data.draw(st.integers(1, 6))):
+            match data.draw(st.sampled_from(["rows", "rows", "rows", "groups", "whole"])):
+                case "rows":
+                    first = data.draw(st.integers(0, rows - 1))
+                    last = data.draw(st.integers(first, rows - 1))
+                    region: Region = Rows(first, last - first + 1)
+                case "groups":
+                    begin = data.draw(st.integers(0, groups - 1))
+                    region = RowGroups(begin, data.draw(st.integers(begin, groups - 1)))
+                case _:
+                    region = WHOLE
+            begin, end = file.extent(region)
+            reading = file.read(region, ["id"])
+            if data.draw(st.booleans()):  # whoever stops early leaves it where it is
+                next(reading)
+                reading.close()
+            assert ids(file, region) == list(range(begin, end))
+    file.close()
+
+
+def test_ranges_in_order_are_one_pass_over_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "a.parquet", 10_000)
+    begun: list[list[int]] = []
+    plainly = OpenFile._start
+
+    def start(self: OpenFile, groups: range, columns: list[str]) -> None:
+        begun.append(list(groups))
+        plainly(self, groups, columns)
+
+    monkeypatch.setattr(OpenFile, "_start", start)
+    files = OpenFiles()
+    for worker in range(2):
+        for number in range(worker, 157, 2):  # the other has the splits between
+            region = Rows(64 * number, min(64, 10_000 - 64 * number))
+            file = files.take(split(region)) or OpenFile(str(path), ("a.parquet", "v"))
+            assert ids(file, region) == list(range(region.first, region.first + region.count))
+            files.give(file, split(region))
+    assert begun == [[0], [0]]
+
+
+def test_a_reader_jumps_over_row_groups_that_nobody_wants(tmp_path: Path) -> None:
+    file = OpenFile(str(write(tmp_path / "a.parquet", 100, group=10)))
+    assert ids(file, Rows(5, 3)) == [5, 6, 7]
+    assert file.way_to(8) == 0
+    assert file.way_to(9) == 1
+    assert file.way_to(4) is None
+    assert file.way_to(55) is None, "in another row group"
+    assert ids(file, Rows(55, 10)) == list(range(55, 65))
+    assert file.way_to(65) == 0
+
+
+def test_other_columns_are_read_by_another_reader(tmp_path: Path) -> None:
+    file = OpenFile(str(write(tmp_path / "a.parquet", 100)))
+    assert ids(file, Rows(0, 5)) == [0, 1, 2, 3, 4]
+    found = [b.to_pydict() for b in file.read(Rows(5, 2), ["text", "id"])]
+    assert found == [{"id": [5, 6], "text": ["text 5", "text 6"]}]
+
+
+def test_few_files_are_kept_open_each_for_its_own_version(tmp_path: Path) -> None:
+    path, files = str(write(tmp_path / "a.parquet", 100)), OpenFiles()
+    made = [OpenFile(path, ("a.parquet", f"v{n}")) for n in range(KEPT + 1)]
+    for file in made:
+        files.give(file, split(Rows(0, 1)))
+    assert [file.parquet.closed for file in made] == [True] + [False] * KEPT
+    assert files.take(split(Rows(0, 1), "v0")) is None
+    assert files.take(split(WHOLE, "v1")) is None
+    assert files.take(split(Rows(0, 1), "v1")) is made[1]
+    assert files.take(split(Rows(0, 1), "v1")) is None, "it is in use"
+    other = OpenFile(path, ("a.parquet", "v1"))
+    files.give(other, split(WHOLE, "v1"))
+    assert other.parquet.closed
+    assert pickle.loads(pickle.dumps(files)).take(split(Rows(0, 1), "v2")) is None
+
+
+def test_of_several_open_files_the_nearest_before_the_rows_is_taken(tmp_path: Path) -> None:
+    path, files = str(write(tmp_path / "a.parquet", 100)), OpenFiles()
+    near, far = (OpenFile(path, ("a.parquet", "v")) for _ in range(2))
+    ids(near, Rows(40, 10))
+    ids(far, Rows(0, 10))
+    for file in (near, far):
+        files.give(file, split(Rows(0, 1)))
+    assert files.take(split(Rows(60, 10))) is near
+    files.give(near, split(Rows(0, 1)))
+    assert files.take(split(Rows(30, 10))) is far
+
+
+def test_a_reader_that_failed_starts_anew(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", 20_000)
+    file = OpenFile(str(path))
+    assert ids(file, Rows(0, 8)) == list(range(8))
+
+    def broken() -> None:
+        raise ValueError("broken")
+
+    file._batches = iter(broken, None)
+    with pytest.raises(ValueError, match="broken"):
+        ids(file, Rows(8, 8))
+    assert ids(file, Rows(8, 8)) == list(range(8, 16))
+
+
+def test_behind_the_row_groups_that_were_asked_for_a_reader_starts_anew(tmp_path: Path) -> None:
+    file = OpenFile(str(write(tmp_path / "a.parquet", 30, group=10)))
+    assert ids(file, RowGroups(0, 0)) == list(range(10))
+    assert file.way_to(10) is None
+    assert ids(file, Rows(10, 5)) == [10, 11, 12, 13, 14]
