@@ -79,7 +79,8 @@ def look(pinned: Pinned, output: Store, *, choices: Choices = AS_IT_IS) -> Plan:
         plan.again(split for split, found in pairs if has_bad_rows(found))
     if choices.limit is not None:
         hold_back(plan, choices.limit, count=counted(pinned.checked.source.store))
-    # Longest first: a long split that starts last would run alone at the end.
+    # Longest first: a long split that starts last would run alone at the end. Of one size, as a
+    # file's ranges of rows are, they stay side by side.
     plan.todo.sort(key=lambda split: -split.size)
     return plan
 

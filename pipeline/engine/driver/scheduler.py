@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from pipeline.engine.driver.fresh import Fresh
 from pipeline.lake.split import Split
 
 FAILURES = 3
@@ -48,7 +49,7 @@ class Scheduler:
     def __init__(
         self, splits: Iterable[Split], *, failures: int = FAILURES, losses: int = LOSSES
     ) -> None:
-        self._fresh = deque(splits)
+        self._fresh = Fresh(splits)
         self._again: deque[Split] = deque()
         self._trouble: dict[str, _Trouble] = {}
         self._running: dict[str, Attempt] = {}
@@ -90,9 +91,9 @@ class Scheduler:
         if any(self._is_suspect(split) for split in mine):
             return None
         if self._fresh:
-            if at_most is not None and self._fresh[0].size > at_most:
+            if at_most is not None and self._fresh.first(worker).size > at_most:
                 return None
-            return self._start(self._fresh.popleft(), worker)
+            return self._start(self._fresh.take(worker), worker)
         if at_most is not None:
             return None
         for _ in range(min(len(self._again), LOOK_AHEAD)):
@@ -148,6 +149,7 @@ class Scheduler:
         Returns:
             The splits that it had.
         """
+        self._fresh.leave(worker)
         held = [self._running[split] for split in self._by_worker.pop(worker, set())]
         for attempt in held:
             del self._running[attempt.split.id]
