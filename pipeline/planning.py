@@ -68,8 +68,7 @@ def look(pinned: Pinned, output: Store, *, choices: Choices = AS_IT_IS) -> Plan:
             whole.put(entry.path, str(entry.size))
     whole.save({entry.path for entry in outputs})
     if choices.retry_damaged:
-        given, job = pinned.checked.source.store, pinned.checked.job
-        wrong, unread = damaged(given, output, plan.done, job)
+        wrong, unread = damaged(pinned.checked.source, output, plan.done, pinned.checked.job)
         plan.damaged |= wrong
         plan.unread |= unread
         plan.again(split for split in plan.done if split.output_path in wrong)
@@ -78,7 +77,7 @@ def look(pinned: Pinned, output: Store, *, choices: Choices = AS_IT_IS) -> Plan:
         pairs = list(zip(plan.done, footers, strict=True))
         plan.again(split for split, found in pairs if has_bad_rows(found))
     if choices.limit is not None:
-        hold_back(plan, choices.limit, count=counted(pinned.checked.source.store))
+        hold_back(plan, choices.limit, count=counted(pinned.checked.source))
     # Longest first: a long split that starts last would run alone at the end. Of one size, as a
     # file's ranges of rows are, they stay side by side.
     plan.todo.sort(key=lambda split: -split.size)

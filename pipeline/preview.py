@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.engine.messages import WorkPlan
-from pipeline.errors import JobError, SplitError, near, one_line
+from pipeline.errors import JobError, near
 from pipeline.job.check import Checked, check, check_columns, pin
+from pipeline.job.columns import carried_columns, columns_of
 from pipeline.job.job import ERRORS_COLUMN, Job
-from pipeline.lake.split import SUFFIXES, Split
-from pipeline.lake.store.base import Store
-from pipeline.lake.store.open import open_store
+from pipeline.lake.sink.footers import said
+from pipeline.lake.source.base import NothingThere, Source
+from pipeline.lake.source.open import open_source
+from pipeline.lake.split import Split
 from pipeline.models.device import device_here
 from pipeline.tasks.conditions.condition import condition_names, rows_where
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     from pipeline.engine.worker.annotator import Annotator
 
 # A condition on what tasks give may hold for hardly any row, or for none.
 MOST_ANNOTATED = 1_000
 AT_ONCE = 32
-READ_ROWS = 1_024
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def preview_rows(job: Job, wanted: Wanted) -> Found:
 
     made = {*job.tasks, ERRORS_COLUMN}
     schema = check_columns(job, checked.source, checked.listing.files)
-    given = list(dict.fromkeys([*schema.names, *job.reads]))
+    given = columns_of(job, schema)
     asked = condition_names(wanted.where) if wanted.where is not None else ()
     _check_names(asked, [*given, *job.tasks, ERRORS_COLUMN], option="--where")
     _check_names(wanted.columns, [*schema.names, *job.tasks, ERRORS_COLUMN])
@@ -142,7 +142,7 @@ def preview_rows(job: Job, wanted: Wanted) -> Found:
     def tables() -> Iterator[pa.Table]:
         for entry in checked.listing.files:
             split = Split.of(entry, fingerprint=pinned.fingerprint)
-            yield from _annotated(annotator, job, checked.source.store, split, wanted, early=early)
+            yield from _annotated(annotator, job, checked.source, split, wanted, early=early)
 
     found = Found([], wanted.columns or (job.input.text, *job.tasks, ERRORS_COLUMN))
     found.gather(tables(), Wanted(wanted.rows, None if early else wanted.where, wanted.bad),
@@ -165,26 +165,14 @@ def _without_rows(checked: Checked, schema: pa.Schema, names: Sequence[str]) -> 
 
 
 def _annotated(
-    annotator: Annotator, job: Job, store: Store, split: Split, wanted: Wanted, *, early: bool
+    annotator: Annotator, job: Job, source: Source, split: Split, wanted: Wanted, *, early: bool
 ) -> Iterator[pa.Table]:
-    from pipeline.lake.source.reader import input_schema, open_split, read_batches
-
-    with closing(open_split(store, split.path)) as file:
-        carried = input_schema(
-            file.schema_arrow,
-            reads=job.reads,
-            texts=job.texts_read,
-            named=job.named_by,
-            columns=job.input.columns,
-            where=store.address(split.path),
-        )
-        columns = list(dict.fromkeys([*carried.names, *job.reads]))
-        picky = Wanted(where=wanted.where if early else None)
-        # As few as are asked for, where each of them is shown.
-        step = AT_ONCE if wanted.bad or (wanted.where and not early) else wanted.rows
-        for table, _ in _reading(
-            store, split.path, lambda: read_batches(file, split, columns=columns)
-        ):
+    picky = Wanted(where=wanted.where if early else None)
+    # As few as are asked for, where each of them is shown.
+    step = AT_ONCE if wanted.bad or (wanted.where and not early) else wanted.rows
+    with closing(source.open(split)) as found:
+        carried = carried_columns(job, found.schema, where=source.where(split.path))
+        for table in found.batches(columns_of(job, carried)):
             few = picky.pick(table)
             for at in range(0, few.num_rows, step):
                 yield annotator.annotate_table(few.slice(at, step), annotator.schema(carried))
@@ -202,55 +190,37 @@ def output_rows(address: str, wanted: Wanted, *, job: Job | None = None) -> Foun
         JobError: There are none, or what is wanted is wrong.
         SplitError: A file can't be read.
     """
-    from pipeline.lake.source.reader import open_split
-
-    store, paths = _files(address)
-    if not paths:
-        raise JobError(f"{address} holds no annotated rows yet", hint="Run the job first")
-    with closing(open_split(store, paths[0])) as file:
-        names = file.schema_arrow.names
-    shown = wanted.columns or _telling(store, paths[0], names, job)
-    _check_names(wanted.columns, names)
+    source = open_source(address)
+    try:
+        files = source.listing().files
+    except NothingThere as error:
+        raise JobError(
+            f"{address} holds no annotated rows yet", hint="Run the job first"
+        ) from error
+    splits = [Split.of(entry, fingerprint="") for entry in files]
+    with closing(source.open(splits[0])) as found:
+        schema = found.schema
+    _check_names(wanted.columns, schema.names)
+    asked = {*wanted.columns, *wanted.decides} if wanted.columns else None
 
     def tables() -> Iterator[pa.Table]:
-        for path in paths:
-            with closing(open_split(store, path)) as file:
-                yield from _reading(store, path, lambda: _batches(file, wanted))
+        for split in splits:
+            with closing(source.open(split)) as found:
+                names = [name for name in found.schema.names if asked is None or name in asked]
+                yield from found.batches(names)
 
-    found = Found([], shown)
-    found.gather(tables(), wanted, most=None)
-    return found
-
-
-def _files(address: str) -> tuple[Store, list[str]]:
-    directory, _, name = address.rstrip("/").rpartition("/")
-    if name.lower().endswith(SUFFIXES):
-        above = open_store(directory or ("/" if address.startswith("/") else "."))
-        if above.entry(name) is not None and not list(open_store(address).entries()):
-            return above, [name]
-    store = open_store(address)
-    return store, sorted(e.path for e in store.entries() if e.path.lower().endswith(SUFFIXES))
+    rows = Found([], wanted.columns or _telling(schema, job))
+    rows.gather(tables(), wanted, most=None)
+    return rows
 
 
-def _batches(file: pq.ParquetFile, wanted: Wanted) -> Iterator[pa.Table]:
-    import pyarrow as pa
-
-    names = [*wanted.columns, *wanted.decides] if wanted.columns else None
-    columns = [n for n in file.schema_arrow.names if names is None or n in names]
-    few = wanted.rows if wanted.where is None and not wanted.bad else READ_ROWS
-    for batch in file.iter_batches(batch_size=few, columns=columns):
-        yield pa.Table.from_batches([batch])
-
-
-def _telling(store: Store, path: str, names: Sequence[str], job: Job | None) -> tuple[str, ...]:
+def _telling(schema: pa.Schema, job: Job | None) -> tuple[str, ...]:
     """The text, what was made of it, and errors."""
     if job is not None:
         return (job.input.text, *job.tasks, ERRORS_COLUMN)
-    from pipeline.lake.sink.footers import read_footer
-
-    parts = read_footer(store, path).get("fingerprint_parts") or {}
+    parts = said(schema.metadata).get("fingerprint_parts") or {}
     telling = (str(parts.get("text", "text")), *parts.get("tasks", {}), ERRORS_COLUMN)
-    return tuple(name for name in telling if name in names) if parts else tuple(names)
+    return tuple(name for name in telling if name in schema.names) if parts else tuple(schema.names)
 
 
 def _check_names(names: Sequence[str], there: Sequence[str], *, option: str = "--columns") -> None:
@@ -260,16 +230,3 @@ def _check_names(names: Sequence[str], there: Sequence[str], *, option: str = "-
                 f"{option}: there is no column `{name}`; there are {', '.join(there)}",
                 hint=f"{near(name, there)} in {option}",
             )
-
-
-def _reading(store: Store, path: str, read: Callable[[], Iterator[Any]]) -> Iterator[Any]:
-    """Goes through a file; what pyarrow raises of it becomes a `SplitError`."""
-    import pyarrow as pa
-
-    try:
-        yield from read()
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise SplitError(
-            f"{store.address(path)} can't be read: {one_line(error, most=200)}",
-            hint="`shardscribe verify` names every file that is damaged",
-        ) from error

@@ -12,27 +12,21 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import ShardscribeError, SplitError, one_line
+from pipeline.errors import ShardscribeError, one_line
 from pipeline.job.check import check, pin
+from pipeline.job.columns import carried_columns
 from pipeline.job.job import Job
 from pipeline.lake.sink.footers import is_damage, read_footers, said
 from pipeline.lake.sink.publish import scratch_file
 from pipeline.lake.sink.seal import is_broken
-from pipeline.lake.source.reader import (
-    BUFFER_BYTES,
-    input_schema,
-    open_split,
-    read_batches,
-    split_rows,
-)
-from pipeline.lake.split import SUFFIXES, Split
+from pipeline.lake.source.base import OpenSplit, Source
+from pipeline.lake.source.reader import BUFFER_BYTES, SPOILT, read_batches
+from pipeline.lake.split import SUFFIXES, WHOLE, Split
 from pipeline.lake.store.base import Store
 from pipeline.lake.store.local import LocalStore
 from pipeline.lake.store.open import open_store
 
 COPY_BYTES = 8 * 1024 * 1024
-# What pyarrow raises over a file that is not what it says.
-SPOILT = (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError)
 
 
 @dataclass
@@ -94,7 +88,7 @@ def verify_job(job: Job) -> Verdict:
             verdict.problems.append(f"{split.told} has no output file")
             continue
         verdict.splits += 1
-        found = compare(pinned.checked.source.store, output, split, job)
+        found = compare(pinned.checked.source, output, split, job)
         verdict.rows += found.rows
         verdict.damaged += found.damaged
         if found.problem:
@@ -106,11 +100,11 @@ def verify_job(job: Job) -> Verdict:
     return verdict
 
 
-def compare(given: Store, output: Store, split: Split, job: Job) -> Finding:
+def compare(source: Source, output: Store, split: Split, job: Job) -> Finding:
     """Reads all of a split's output file, and its input beside it.
 
     Args:
-        given: The dataset.
+        source: The input.
         output: The output.
         split: What to compare.
         job: Whose the output is.
@@ -120,8 +114,9 @@ def compare(given: Store, output: Store, split: Split, job: Job) -> Finding:
         with ExitStack() as stack:
             local = stack.enter_context(_local(output, path))
             made = stack.enter_context(closing(_open(local)))
-            source = stack.enter_context(closing(open_split(given, split.path)))
-            return Finding(_compare(source, made, split, job))
+            given = stack.enter_context(closing(source.open(split)))
+            carried = carried_columns(job, given.schema, where=source.where(split.path)).names
+            return Finding(_compare(given, made, split, carried, list(job.tasks)))
     except _Wrong as error:
         return Finding(problem=f"{path}{error}", damaged=True)
     except ShardscribeError as error:
@@ -131,12 +126,12 @@ def compare(given: Store, output: Store, split: Split, job: Job) -> Finding:
 
 
 def damaged(
-    given: Store, output: Store, splits: Sequence[Split], job: Job
+    source: Source, output: Store, splits: Sequence[Split], job: Job
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Reads the output files of splits.
 
     Args:
-        given: The dataset.
+        source: The input.
         output: The output.
         splits: What to look at.
         job: Whose the output is.
@@ -146,7 +141,7 @@ def damaged(
     """
     wrong, unread = {}, {}
     for split in splits:
-        found = compare(given, output, split, job)
+        found = compare(source, output, split, job)
         if found.damaged:
             wrong[split.output_path] = found.problem
         elif found.problem:
@@ -190,42 +185,32 @@ def _open(path: Path) -> pq.ParquetFile:
     return file
 
 
-def _compare(given: pq.ParquetFile, made: pq.ParquetFile, split: Split, job: Job) -> int:
-    of = said(made.metadata).get("split")
+def _compare(
+    given: OpenSplit,
+    made: pq.ParquetFile,
+    split: Split,
+    carried: Sequence[str],
+    tasks: Sequence[str],
+) -> int:
+    of = said(made.metadata.metadata).get("split")
     if of != split.id:
         raise _Wrong(f" says it is of split {of}, not {split.id}")
-    rows = split_rows(given, split)
-    if made.metadata.num_rows != rows:
-        raise _Wrong(f" has {made.metadata.num_rows} rows, {split.told} has {rows}")
-    carried = input_schema(
-        given.schema_arrow,
-        reads=job.reads,
-        texts=job.texts_read,
-        columns=job.input.columns,
-        where=split.path,
-    ).names
-    for name in [*carried, *job.tasks]:
-        if name not in made.schema_arrow.names:
+    if made.metadata.num_rows != given.rows:
+        raise _Wrong(f" has {made.metadata.num_rows} rows, {split.told} has {given.rows}")
+    names = made.schema_arrow.names
+    for name in [*carried, *tasks]:
+        if name not in names:
             raise _Wrong(f" lacks the column `{name}`")
-    whole = Split(split.id, split.output_path, 0, "")
-    take = _slices(read_batches(made, whole, columns=made.schema_arrow.names))
+    take = _slices(read_batches(made, WHOLE, columns=names))
     at = 0
-    for table in _given(given, split, carried):
+    for table in given.batches(carried):
         other = take(table.num_rows)
         for name in carried:
             if not _equal(table.column(name), other.column(name)):
                 last = at + table.num_rows - 1
                 raise _Wrong(f": column `{name}` differs from {split.told} in rows {at} to {last}")
         at += table.num_rows
-    return rows
-
-
-def _given(file: pq.ParquetFile, split: Split, columns: Sequence[str]) -> Iterator[pa.Table]:
-    try:
-        for table, _ in read_batches(file, split, columns=columns):
-            yield table
-    except SPOILT as error:
-        raise SplitError(f"the input {split.path} can't be read: {one_line(error)}") from error
+    return given.rows
 
 
 def _equal(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
@@ -238,7 +223,7 @@ def _equal(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
         return False
 
 
-def _slices(tables: Iterator[tuple[pa.Table, float]]) -> Callable[[int], pa.Table]:
+def _slices(tables: Iterator[pa.Table]) -> Callable[[int], pa.Table]:
     """Takes rows off a stream of tables, however it is cut."""
     held: list[pa.Table] = []
 
@@ -246,7 +231,7 @@ def _slices(tables: Iterator[tuple[pa.Table, float]]) -> Callable[[int], pa.Tabl
         have = sum(table.num_rows for table in held)
         while have < rows:
             try:
-                table, _ = next(tables)
+                table = next(tables)
             except StopIteration:
                 raise _Wrong(" is damaged: it has fewer rows than its footer says") from None
             except SPOILT as error:

@@ -10,6 +10,7 @@ from pipeline import __version__
 from pipeline.errors import ShardscribeError
 from pipeline.job.check import Pinned
 from pipeline.job.job import Job
+from pipeline.lake.source.base import Source
 from pipeline.models.resolve import ModelInfo
 from pipeline.moves import Sign
 from pipeline.records.schema import RowCounts
@@ -31,7 +32,7 @@ class WorkPlan:
         version: Of shardscribe.
         device: ``cpu`` or ``cuda``.
         threads: Cores that a worker may use.
-        input_root: What paths of splits are relative to.
+        source: Where splits are read.
     """
 
     job: Job
@@ -42,7 +43,7 @@ class WorkPlan:
     version: str
     device: str
     threads: int
-    input_root: str
+    source: Source
 
     @classmethod
     def of(cls, pinned: Pinned, *, device: str, threads: int) -> WorkPlan:
@@ -56,7 +57,7 @@ class WorkPlan:
             __version__,
             device,
             threads,
-            pinned.checked.source.store.root,
+            pinned.checked.source,
         )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Container, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import JobError, SplitError
-from pipeline.job.job import ERRORS_COLUMN, Job, fingerprint
+from pipeline.job.columns import carried_columns
+from pipeline.job.job import Job, fingerprint
 from pipeline.lake.memory import Memory
 from pipeline.lake.source.base import Listing
 from pipeline.lake.source.cut import splits_of
@@ -173,35 +175,15 @@ def check_columns(job: Job, source: FileSource, files: Sequence[Entry]) -> pa.Sc
     Raises:
         JobError: None of the sampled files will do; says what is wrong with the first.
     """
-    from contextlib import closing
-
-    from pipeline.lake.source.reader import input_schema, open_split
-
     first: SplitError | None = None
     step = max(1, len(files) // SAMPLED_FILES)
     for entry in files[::step][:SAMPLED_FILES]:
         try:
-            with closing(open_split(source.store, entry.path)) as file:
-                check_chain(job.configured, file.schema_arrow, text=job.input.text)
-                schema = input_schema(
-                    file.schema_arrow,
-                    reads=job.reads,
-                    texts=job.texts_read,
-                    named=job.named_by,
-                    columns=job.input.columns,
-                    where=source.store.address(entry.path),
-                )
+            with closing(source.open(Split.of(entry, fingerprint=""))) as found:
+                check_chain(job.configured, found.schema, text=job.input.text)
+                return carried_columns(job, found.schema, where=source.where(entry.path))
         except SplitError as error:
             first = first or error
-            continue
-        for name in [*job.tasks, ERRORS_COLUMN]:
-            if name in schema.names:
-                raise JobError(
-                    f"the input has a column `{name}`, which the output would overwrite "
-                    f"({source.store.address(entry.path)})",
-                    hint="Rename the task, or list the columns to carry in input.columns",
-                )
-        return schema
     if first is None:
         raise JobError(f"input.path {source.address} holds no file")
     raise JobError(first.message, hint=first.hint) from first

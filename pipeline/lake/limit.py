@@ -7,8 +7,8 @@ from contextlib import closing
 
 from pipeline.errors import SplitError
 from pipeline.lake.plan import Plan
+from pipeline.lake.source.base import Source
 from pipeline.lake.split import Split
-from pipeline.lake.store.base import Store
 
 
 def hold_back(plan: Plan, rows: int, *, count: Callable[[Split], int]) -> None:
@@ -34,14 +34,13 @@ def hold_back(plan: Plan, rows: int, *, count: Callable[[Split], int]) -> None:
     plan.todo = taken
 
 
-def counted(store: Store) -> Callable[[Split], int]:
-    """Gives the rows of a split of a dataset, from its file's footer; 0 if it can't be read."""
-    from pipeline.lake.source.reader import open_split, split_rows
+def counted(source: Source) -> Callable[[Split], int]:
+    """Gives the rows of a split; 0 if it can't be read."""
 
     def count(split: Split) -> int:
         try:
-            with closing(open_split(store, split.path)) as file:
-                return split_rows(file, split)
+            with closing(source.open(split)) as found:
+                return found.rows
         except SplitError:
             return 0
 

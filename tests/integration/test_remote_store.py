@@ -1,5 +1,6 @@
 """The object store: every method against an S3 server, and what is told when it fails."""
 
+import contextlib
 import io
 import os
 import socket
@@ -18,7 +19,8 @@ from pipeline.job.job import Job
 from pipeline.lake.sink.publish import OutputFile, read_footer
 from pipeline.lake.source.cut import splits_of
 from pipeline.lake.source.open import open_source
-from pipeline.lake.source.reader import open_split
+from pipeline.lake.source.reader import ParquetSplit
+from pipeline.lake.split import Split
 from pipeline.lake.store import parts, ranges, remote
 from pipeline.lake.store.open import open_store
 from pipeline.lake.store.probe import check_create_only
@@ -97,6 +99,10 @@ def test_a_version_changes_with_the_content_alone(store):
     assert versions[0] == versions[2] != versions[1]
 
 
+def opened(store, path):
+    return ParquetSplit(store, Split("1", path, 1, "v"))
+
+
 def test_what_is_not_there_is_none(store):
     assert store.entry("nothing") is None
     assert store.read("nothing") is None
@@ -106,7 +112,7 @@ def test_what_is_not_there_is_none(store):
     with pytest.raises(FileNotFoundError):
         store.open("nothing")
     with pytest.raises(SplitError, match="is not there any more"):
-        open_split(store, "nothing")
+        opened(store, "nothing")
 
 
 def test_small_objects_are_put_read_named_and_deleted(store):
@@ -210,8 +216,8 @@ def test_an_input_is_a_prefix_a_glob_or_a_file(store, address):
         f"{store.root}/x/a.parquet"
     ]
     (split,) = splits_of(dataset.store, files, fingerprint="f")
-    with open_split(dataset.store, split.path) as file:
-        assert file.metadata.num_rows == 10
+    with contextlib.closing(dataset.open(split)) as found:
+        assert found.rows == 10
 
 
 class Script(Faults):
@@ -267,15 +273,15 @@ def test_a_remote_output_is_compared_byte_by_byte_and_leaves_no_copy(store, tmp_
     out = OutputFile(store, split.output_path, table.schema, compression="zstd")
     out.write(table)
     out.publish({"split": split.id}, rows=2)
-    assert verify.compare(given.store, store, split, job) == verify.Finding(rows=2)
+    assert verify.compare(given, store, split, job) == verify.Finding(rows=2)
     raw = bytearray(store.read(split.output_path))
     raw[len(raw) // 2] ^= 1
     store.put(split.output_path, bytes(raw))
-    found = verify.compare(given.store, store, split, job)
+    found = verify.compare(given, store, split, job)
     assert found.damaged
     assert f"{split.output_path} is damaged" in found.problem
     store.delete(split.output_path)
-    found = verify.compare(given.store, store, split, job)
+    found = verify.compare(given, store, split, job)
     assert (found.damaged, found.rows) == (False, 0)
     assert split.output_path in found.problem
     assert list(store.scratch().glob("*")) == []
@@ -343,7 +349,7 @@ def test_a_fault_for_a_while_is_not_noticed(store, s3, kind, local):
     s3.faults = Script([kind] * 2)
     assert store.entry("a.parquet") is not None
     s3.faults = Script([kind] * 2)
-    assert open_split(store, "a.parquet").read().num_rows == 10
+    assert opened(store, "a.parquet").rows == 10
     s3.faults = Script([kind] * 2)
     assert store.put_new("b", local(b"b"))
     s3.faults = Script([kind] * 2)
@@ -433,7 +439,7 @@ def every_call(store, local):
     return {
         "entries": lambda: list(store.entries()),
         "entry": lambda: store.entry("a.parquet"),
-        "open": lambda: open_split(store, "a.parquet"),
+        "open": lambda: opened(store, "a.parquet"),
         "read": lambda: store.read("a.parquet"),
         "names": lambda: store.names("a"),
         "create": lambda: store.create("a", b"1"),

@@ -92,7 +92,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Annot
             "0",
             "cpu",
             1,
-            data["input"]["path"],
+            open_source(data["input"]["path"]),
         )
         return Annotator(plan, name="w1")
 
@@ -220,7 +220,9 @@ def test_rows_are_annotated_bad_or_skipped(texts: list[str | None]) -> None:
                 "tasks": {name: {"kind": "ner", "model": "none"} for name in ("one", "two")},
             }
         )
-        annotator = Annotator(WorkPlan(job, {}, {}, {}, "f", "0", "cpu", 1, job.input.path))
+        annotator = Annotator(
+            WorkPlan(job, {}, {}, {}, "f", "0", "cpu", 1, open_source(job.input.path))
+        )
     rows, window = rows_of(annotator, texts)
     for found in (window.rows, *window.tasks.values()):
         assert found.rows == found.annotated + found.bad + found.skipped == len(texts)
@@ -414,13 +416,13 @@ def test_rows_that_get_lost_on_the_way_fail_the_split(
 ) -> None:
     annotator = make()
     write(annotator, ["a", "b", "c"])
-    batches = annotator_module.read_batches
+    batches = reader.read_batches
 
     def lossy(*args: Any, **kwargs: Any) -> Any:
-        for table, share in batches(*args, **kwargs):
-            yield table.slice(1), share
+        for table in batches(*args, **kwargs):
+            yield table.slice(1)
 
-    monkeypatch.setattr(annotator_module, "read_batches", lossy)
+    monkeypatch.setattr(reader, "read_batches", lossy)
     with pytest.raises(SplitError, match="3 rows came in, 2 would go out"):
         commit(annotator)
     assert list((tmp_path / "out").glob("*.parquet")) == []
@@ -464,7 +466,7 @@ def test_an_input_that_is_gone_is_named(make: Make) -> None:
 def test_an_input_with_a_column_of_a_tasks_name_is_refused(make: Make, tmp_path: Path) -> None:
     annotator = make()
     pq.write_table(pa.table({"text": ["a"], "shout": [1]}), tmp_path / "in" / "a.parquet")
-    with pytest.raises(SplitError, match="column `shout` already"):
+    with pytest.raises(SplitError, match="column `shout`, which the output would overwrite"):
         commit(annotator)
 
 
@@ -699,7 +701,7 @@ def test_an_error_of_one_split_in_a_call_fails_no_other(
     annotator = make()
     for number in range(4):
         write(annotator, ["a"], f"{number}.parquet")
-    entry = annotator.input.entry
+    entry = annotator.source.store.entry
 
     def away(path: str) -> Any:
         if path == "2.parquet":
@@ -707,7 +709,7 @@ def test_an_error_of_one_split_in_a_call_fails_no_other(
         return entry(path)
 
     splits = splits_in(annotator)
-    monkeypatch.setattr(annotator.input, "entry", away)
+    monkeypatch.setattr(annotator.source.store, "entry", away)
     answers = annotator.annotate_all(splits)
     assert [type(answer).__name__ for answer in answers] == [
         "SplitResult",

@@ -118,7 +118,7 @@ def test_a_task_named_like_an_input_column_is_refused(tmp_path, lake, folder):
     job = job_of(tmp_path, lake, folder)
     job["tasks"] = {"n": job["tasks"]["label"]}
     code, said = run(tmp_path, **job)
-    assert (code, "the input has a column `n`, which the output would overwrite" in said) == (
+    assert (code, "a.parquet has a column `n`, which the output would overwrite" in said) == (
         2,
         True,
     )

@@ -69,8 +69,8 @@ def annotate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Annotate:
                 "tasks": {"shout": {"kind": "ner", "model": "none"}},
             }
         )
-        plan = WorkPlan(job, {}, {"none": "r1"}, {}, "f", "0", "cpu", 1, str(tmp_path / "in"))
         dataset = open_source(str(tmp_path / "in"))
+        plan = WorkPlan(job, {}, {"none": "r1"}, {}, "f", "0", "cpu", 1, dataset)
         splits = list(
             splits_of(
                 dataset.store, dataset.listing().files, fingerprint="f", cut=Cut(bytes=split_bytes)

@@ -8,8 +8,8 @@ import pytest
 
 from pipeline.lake.limit import counted, hold_back
 from pipeline.lake.plan import Plan
+from pipeline.lake.source.open import open_source
 from pipeline.lake.split import RowGroups, Rows, Split
-from pipeline.lake.store.local import LocalStore
 
 pytestmark = pytest.mark.unit
 
@@ -50,7 +50,7 @@ def test_a_large_file_may_be_taken_in_part_but_not_a_changed_one() -> None:
 def test_rows_are_counted_by_row_groups_and_a_broken_file_has_none(tmp_path: Path) -> None:
     pq.write_table(pa.table({"n": range(10)}), tmp_path / "a.parquet", row_group_size=4)
     (tmp_path / "b.parquet").write_bytes(b"")
-    count = counted(LocalStore(str(tmp_path)))
+    count = counted(open_source(str(tmp_path)))
     assert count(Split("1", "a.parquet", 1, "v")) == 10
     assert count(Split("1", "a.parquet", 1, "v", RowGroups(1, 2))) == 6
     assert count(Split("1", "a.parquet", 1, "v", Rows(1, 5))) == 5

@@ -13,27 +13,33 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import SplitError
+from pipeline.job.columns import carried_columns
+from pipeline.job.job import Job
 from pipeline.lake.sink.footers import look, read_footer
 from pipeline.lake.source import reader
 from pipeline.lake.source.open import open_source
-from pipeline.lake.source.reader import input_schema, open_split, read_batches, split_rows, texts_of
+from pipeline.lake.source.reader import ParquetSplit, texts_of
 from pipeline.lake.split import WHOLE, Region, RowGroups, Rows, Split
 from pipeline.lake.store.local import LocalStore
 
 pytestmark = pytest.mark.unit
 
 
-def read(
-    path: Path, *, columns: Sequence[str] = ("id",), region: Region = WHOLE
-) -> list[tuple[pa.Table, float]]:
+def read(path: Path, *, columns: Sequence[str] = ("id",), region: Region = WHOLE) -> list[pa.Table]:
     dataset = open_source(str(path))
     split = Split.of(dataset.listing().files[0], fingerprint="f", region=region)
-    with closing(open_split(dataset.store, split.path)) as file:
-        return list(read_batches(file, split, columns=columns))
+    with closing(dataset.open(split)) as found:
+        tables = list(found.batches(columns))
+        assert found.rows == sum(table.num_rows for table in tables)
+        return tables
 
 
-def ids(parts: Sequence[tuple[pa.Table, float]]) -> list[int]:
-    return [row for table, _ in parts for row in table.column("id").to_pylist()]
+def ids(parts: Sequence[pa.Table]) -> list[int]:
+    return [row for table in parts for row in table.column("id").to_pylist()]
+
+
+def opened(directory: Path, name: str = "a.parquet") -> ParquetSplit:
+    return ParquetSplit(LocalStore(str(directory)), Split("1", name, 1, "v"))
 
 
 def numbered(path: Path, rows: int, *, row_group_size: int | None = None) -> Path:
@@ -64,16 +70,14 @@ def test_windows_give_every_row_once_in_order(
         whole = read(path)
         part = read(path, region=RowGroups(first, last))
     assert ids(whole) == list(range(rows))
-    assert sum(share for _, share in whole) == pytest.approx(1)
     assert ids(part) == list(range(rows))[first * group : (last + 1) * group]
-    assert sum(share for _, share in part) == pytest.approx(1)
-    assert all(table.num_rows <= max(window, step) for table, _ in [*whole, *part])
-    assert all(table.num_rows for table, _ in whole), "no window is empty"
+    assert all(table.num_rows <= max(window, step) for table in [*whole, *part])
+    assert all(table.num_rows for table in whole), "no window is empty"
 
 
 def test_small_row_groups_are_gathered_into_full_windows(tmp_path: Path) -> None:
     path = numbered(tmp_path / "a.parquet", 20_000, row_group_size=100)
-    sizes = [table.num_rows for table, _ in read(path)]
+    sizes = [table.num_rows for table in read(path)]
     assert sum(sizes) == 20_000
     assert len(sizes) == 2
     assert sizes[0] > 16_000
@@ -83,15 +87,14 @@ def test_the_rows_of_a_split_are_those_of_its_row_groups(tmp_path: Path) -> None
     path = numbered(tmp_path / "a.parquet", 25, row_group_size=10)
     dataset = open_source(str(path))
     entry = dataset.listing().files[0]
-    with closing(open_split(dataset.store, entry.path)) as file:
-        for region, rows in [
-            (WHOLE, 25),
-            (RowGroups(0, 0), 10),
-            (RowGroups(1, 2), 15),
-            (Rows(7, 9), 9),
-        ]:
-            split = Split.of(entry, fingerprint="f", region=region)
-            assert split_rows(file, split) == rows
+    for region, first, rows in [
+        (WHOLE, 0, 25),
+        (RowGroups(0, 0), 0, 10),
+        (RowGroups(1, 2), 10, 15),
+        (Rows(7, 9), 7, 9),
+    ]:
+        with closing(dataset.open(Split.of(entry, fingerprint="f", region=region))) as found:
+            assert (found.first, found.rows) == (first, rows)
 
 
 def test_huge_rows_come_in_windows_of_bounded_size(
@@ -103,7 +106,7 @@ def test_huge_rows_come_in_windows_of_bounded_size(
     pq.write_table(pa.table({"id": range(60), "text": texts}), tmp_path / "a.parquet")
     parts = read(tmp_path / "a.parquet", columns=("id", "text"))
     assert ids(parts) == list(range(60))
-    assert max(table.nbytes for table, _ in parts) <= 1_100_000
+    assert max(table.nbytes for table in parts) <= 1_100_000
 
 
 def test_a_window_of_one_long_text_repeated_is_bounded_too(
@@ -115,7 +118,7 @@ def test_a_window_of_one_long_text_repeated_is_bounded_too(
     pq.write_table(table, tmp_path / "a.parquet")
     parts = read(tmp_path / "a.parquet", columns=("id", "text"))
     assert ids(parts) == list(range(1_000))
-    assert max(table.nbytes for table, _ in parts) <= 4_000_000
+    assert max(table.nbytes for table in parts) <= 4_000_000
 
 
 @pytest.mark.parametrize("repeats", [True, False])
@@ -134,8 +137,8 @@ def test_huge_texts_side_by_side_among_many_small_ones_are_never_held_at_once(
     dataset = open_source(str(tmp_path / "a.parquet"))
     split = Split.of(dataset.listing().files[0], fingerprint="f")
     before, most, rows = pa.total_allocated_bytes(), 0, []
-    with closing(open_split(dataset.store, split.path)) as file:
-        for window, _ in read_batches(file, split, columns=("id", "text")):
+    with closing(dataset.open(split)) as found:
+        for window in found.batches(("id", "text")):
             most = max(most, pa.total_allocated_bytes() - before)
             rows += window.column("id").to_pylist()
             assert window.nbytes <= 1_000_000 or window.num_rows == 1
@@ -156,15 +159,29 @@ def test_only_the_columns_asked_for_are_read(tmp_path: Path) -> None:
     nested = [{"text": "inner", "x": 1}, {"text": "inner", "x": 2}]
     table = pa.table({"id": [0, 1], "text": ["a", "b"], "meta": nested})
     pq.write_table(table, tmp_path / "a.parquet")
-    ((got, _),) = read(tmp_path / "a.parquet", columns=("id", "text"))
+    (got,) = read(tmp_path / "a.parquet", columns=("id", "text"))
     assert sorted(got.column_names) == ["id", "text"]
-    ((got, _),) = read(tmp_path / "a.parquet", columns=("id", "meta"))
+    (got,) = read(tmp_path / "a.parquet", columns=("id", "meta"))
     assert got.column("meta").to_pylist() == nested
+
+
+def kept_of(
+    schema: pa.Schema, *, text: str = "text", columns: list[str] | None = None
+) -> pa.Schema:
+    job = Job.model_validate(
+        {
+            "name": "test",
+            "input": {"path": "lake", "text": text, "columns": columns},
+            "output": {"path": "out"},
+            "tasks": {"label": {"kind": "classify", "model": "none"}},
+        }
+    )
+    return carried_columns(job, schema, where="lake/a.parquet")
 
 
 def refusal(schema: pa.Schema, *, text: str = "text", columns: list[str] | None = None) -> str:
     with pytest.raises(SplitError) as caught:
-        input_schema(schema, texts=[text], columns=columns, where="lake/a.parquet")
+        kept_of(schema, text=text, columns=columns)
     return str(caught.value)
 
 
@@ -205,16 +222,16 @@ def test_a_text_column_of_another_type_is_told_with_all_types(kind: pa.DataType)
 
 
 def test_carried_columns_come_in_the_order_of_the_job() -> None:
-    kept = input_schema(SCHEMA, texts=["body"], columns=["when", "id"], where="w")
+    kept = kept_of(SCHEMA, text="body", columns=["when", "id"])
     assert kept.names == ["when", "id"]
-    assert input_schema(SCHEMA, texts=["body"], columns=None, where="w").names == SCHEMA.names
-    assert input_schema(SCHEMA, texts=["body"], columns=[], where="w").names == []
+    assert kept_of(SCHEMA, text="body").names == SCHEMA.names
+    assert kept_of(SCHEMA, text="body", columns=[]).names == []
 
 
 @pytest.mark.parametrize("columns", [None, ["text"]])
 def test_metadata_of_a_file_stays_with_its_columns(columns: list[str] | None) -> None:
     table = pa.table({"text": ["a"]}).replace_schema_metadata({"owner": "me"})
-    kept = input_schema(table.schema, texts=["text"], columns=columns, where="w")
+    kept = kept_of(table.schema, columns=columns)
     assert kept.metadata == {b"owner": b"me"}
 
 
@@ -239,8 +256,8 @@ def test_every_kind_of_string_column_is_text(tmp_path: Path, kind: pa.DataType) 
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": array.cast(kind)}), path, row_group_size=2)
     schema = pq.ParquetFile(path).schema_arrow
-    assert input_schema(schema, texts=["text"], columns=None, where="w").names == ["text"]
-    ((table, _),) = read(path, columns=("text",))
+    assert kept_of(schema).names == ["text"]
+    (table,) = read(path, columns=("text",))
     assert texts_of(table.column("text").combine_chunks()) == (WORDS, {})
 
 
@@ -282,25 +299,25 @@ def test_a_slice_of_a_column_is_read_from_its_start() -> None:
 def test_a_file_that_is_not_parquet_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_text("id,text\n1,hello\n")
     with pytest.raises(SplitError, match=r"a\.parquet is not a readable Parquet file.*again"):
-        open_split(LocalStore(str(tmp_path)), "a.parquet")
+        opened(tmp_path)
 
 
 def test_a_file_that_was_cut_off_is_named(tmp_path: Path) -> None:
     path = numbered(tmp_path / "a.parquet", 1_000)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(SplitError, match="is not a readable Parquet file"):
-        open_split(LocalStore(str(tmp_path)), "a.parquet")
+        opened(tmp_path)
 
 
 def test_an_empty_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").touch()
     with pytest.raises(SplitError, match="is not a readable Parquet file"):
-        open_split(LocalStore(str(tmp_path)), "a.parquet")
+        opened(tmp_path)
 
 
 def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
     with pytest.raises(SplitError, match=r"a\.parquet is not there any more"):
-        open_split(LocalStore(str(tmp_path)), "a.parquet")
+        opened(tmp_path)
 
 
 def test_a_file_whose_name_is_not_utf8_is_refused_in_words_that_can_be_printed(
@@ -310,7 +327,7 @@ def test_a_file_whose_name_is_not_utf8_is_refused_in_words_that_can_be_printed(
     store = LocalStore(str(tmp_path))
     (entry,) = store.entries()
     with pytest.raises(SplitError, match="UTF-8") as caught:
-        open_split(store, entry.path)
+        opened(tmp_path, entry.path)
     assert str(caught.value).encode("utf-8")
 
 
@@ -320,7 +337,7 @@ def test_a_file_with_a_column_whose_name_is_not_utf8_is_not_readable(tmp_path: P
     (tmp_path / "a.parquet").write_bytes(raw.replace(b"longname", b"long\xa7\xa7\xa7\xa7"))
     store = LocalStore(str(tmp_path))
     with pytest.raises(SplitError, match=r"a\.parquet is not a readable Parquet file: .*utf-8"):
-        open_split(store, "a.parquet")
+        opened(tmp_path)
     (entry,) = store.entries()
     assert "utf-8" in look(store, entry).damage
     assert read_footer(store, "a.parquet") == {}

@@ -47,7 +47,7 @@ def annotating(monkeypatch: pytest.MonkeyPatch, error: Exception) -> list[Any]:
 
     made = worker(monkeypatch)
     made.annotator = SimpleNamespace(
-        annotate_all=annotate_all, input=SimpleNamespace(address=lambda path: f"/lake/{path}")
+        annotate_all=annotate_all, source=SimpleNamespace(where=lambda path: f"/lake/{path}")
     )
     return made.annotate(SPLITS)
 

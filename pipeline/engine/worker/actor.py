@@ -76,7 +76,7 @@ class Worker:
         except Exception as error:
             # No split's own: whichever it was, each is tried again.
             told = str(error) if isinstance(error, ShardscribeError) else repr(error)
-            where = self.annotator.input.address
+            where = self.annotator.source.where
             return [Failure(SplitError(f"{where(split.path)}: {told}")) for split in splits]
         return [Failure(a) if isinstance(a, ShardscribeError) else a for a in answers]
 

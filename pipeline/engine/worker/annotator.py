@@ -21,7 +21,6 @@ from pipeline.engine.worker.worker_context import WorkerContext
 from pipeline.errors import RunError, ShardscribeError, SplitError, WorkerLost
 from pipeline.lake.sink.publish import clean_scratch
 from pipeline.lake.source import reader
-from pipeline.lake.source.reader import open_split, read_batches
 from pipeline.lake.split import Split
 from pipeline.lake.store.open import open_store
 from pipeline.models.device import Device
@@ -83,10 +82,10 @@ class Annotator:
         self.rows = RowAnnotator(
             tasks, models, text=self.job.input.text, longest=self.job.limits.text
         )
-        self.input = open_store(plan.input_root)
+        self.source = plan.source
         self.output = open_store(self.job.output.path)
         self.context = WorkerContext(
-            plan, self.input, self.output, self.rows.types, self.device.dtype_name, name
+            plan, self.source, self.output, self.rows.types, self.device.dtype_name, name
         )
         clean_scratch(self.output.scratch(), now=time.time())
         self.started = time.monotonic()
@@ -206,13 +205,12 @@ class Annotator:
     def _chunks(self, writer: SplitWriter) -> Iterator[RowChunk]:
         with writer.errors():
             writer.refuse_change()
-            with closing(open_split(self.input, writer.split.path)) as file:
-                columns = writer.open(file)
-                for table, fraction in read_batches(file, writer.split, columns=columns):
+            with closing(self.source.open(writer.split)) as found:
+                for table in found.batches(writer.open(found)):
                     if writer.error is not None:
                         return
                     moved()
-                    yield RowChunk(writer, table, fraction)
+                    yield RowChunk(writer, table, table.num_rows / found.rows)
             yield RowChunk(writer, None)
 
     def _annotate(self, batch: RowBatch, call: CallProgress) -> None:

@@ -9,16 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.engine.messages import SplitResult
 from pipeline.engine.worker.annotated_rows import AnnotatedRows, annotated_table
 from pipeline.engine.worker.worker_context import WorkerContext
 from pipeline.errors import RunError, ShardscribeError, SplitError, WorkerLost, one_line
-from pipeline.job.job import ERRORS_COLUMN
+from pipeline.job.columns import carried_columns, columns_of
 from pipeline.lake.sink.owner import Owner
 from pipeline.lake.sink.publish import OutputFile
-from pipeline.lake.source.reader import first_row, input_schema, split_rows
+from pipeline.lake.source.base import OpenSplit
 from pipeline.lake.split import Split
 from pipeline.lake.store.base import Entry
 from pipeline.records.schema import RowCounts
@@ -58,7 +57,7 @@ class SplitWriter:
     @property
     def where(self) -> str:
         """Its file, for messages."""
-        return self.context.input.address(self.split.path)
+        return self.context.source.where(self.split.path)
 
     @property
     def bytes_written(self) -> int:
@@ -101,19 +100,13 @@ class SplitWriter:
             # As of a store that is away for a moment: told of the job elsewhere, not here.
             self.error = SplitError(f"{self.where}: {error.message}", hint=error.hint)
         else:
-            damaged = isinstance(error, (pa.ArrowException, OSError))
-            self.error = SplitError(
-                f"{self.where}: {type(error).__name__}: {one_line(error)}",
-                hint="If the file is damaged, write it again or take it out of the dataset"
-                if damaged
-                else "",
-            )
+            self.error = SplitError(f"{self.where}: {type(error).__name__}: {one_line(error)}")
 
-    def open(self, file: pq.ParquetFile) -> list[str]:
+    def open(self, found: OpenSplit) -> list[str]:
         """Begins the output file.
 
         Args:
-            file: The input.
+            found: The split, open for reading.
 
         Returns:
             The columns to read.
@@ -122,22 +115,8 @@ class SplitWriter:
             SplitError: A column is missing, of a wrong type, or would be overwritten.
         """
         job = self.context.plan.job
-        carried = input_schema(
-            file.schema_arrow,
-            reads=job.reads,
-            texts=job.texts_read,
-            named=job.named_by,
-            columns=job.input.columns,
-            where=self.where,
-        )
-        for name in [*job.tasks, ERRORS_COLUMN]:
-            if name in carried.names:
-                raise SplitError(
-                    f"{self.where} has a column `{name}` already, which the job would overwrite",
-                    hint="Rename the task, or list the columns to carry in input.columns",
-                )
-        self._total = split_rows(file, self.split)
-        self._first_row = first_row(file, self.split)
+        carried = carried_columns(job, found.schema, where=self.where)
+        self._total, self._first_row = found.rows, found.first
         self._schema = self.context.schema(carried, rows=(self._first_row, self._total))
         self._out = OutputFile(
             self.context.output,
@@ -145,7 +124,7 @@ class SplitWriter:
             self._schema,
             compression=job.output.compression,
         )
-        return list(dict.fromkeys([*carried.names, *job.reads]))
+        return columns_of(job, carried)
 
     def write(self, table: pa.Table, annotated: AnnotatedRows, rows: slice) -> None:
         """Writes some annotated rows and counts them.
@@ -208,7 +187,7 @@ class SplitWriter:
         Raises:
             SplitError: It is not.
         """
-        now = self.context.input.entry(self.split.path)
+        now = self.context.source.entry(self.split.path)
         if now is None:
             raise SplitError(
                 f"{self.where} is not there any more", hint="Run the same command again"

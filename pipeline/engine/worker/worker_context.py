@@ -10,6 +10,7 @@ from pipeline.engine.messages import WorkPlan
 from pipeline.engine.worker.annotated_rows import ERRORS_TYPE
 from pipeline.job.job import ERRORS_COLUMN
 from pipeline.lake.sink.metadata import output_metadata
+from pipeline.lake.source.base import Source
 from pipeline.lake.store.base import Store
 
 
@@ -19,7 +20,7 @@ class WorkerContext:
 
     Attributes:
         plan: The job and its models.
-        input: Where splits are read.
+        source: Where splits are read.
         output: Where they are committed.
         types: Of the tasks' columns.
         dtype: What models compute in, for the footer.
@@ -27,7 +28,7 @@ class WorkerContext:
     """
 
     plan: WorkPlan
-    input: Store
+    source: Source
     output: Store
     types: dict[str, pa.DataType]
     dtype: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -46,7 +46,7 @@ def look(store: Store, entry: Entry) -> Footer:
         return Footer(damage=why) if is_damage(error) else Footer(unread=why)
     except ShardscribeError as error:
         return Footer(unread=str(error))
-    ours = said(metadata)
+    ours = said(metadata.metadata)
     committed = sealed_size(metadata.metadata)
     if committed is not None and entry.size != committed:
         return Footer(ours, damage=f"it has {entry.size:,} bytes, {committed:,} were committed")
@@ -71,7 +71,7 @@ def read_footer(store: Store, path: str) -> dict[str, Any]:
     """What an output file says of itself; empty if shardscribe did not write it."""
     try:
         with closing(pq.ParquetFile(store.open(path))) as file:
-            return said(file.metadata)
+            return said(file.metadata.metadata)
     except (pa.ArrowException, OSError, UnicodeDecodeError):
         return {}
 
@@ -82,9 +82,9 @@ def read_footers(store: Store, paths: Sequence[str]) -> Iterator[dict[str, Any]]
         yield from threads.map(lambda path: read_footer(store, path), paths)
 
 
-def said(metadata: pq.FileMetaData) -> dict[str, Any]:
+def said(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
     """Our metadata in a file's footer; empty if there is none."""
-    raw = (metadata.metadata or {}).get(FOOTER_KEY)
+    raw = (metadata or {}).get(FOOTER_KEY)
     try:
         found = json.loads(raw) if raw else {}
     except ValueError:

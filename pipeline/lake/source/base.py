@@ -1,11 +1,20 @@
-"""What a source is asked for."""
+"""What a source is asked for: a dataset, as splits and batches of rows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
+import pyarrow as pa
+
+from pipeline.errors import JobError
+from pipeline.lake.split import Split
 from pipeline.lake.store.base import Entry
+
+
+class NothingThere(JobError):
+    """A source holds no file."""
 
 
 @dataclass(frozen=True)
@@ -19,3 +28,64 @@ class Listing:
 
     files: Sequence[Entry]
     missed: Mapping[str, str] = field(default_factory=dict)
+
+
+class OpenSplit(Protocol):
+    """A split that is open for reading."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Of all columns that its file has, with the file's metadata."""
+
+    @property
+    def first(self) -> int:
+        """The row of its file that it begins with."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows it has."""
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Its rows in order, each once, a bounded batch at a time.
+
+        Args:
+            columns: What to read of each row.
+
+        Raises:
+            SplitError: It can't be read.
+        """
+
+    def close(self) -> None:
+        """Lets go of it."""
+
+
+class Source(Protocol):
+    """A kind of dataset. It pickles: a worker is given it, and opens splits by it."""
+
+    @property
+    def address(self) -> str:
+        """As the job file writes it."""
+
+    def where(self, path: str) -> str:
+        """The full address of a file, for messages."""
+
+    def listing(self, *, at_most: int | None = None) -> Listing:
+        """What it holds now.
+
+        Args:
+            at_most: Only the first so many files that are found.
+
+        Raises:
+            NothingThere: It holds no file.
+            JobError: It can't be listed.
+        """
+
+    def entry(self, path: str) -> Entry | None:
+        """A file as it is now; None if it is not there."""
+
+    def open(self, split: Split) -> OpenSplit:
+        """Opens a split for reading.
+
+        Raises:
+            SplitError: It is not there any more, or can't be read.
+        """

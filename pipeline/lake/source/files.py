@@ -6,9 +6,9 @@ import fnmatch
 import re
 from dataclasses import dataclass
 
-from pipeline.errors import JobError
-from pipeline.lake.source.base import Listing
-from pipeline.lake.split import SUFFIXES
+from pipeline.lake.source.base import Listing, NothingThere
+from pipeline.lake.source.reader import ParquetSplit
+from pipeline.lake.split import SUFFIXES, Split
 from pipeline.lake.store.base import Entry, Store
 from pipeline.lake.store.local import LocalStore
 
@@ -31,6 +31,18 @@ class FileSource:
     pattern: str | None = None
     single: str | None = None
 
+    def where(self, path: str) -> str:
+        """The full address of a file, for messages."""
+        return self.store.address(path)
+
+    def entry(self, path: str) -> Entry | None:
+        """A file as it is now."""
+        return self.store.entry(path)
+
+    def open(self, split: Split) -> ParquetSplit:
+        """Opens a split for reading."""
+        return ParquetSplit(self.store, split)
+
     def listing(self, *, at_most: int | None = None) -> Listing:
         """The dataset's Parquet files as they are now.
 
@@ -38,7 +50,7 @@ class FileSource:
             at_most: Only the first so many that are found.
 
         Raises:
-            JobError: The path does not exist, or holds no Parquet file.
+            NothingThere: The path does not exist, or holds no Parquet file.
         """
         if self.single is not None:
             entry = self.store.entry(self.single)
@@ -71,25 +83,25 @@ class FileSource:
         fixed = WILD.split(self.pattern, maxsplit=1)[0] if self.pattern is not None else ""
         return f"{path}/".startswith(fixed) or fixed.startswith(f"{path}/")
 
-    def _nothing(self, others: int) -> JobError:
+    def _nothing(self, others: int) -> NothingThere:
         if self.pattern is not None:
-            return JobError(
+            return NothingThere(
                 f"input.path {self.address} matches no file",
                 hint="Check the pattern; * crosses directories",
             )
         if isinstance(self.store, LocalStore) and not self.store.base.exists():
-            return JobError(
+            return NothingThere(
                 f"input.path {self.address} does not exist",
                 hint=f"Looked for {self.store.base}; relative paths count from the working "
                 "directory",
             )
         if isinstance(self.store, LocalStore) and self.store.base.is_file():
-            return JobError(
+            return NothingThere(
                 f"input.path {self.address} is not a Parquet file by its name",
                 hint=f"Name a file that ends in {' or '.join(SUFFIXES)}, or a directory of such",
             )
         held = f"it holds {others} other files" if others else "it is empty"
-        return JobError(
+        return NothingThere(
             f"input.path {self.address} holds no Parquet file: {held}",
             hint=f"Files must end in {' or '.join(SUFFIXES)}",
         )

@@ -1,14 +1,14 @@
-"""A split -> bounded batches of rows."""
+"""A split of a Parquet file -> bounded batches of rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import RowError, SplitError, near, one_line
+from pipeline.errors import RowError, SplitError, one_line
 from pipeline.lake.split import Region, RowGroups, Rows, Split
 from pipeline.lake.store.base import Store
 from pipeline.moves import moved
@@ -22,14 +22,60 @@ BATCH_BYTES = 8 * 1024 * 1024
 # 300 bytes takes 0.3 s so, 0.06 s by 256 rows: less than a thousandth of what models take.
 STEP_ROWS = 8
 BUFFER_BYTES = 1 << 20  # of each column
+# What pyarrow raises over a file that is not what it says.
+SPOILT = (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError)
 
 
-def open_split(store: Store, path: str) -> pq.ParquetFile:
-    """Opens an input file.
+class ParquetSplit:
+    """A split of a Parquet file, open for reading.
+
+    Args:
+        store: Where the file is.
+        split: What of it is read.
+
+    Attributes:
+        schema: Of all the file's columns, with its metadata.
+        first: The row of the file that the split begins with.
+        rows: How many rows it has.
 
     Raises:
-        SplitError: It is not there or is not Parquet.
+        SplitError: The file is not there, is not Parquet, or has no such region.
     """
+
+    def __init__(self, store: Store, split: Split) -> None:
+        self._where = store.address(split.path)
+        self._region = split.region
+        self._file = _open(store, split.path)
+        self.schema: pa.Schema = self._file.schema_arrow
+        self.first, end = extent(self._file, split.region)
+        self.rows = end - self.first
+        if not 0 <= self.first <= end <= self._file.metadata.num_rows:
+            self.close()
+            raise SplitError(
+                f"{split.told} is not in the file, which has {self._file.metadata.num_rows} rows",
+                hint="Run the same command again when it is finished being written",
+            )
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """The rows in order, a bounded batch at a time.
+
+        Raises:
+            SplitError: The file is damaged, or can't be read any more.
+        """
+        try:
+            yield from read_batches(self._file, self._region, columns=columns)
+        except SPOILT as error:
+            raise SplitError(
+                f"{self._where} can't be read: {one_line(error, most=200)}",
+                hint="If the file is damaged, write it again or take it out of the dataset",
+            ) from error
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self._file.close()
+
+
+def _open(store: Store, path: str) -> pq.ParquetFile:
     try:
         # By default pyarrow holds all of a row group's columns, as they are in the file, at once.
         return pq.ParquetFile(store.open(path), buffer_size=BUFFER_BYTES, pre_buffer=False)
@@ -47,96 +93,38 @@ def open_split(store: Store, path: str) -> pq.ParquetFile:
         ) from error
 
 
-def input_schema(
-    schema: pa.Schema,
-    *,
-    texts: Sequence[str],
-    columns: Sequence[str] | None,
-    where: str,
-    reads: Sequence[str] = (),
-    named: Mapping[str, str] | None = None,
-) -> pa.Schema:
-    """The carried columns of a file, after checking that it has what the job names.
-
-    Args:
-        schema: The file's.
-        texts: Columns that must hold text.
-        columns: Carried columns; None for all.
-        where: The file, for messages.
-        reads: Further columns that tasks look at, of any type.
-        named: The job's field that names each column, such as ``tasks.topic.input``.
-
-    Raises:
-        SplitError: A column is missing or a text column holds no text.
-    """
-    have = ", ".join(schema.names)
-    fields = {name: (named or {}).get(name, "input.text") for name in (*texts, *reads)}
-    for name in (*fields, *(columns or ())):
-        if schema.get_field_index(name) < 0:
-            again = " (or more than once)" if schema.names.count(name) > 1 else ""
-            hint = f"{near(name, schema.names)} in {fields.get(name, 'input.columns')}"
-            raise SplitError(f"{where} has no column `{name}`{again}; it has {have}", hint=hint)
-    for name in texts:
-        kind = schema.field(name).type
-        if pa.types.is_dictionary(kind):
-            kind = kind.value_type
-        if not (
-            pa.types.is_string(kind)
-            or pa.types.is_large_string(kind)
-            or pa.types.is_string_view(kind)
-            or pa.types.is_null(kind)  # what pandas writes when all texts of a file are missing
-        ):
-            raise SplitError(
-                f"{where}: column `{name}` is {schema.field(name).type}, not text; "
-                f"the columns are {', '.join(f'{f.name}: {f.type}' for f in schema)}",
-                hint=f"Set {fields[name]} to a string column, or cast that one",
-            )
-    if columns is None:
-        twice = next((name for name in schema.names if schema.names.count(name) > 1), None)
-        if twice is not None:
-            raise SplitError(
-                f"{where} has more than one column `{twice}`",
-                hint="Name the columns to carry in input.columns, or write the file anew",
-            )
-        return schema
-    return pa.schema([schema.field(name) for name in columns], metadata=schema.metadata)
-
-
 def read_batches(
-    file: pq.ParquetFile, split: Split, *, columns: Sequence[str]
-) -> Iterator[tuple[pa.Table, float]]:
-    """Reads a split in order, a bounded batch at a time.
+    file: pq.ParquetFile, region: Region, *, columns: Sequence[str]
+) -> Iterator[pa.Table]:
+    """Reads a region of a file in order, a bounded batch at a time.
 
     Args:
-        file: The open input file.
-        split: What to read of it.
+        file: An open file that has the region.
+        region: What to read of it.
         columns: What to read of each row.
-
-    Yields:
-        A batch, and the fraction of the split's rows that it is.
     """
-    rows = split_rows(file, split)
     waiting: list[pa.RecordBatch] = []
     count = held = 0
-    for batch in _batches(file, split, columns):
+    for batch in _few_rows(file, region, columns):
         for part in _in_bounds(batch):
             full = count + part.num_rows > BATCH_ROWS or held + part.nbytes > BATCH_BYTES
             if waiting and full:
-                yield pa.Table.from_batches(waiting), count / rows
+                yield pa.Table.from_batches(waiting)
                 waiting, count, held = [], 0, 0
             waiting.append(part)
             count += part.num_rows
             held += part.nbytes
     if count:
-        yield pa.Table.from_batches(waiting), count / rows
+        yield pa.Table.from_batches(waiting)
 
 
-def _batches(
-    file: pq.ParquetFile, split: Split, columns: Sequence[str]
+def _few_rows(
+    file: pq.ParquetFile, region: Region, columns: Sequence[str]
 ) -> Iterator[pa.RecordBatch]:
-    """A split's rows, a few at a time."""
-    groups, skip = _groups(file, split.region)
-    left = split_rows(file, split)
+    """A region's rows, a few at a time."""
+    groups, skip = _groups(file, region)
+    begin, end = extent(file, region)
+    left = end - begin
     for batch in file.iter_batches(
         batch_size=STEP_ROWS, row_groups=groups, columns=list(columns), use_threads=False
     ):
@@ -157,26 +145,6 @@ def _in_bounds(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     else:
         for row in range(batch.num_rows):
             yield batch.slice(row, 1)
-
-
-def split_rows(file: pq.ParquetFile, split: Split) -> int:
-    """How many rows a split has.
-
-    Raises:
-        SplitError: The file has fewer.
-    """
-    first, last = extent(file, split.region)
-    if not 0 <= first <= last <= file.metadata.num_rows:
-        raise SplitError(
-            f"{split.told} is not in the file, which has {file.metadata.num_rows} rows",
-            hint="Run the same command again when it is finished being written",
-        )
-    return last - first
-
-
-def first_row(file: pq.ParquetFile, split: Split) -> int:
-    """The row of the file that a split begins with."""
-    return extent(file, split.region)[0]
 
 
 def extent(file: pq.ParquetFile, region: Region) -> tuple[int, int]:

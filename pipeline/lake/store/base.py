@@ -34,6 +34,10 @@ class Store(ABC):
     def __init__(self, root: str) -> None:
         self.root = root
 
+    def __reduce__(self) -> tuple[type[Store], tuple[str]]:
+        """It goes to another process as its address."""
+        return type(self), (self.root,)
+
     def address(self, path: str) -> str:
         """The full address of an object, for messages."""
         text = f"{self.root.rstrip('/')}/{path}"
