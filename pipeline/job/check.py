@@ -12,8 +12,7 @@ from pipeline.errors import JobError, SplitError
 from pipeline.job.columns import carried_columns
 from pipeline.job.job import Job, fingerprint
 from pipeline.lake.memory import Memory
-from pipeline.lake.source.base import Listing
-from pipeline.lake.source.cut import splits_of
+from pipeline.lake.source.base import Listing, Source
 from pipeline.lake.source.files import FileSource
 from pipeline.lake.source.open import open_source
 from pipeline.lake.split import Split
@@ -161,7 +160,7 @@ def check_places(source: FileSource, output: Store) -> None:
         )
 
 
-def check_columns(job: Job, source: FileSource, files: Sequence[Entry]) -> pa.Schema:
+def check_columns(job: Job, source: Source, files: Sequence[Entry]) -> pa.Schema:
     """Reads footers until one has the columns that the job names.
 
     Args:
@@ -214,8 +213,7 @@ class Pinned:
         """
         checked = self.checked
         return list(
-            splits_of(
-                checked.source.store,
+            checked.source.splits(
                 checked.listing.files,
                 fingerprint=self.fingerprint,
                 cut=checked.job.cut,

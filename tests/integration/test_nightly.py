@@ -1,6 +1,5 @@
 """The same job night after night: files come, change and go; what is annotated stays annotated."""
 
-import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ import pytest
 from helpers import QuietDisplay, own, rows_of
 
 from pipeline.errors import JobError
-from pipeline.job import check
+from pipeline.job.job import Job
 from pipeline.lake.sink.publish import read_footer
+from pipeline.lake.split import Cut
 from pipeline.lake.store.open import open_store
 from pipeline.planning import Choices
 from pipeline.run import run_job
@@ -331,8 +331,7 @@ def test_a_file_cut_into_splits_is_verified_like_a_whole_one(job, lake, out, dis
     write(lake, "large.parquet", *texts, row_group_size=100)
     write(lake, "small.parquet")
     size = (lake / "large.parquet").stat().st_size
-    cut = functools.partial(check.splits_of, split_bytes=size // 4)
-    monkeypatch.setattr(check, "splits_of", cut)
+    monkeypatch.setattr(Job, "cut", Cut(bytes=size // 4))
     summary = run_job(job(), display=display)
     assert (summary.exit_code, summary.rows.rows) == (0, 1000 + ROWS)
     large = [name for name in outputs(out) if name.startswith("large-")]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import pyarrow as pa
 
 from pipeline.errors import JobError
-from pipeline.lake.split import Split
+from pipeline.lake.memory import Memory
+from pipeline.lake.split import Cut, Split
 from pipeline.lake.store.base import Entry
 
 
@@ -82,6 +83,25 @@ class Source(Protocol):
 
     def entry(self, path: str) -> Entry | None:
         """A file as it is now; None if it is not there."""
+
+    def splits(
+        self,
+        files: Sequence[Entry],
+        *,
+        fingerprint: str,
+        cut: Cut,
+        memory: Memory | None = None,
+        there: Container[str] = (),
+    ) -> Iterator[Split]:
+        """Cuts files into splits, of which each has the same name whoever cuts.
+
+        Args:
+            files: Of a listing.
+            fingerprint: Of the job.
+            cut: How large splits are.
+            memory: Spares the reading of what was read of files before.
+            there: Names of output files: what is annotated stays as it was cut.
+        """
 
     def open(self, split: Split) -> OpenSplit:
         """Opens a split for reading.

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
+from pipeline.lake.memory import Memory
 from pipeline.lake.source.base import Listing, NothingThere
+from pipeline.lake.source.cut import splits_of
 from pipeline.lake.source.reader import ParquetSplit
-from pipeline.lake.split import SUFFIXES, Split
+from pipeline.lake.split import SUFFIXES, Cut, Split
 from pipeline.lake.store.base import Entry, Store
 from pipeline.lake.store.local import LocalStore
 
@@ -38,6 +41,20 @@ class FileSource:
     def entry(self, path: str) -> Entry | None:
         """A file as it is now."""
         return self.store.entry(path)
+
+    def splits(
+        self,
+        files: Sequence[Entry],
+        *,
+        fingerprint: str,
+        cut: Cut,
+        memory: Memory | None = None,
+        there: Container[str] = (),
+    ) -> Iterator[Split]:
+        """Cuts files into splits; footers are read where they decide."""
+        return splits_of(
+            self.store, files, fingerprint=fingerprint, cut=cut, memory=memory, there=there
+        )
 
     def open(self, split: Split) -> ParquetSplit:
         """Opens a split for reading."""
