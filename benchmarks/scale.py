@@ -44,7 +44,7 @@ from pipeline.job.job import Job
 from pipeline.models.device import Device
 from pipeline.models.resolve import look_up
 from pipeline.models.text.texts import Texts
-from pipeline.models.torch.load import Models
+from pipeline.models.torch.load import TorchModels
 from pipeline.records.schema import Summary
 from pipeline.run import run_job
 from pipeline.starter import catalog
@@ -123,11 +123,11 @@ def bare_loop(lake: Path) -> tuple[float, float, int]:
     """
     info = look_up(MODEL)
     device = Device("cpu")
-    model = Models({MODEL: info}, device=device).get(MODEL, head="sequence-classification")
+    model = TorchModels({MODEL: info}, device=device).get(MODEL, head="sequence-classification")
     windows = []
     for path in sorted(lake.glob("*.parquet")):
         texts = Texts(pq.read_table(path)["text"].to_pylist())
-        windows.append(model.windows(model.encode(texts))[0])
+        windows.append(model.text.windows(model.encode(texts))[0])
 
     def forward(ids: Any, mask: Any) -> Any:
         return model.module(input_ids=ids, attention_mask=mask).logits.numpy()

@@ -33,7 +33,7 @@ from pipeline.cache import cache_dir, publish, revision_in, workspace
 from pipeline.job.file import load_job
 from pipeline.models.device import Device
 from pipeline.models.resolve import look_up
-from pipeline.models.torch.load import Models
+from pipeline.models.torch.load import TorchModels
 from pipeline.starter.fetch import fetch
 from pipeline.starter.reviews import SHORT, load_reviews
 from pipeline.tasks import TASKS
@@ -93,7 +93,7 @@ def accuracy(
     task = kind(kind.Options.model_validate(options))
     info = look_up(task.options.model)
     task.check_model(info)
-    annotate = task.load(Models({task.options.model: info}, device=Device("cpu")))
+    annotate = task.load(TorchModels({task.options.model: info}, device=Device("cpu")))
     started = time.perf_counter()
     answer = annotate.annotate(texts)
     seconds = time.perf_counter() - started

@@ -14,8 +14,8 @@ from pipeline.models.resolve import ModelInfo, fetch
 from pipeline.models.text.tokenizer_files import read_json
 from pipeline.models.weights import ADAPTER_WEIGHTS
 
-# By an adapter's task_type: how transformers calls the classes whose head it brings along.
-HEADS = {
+# By an adapter's task_type: how the names of the classes end whose head it brings along.
+CLASS_ENDS = {
     "SEQ_CLS": "ForSequenceClassification",
     "TOKEN_CLS": "ForTokenClassification",
     "QUESTION_ANS": "ForQuestionAnswering",
@@ -52,13 +52,13 @@ def with_adapter(model: ModelInfo, adapter: ModelInfo) -> ModelInfo:
         model: What the adapter was trained on.
         adapter: Fetched or not; of one that is not, the labels are not known yet.
     """
-    head = HEADS.get(str(adapter.config.get("task_type")))
-    if head is None or not adapter.config.get("modules_to_save"):
+    end = CLASS_ENDS.get(str(adapter.config.get("task_type")))
+    if end is None or not adapter.config.get("modules_to_save"):
         return model
     config = dict(model.config)
-    if not any(name.endswith(head) for name in model.architectures):
+    if not any(name.endswith(end) for name in model.architectures):
         family = re.split(r"For[A-Z]|Model$", (*model.architectures, "")[0])[0]
-        config["architectures"] = [f"{family}{head}"]
+        config["architectures"] = [f"{family}{end}"]
     labels = look_into(adapter, model).labels if adapter.folder is not None else None
     for name in ("id2label", "label2id", "num_labels"):
         config.pop(name, None)

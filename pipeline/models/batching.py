@@ -7,7 +7,7 @@ one length together; the budget bounds the product, the slack what of it is padd
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,6 +22,9 @@ class Sequences:
         stops: One past its last token.
         prefix: Special tokens before each sequence.
         suffix: Special tokens after each sequence.
+        typed: Whether ids have the types of their tokens in the upper bits, for a model that has to
+            be told them.
+        paired: Whether each sequence is two texts.
     """
 
     ids: np.ndarray
@@ -29,14 +32,23 @@ class Sequences:
     stops: np.ndarray
     prefix: Sequence[int] = ()
     suffix: Sequence[int] = ()
+    typed: bool = False
+    paired: bool = False
 
     @classmethod
-    def of(cls, rows: Sequence[Sequence[int] | np.ndarray]) -> Sequences:
+    def of(
+        cls,
+        rows: Sequence[Sequence[int] | np.ndarray],
+        *,
+        typed: bool = False,
+        paired: bool = False,
+    ) -> Sequences:
         """Sequences that are whole already, special tokens included."""
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
         ends = np.cumsum(lengths)
         flat = [np.zeros(0, dtype=np.int64), *(np.asarray(row, dtype=np.int64) for row in rows)]
-        return cls(np.concatenate(flat), ends - lengths, ends)
+        ids = np.concatenate(flat)
+        return cls(ids, ends - lengths, ends, typed=typed, paired=paired)
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -48,7 +60,7 @@ class Sequences:
 
     def take(self, rows: np.ndarray) -> Sequences:
         """Some of the sequences."""
-        return Sequences(self.ids, self.starts[rows], self.stops[rows], self.prefix, self.suffix)
+        return replace(self, starts=self.starts[rows], stops=self.stops[rows])
 
     def flat(self, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Some of the sequences one after the other, without padding.

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.errors import JobError
+from pipeline.models.heads import HeadName
 
 
 def _names(text: str) -> frozenset[str]:
@@ -51,7 +52,7 @@ WRITERS = _names(
     """
 )
 READING = ENCODERS | DECODERS | WRITERS
-TAKEN: Mapping[str, frozenset[str]] = {
+TAKEN: Mapping[HeadName, frozenset[str]] = {
     "sequence-classification": READING,
     "token-classification": READING,
     "question-answering": READING,
@@ -97,7 +98,7 @@ WHY = {
 }
 
 
-def check_family(config: Mapping[str, Any], *, head: str, reference: str) -> None:
+def check_family(config: Mapping[str, Any], *, head: HeadName, reference: str) -> None:
     """Refuses an architecture whose results are not known to be right.
 
     Args:

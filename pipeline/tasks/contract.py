@@ -23,8 +23,8 @@ from typing import Annotated as ConstrainedType
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipeline.errors import JobError, RowError
+from pipeline.models.heads import HeadName, Models
 from pipeline.models.resolve import ModelInfo
-from pipeline.models.torch.load import Models
 
 if TYPE_CHECKING:
     import pyarrow as pa  # for annotations alone: it is heavy, and loading a job is not
@@ -229,8 +229,8 @@ class Task(ABC, Generic[OptionsT]):
             hint="Name a model that was trained for this task",
         )
 
-    def head(self, model: ModelInfo) -> str:
-        """What the model is loaded as, a key of `load.HEADS`: without a head."""
+    def head(self, model: ModelInfo) -> HeadName:
+        """What the model is loaded as: without a head."""
         return "encoder"
 
     @property

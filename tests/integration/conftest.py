@@ -14,7 +14,7 @@ from pipeline.job.file import load_job
 from pipeline.job.job import Job
 from pipeline.models.device import Device
 from pipeline.models.resolve import look_up
-from pipeline.models.torch.load import Models
+from pipeline.models.torch.load import TorchModels
 from pipeline.starter.samples import write_reviews
 from pipeline.tasks import TASKS
 
@@ -80,7 +80,7 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
 @pytest.fixture(scope="session")
 def load_task() -> Callable[..., Any]:
     """A task that is loaded; models are loaded once."""
-    models: dict[tuple[str, int | None], Models] = {}
+    models: dict[tuple[str, int | None], TorchModels] = {}
 
     def loaded(reference: str, *, budget: int | None = None, **options: Any) -> Any:
         task = TASKS[options["kind"]]
@@ -89,7 +89,7 @@ def load_task() -> Callable[..., Any]:
         made.check_model(info)
         key = reference, budget
         if key not in models:
-            models[key] = Models({reference: info}, device=Device("cpu"), budget=budget)
+            models[key] = TorchModels({reference: info}, device=Device("cpu"), budget=budget)
         return made.load(models[key])
 
     return loaded

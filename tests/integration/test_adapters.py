@@ -16,7 +16,7 @@ from pipeline.job.job import Job
 from pipeline.models.adapters import with_adapter
 from pipeline.models.device import Device
 from pipeline.models.resolve import ModelInfo, look_up
-from pipeline.models.torch.load import Models
+from pipeline.models.torch.load import TorchModels
 from pipeline.tasks import TASKS
 
 pytestmark = pytest.mark.integration
@@ -54,7 +54,7 @@ def job(base: Path, lora: Path | None, tmp_path: Path) -> Job:
 def scores(made: Job) -> list[dict[str, float]]:
     infos = check_models(made)
     (options,) = made.options.values()
-    models = Models(infos, device=Device("cpu")).with_adapter(options.adapter)
+    models = TorchModels(infos, device=Device("cpu")).with_adapter(options.adapter)
     answer = TASKS["classify"](options).load(models).annotate(TEXTS)
     rows = answer.column.to_pylist()
     return [{s["label"]: s["score"] for s in row["scores"]} for row in rows]
@@ -89,7 +89,7 @@ def test_another_adapter_is_another_job(base: Path, tmp_path: Path) -> None:
 def test_models_with_and_without_an_adapter_are_loaded_apart(base: Path, tmp_path: Path) -> None:
     lora = adapter(base, tmp_path / "lora", seed=1)
     infos = {str(base): look_up(str(base)), str(lora): look_up(str(lora))}
-    models = Models(infos, device=Device("cpu"))
+    models = TorchModels(infos, device=Device("cpu"))
     view = models.with_adapter(str(lora))
     plain = models.get(str(base), head="sequence-classification")
     assert view.get(str(base), head="sequence-classification") is not plain
@@ -117,7 +117,7 @@ def test_an_adapter_of_another_model_is_refused_with_the_reason(base: Path, tmp_
     transformers.DistilBertForSequenceClassification(config).save_pretrained(other)
     tokenizer.save_pretrained(other)
     made = job(other, lora, tmp_path)
-    models = Models(check_models(made), device=Device("cpu")).with_adapter(str(lora))
+    models = TorchModels(check_models(made), device=Device("cpu")).with_adapter(str(lora))
     with pytest.raises(JobError, match="can't be merged"):
         models.get(str(other), head="sequence-classification")
 
@@ -205,7 +205,7 @@ def test_an_adapter_for_tags_serves_ner_and_not_classify(encoder: Path, tmp_path
         check_models(made)
     task = {"kind": "ner", "model": str(encoder), "adapter": str(lora)}
     tags = Job.model_validate(made.model_dump(exclude_unset=True) | {"tasks": {"tags": task}})
-    models = Models(check_models(tags), device=Device("cpu")).with_adapter(str(lora))
+    models = TorchModels(check_models(tags), device=Device("cpu")).with_adapter(str(lora))
     ner = TASKS["ner"](tags.options["tags"]).load(models)
     assert len(ner.annotate(TEXTS).column) == len(TEXTS)
 

@@ -12,7 +12,7 @@ from pipeline.cli.main import main
 from pipeline.errors import JobError
 from pipeline.models.device import Device
 from pipeline.models.resolve import look_up
-from pipeline.models.torch.load import Models
+from pipeline.models.torch.load import TorchModels
 from pipeline.run import run_job
 from pipeline.starter.reviews import load_reviews
 from pipeline.tasks import TASKS
@@ -139,7 +139,7 @@ def test_bfloat16_keeps_labels_and_scores_near_those_of_float32():
     texts = [review.text for review in load_reviews().test if len(review.text) < 1200][:400]
     found = []
     for device in (Device("cpu"), half):
-        models = Models({"starter/sentiment": look_up("starter/sentiment")}, device=device)
+        models = TorchModels({"starter/sentiment": look_up("starter/sentiment")}, device=device)
         task = TASKS["classify"](TASKS["classify"].Options(**CLASSIFY))
         rows = task.load(models).annotate(texts).column.to_pylist()
         found.append([{s["label"]: s["score"] for s in row["scores"]} for row in rows])

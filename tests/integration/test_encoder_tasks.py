@@ -20,7 +20,7 @@ from pipeline.models.device import Device
 from pipeline.models.resolve import look_up
 from pipeline.models.text.texts import Texts
 from pipeline.models.text.windows import cut
-from pipeline.models.torch.load import Models
+from pipeline.models.torch.load import TorchModels
 from pipeline.starter import catalog
 from pipeline.starter.reviews import load_reviews
 from pipeline.tasks import TASKS
@@ -42,12 +42,12 @@ Make = Callable[..., Path]
 def load() -> Load:
     """Loads a task; models are shared, as a worker shares them."""
     device = Device("cpu")
-    held: dict[str, Models] = {}
+    held: dict[str, TorchModels] = {}
 
     def loaded(kind: str, model: str | Path, **options: Any) -> Any:
         name = str(model)
         if name not in held:
-            held[name] = Models({name: look_up(name)}, device=device)
+            held[name] = TorchModels({name: look_up(name)}, device=device)
         task = TASKS[kind](TASKS[kind].Options(kind=kind, model=name, **options))
         task.bind(held[name].infos[name])
         task.check_model(held[name].infos[name])
@@ -129,13 +129,21 @@ def test_embed_puts_the_models_own_prompt_before_each_text_and_lowercases_if_it_
     assert np.abs(got - sentence_vectors(folder, texts)).max() <= 1e-5
 
 
+def model_of(annotate: Any) -> Any:
+    """What computes a loaded task's head."""
+    held = getattr(annotate, "scorer", annotate)
+    for name in ("classifier", "encoder", "encoder"):
+        held = getattr(held, name, held)
+    return held.model
+
+
 def hidden_of(annotate: Any, text: str, size: int) -> list[np.ndarray]:
     """Token vectors of each window of a text, special tokens included."""
-    model = annotate.model
+    model = model_of(annotate)
     ids = model.tokens.ids(text)
     out = []
     for window in cut(len(ids), size=size):
-        whole = torch.tensor([model.wrap(ids[window.start : window.stop])])
+        whole = torch.tensor([[*model.prefix, *ids[window.start : window.stop], *model.suffix]])
         with torch.inference_mode():
             out.append(model.module(input_ids=whole).last_hidden_state[0].numpy())
     return out
@@ -245,7 +253,7 @@ def test_zero_shot_by_entailment_equals_the_pipeline_also_where_it_truncates(
     folder = entailers[name]
     pipe = transformers.pipeline("zero-shot-classification", model=str(folder), device="cpu")
     task = load("zero_shot", folder, labels=GENRES, multi_label=multi_label, merge="first")
-    lengths = task.model.encode(texts).lengths
+    lengths = model_of(task).encode(texts).lengths
     assert lengths.min() < 60
     assert lengths.max() > 200
     expected = [pipe(text, candidate_labels=GENRES, multi_label=multi_label) for text in texts]
@@ -291,11 +299,11 @@ def test_windows_of_a_long_premise_are_merged_as_the_job_says(
     folder = entailers["bert"]
     task = load("zero_shot", folder, labels=GENRES, merge=merge)
     text = reviews[-1]
-    ids = task.model.tokens.ids(text)
-    frames = [task.model.tokens.ids(f"This example is {label}.") for label in GENRES]
+    ids = model_of(task).tokens.ids(text)
+    frames = [model_of(task).tokens.ids(f"This example is {label}.") for label in GENRES]
     room = 128 - 3 - max(map(len, frames))
     scores, weights = [], []
-    cls, sep = task.model.tokenizer.cls_token_id, task.model.tokenizer.sep_token_id
+    cls, sep = model_of(task).tokenizer.cls_token_id, model_of(task).tokenizer.sep_token_id
     for window in cut(len(ids), size=room):
         logits = []
         for frame in frames:
@@ -303,7 +311,7 @@ def test_windows_of_a_long_premise_are_merged_as_the_job_says(
             whole = torch.tensor([[*premise, *frame, sep]])
             types = torch.tensor([[0] * len(premise) + [1] * (len(frame) + 1)])
             with torch.inference_mode():
-                out = task.model.module(input_ids=whole, token_type_ids=types).logits[0, 2]
+                out = model_of(task).module(input_ids=whole, token_type_ids=types).logits[0, 2]
             logits.append(float(out))
         scores.append(np.exp(logits) / np.exp(logits).sum())
         weights.append(window.stop - window.start)
@@ -400,7 +408,7 @@ def test_calibration_subtracts_what_each_answer_has_without_a_text(
     rows = rows_of(task, texts)
     assert [s["score"] for s in rows[0]["scores"]] == pytest.approx([0.2] * 5, abs=1e-5)
     free = likelihoods(task.model, CONTENT_FREE, "How is it?", ANSWERS)
-    lengths = np.array([len(task.model.tokens.ids(answer)) for answer in ANSWERS])
+    lengths = np.array([len(model_of(task).tokens.ids(answer)) for answer in ANSWERS])
     for text, row in zip(texts, rows, strict=True):
         ratio = (likelihoods(task.model, text, "How is it?", ANSWERS) - free) / lengths
         shares = np.exp(ratio) / np.exp(ratio).sum()
@@ -458,16 +466,20 @@ def test_a_pair_without_a_second_text_is_a_bad_row_and_a_long_first_text_is_read
     assert codes == {1: "no_pair", 2: "no_pair", 3: "pair_too_long"}
     rows = answer.column.to_pylist()
     assert [row is None for row in rows] == [False, True, True, True, False]
-    ids, claim = task.model.tokens.ids(long), task.model.tokens.ids("A claim.")
-    cls, sep = task.model.tokenizer.cls_token_id, task.model.tokenizer.sep_token_id
+    ids, claim = model_of(task).tokens.ids(long), model_of(task).tokens.ids("A claim.")
+    cls, sep = model_of(task).tokenizer.cls_token_id, model_of(task).tokenizer.sep_token_id
     scores, weights = [], []
-    for window in cut(len(ids), size=task.model.max_tokens - 3 - len(claim)):
+    for window in cut(len(ids), size=model_of(task).max_tokens - 3 - len(claim)):
         first = [cls, *ids[window.start : window.stop], sep]
         with torch.inference_mode():
-            logits = task.model.module(
-                input_ids=torch.tensor([[*first, *claim, sep]]),
-                token_type_ids=torch.tensor([[0] * len(first) + [1] * (len(claim) + 1)]),
-            ).logits[0]
+            logits = (
+                model_of(task)
+                .module(
+                    input_ids=torch.tensor([[*first, *claim, sep]]),
+                    token_type_ids=torch.tensor([[0] * len(first) + [1] * (len(claim) + 1)]),
+                )
+                .logits[0]
+            )
         scores.append(logits.softmax(dim=0).numpy())
         weights.append(window.stop - window.start)
     assert len(weights) > 2
@@ -548,7 +560,7 @@ def test_answers_are_those_of_the_span_search_of_transformers_4(
     task = load("answer", finder, question_column="q", max_answer_tokens=longest, **options)
     got = rows_of(task, Texts(texts, {"q": asked}))
     expected = [
-        span_search(task.model, q, text, null_answers=null_answers, longest=longest)
+        span_search(model_of(task), q, text, null_answers=null_answers, longest=longest)
         for q, text in zip(asked, texts, strict=True)
     ]
     check_answers(got, expected)
@@ -565,7 +577,10 @@ def test_a_text_may_have_no_answer(load: Load, make: Make, reviews: list[str]) -
     got = rows_of(task, texts)
     check_answers(
         got,
-        [span_search(task.model, QUESTIONS[0], t, null_answers=True, longest=15) for t in texts],
+        [
+            span_search(model_of(task), QUESTIONS[0], t, null_answers=True, longest=15)
+            for t in texts
+        ],
     )
     nulls = [row for row in got if row["text"] is None]
     assert 0 < len(nulls) < len(got)
@@ -580,11 +595,11 @@ def test_the_best_answer_of_a_long_text_is_the_best_over_its_windows(
     for null_answers in (False, True):
         options = {"null_answers": True} if null_answers else {}
         task = load("answer", folder, question=QUESTIONS[0], **options)
-        asked = len(task.model.tokens.ids(QUESTIONS[0]))
+        asked = len(model_of(task).tokens.ids(QUESTIONS[0]))
         overlap = (64 - asked - 3) // 2
         expected = [
             span_search(
-                task.model,
+                model_of(task),
                 QUESTIONS[0],
                 text,
                 null_answers=null_answers,

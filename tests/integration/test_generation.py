@@ -17,7 +17,7 @@ from pipeline.models.device import Device
 from pipeline.models.resolve import look_up
 from pipeline.models.text.prompts import plain_frame
 from pipeline.models.torch.generation import Writer
-from pipeline.models.torch.load import Models
+from pipeline.models.torch.load import TorchModels
 
 pytestmark = pytest.mark.integration
 
@@ -305,7 +305,7 @@ def test_tokenizer_json_serves_where_transformers_has_no_fast_class(
     assert annotate.writer.model.tokenizer.is_fast
     (tmp_path / "tokenizer.json").rename(tmp_path / "source.spm")
     with pytest.raises(JobError, match=r"no tokenizer\.json, and from source\.spm") as caught:
-        Models({"m": look_up(str(tmp_path))}, device=Device("cpu")).get("m", head="seq2seq")
+        TorchModels({"m": look_up(str(tmp_path))}, device=Device("cpu")).get("m", head="seq2seq")
     assert "Marian" in caught.value.hint
 
 

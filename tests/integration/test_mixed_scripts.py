@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.models.device import Device
 from pipeline.models.resolve import look_up
-from pipeline.models.torch.load import Models
+from pipeline.models.torch.load import TorchModels
 from pipeline.starter.reviews import load_reviews
 from pipeline.tasks import TASKS
 
@@ -71,7 +71,7 @@ def load(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         name = str(folders[head])
         task = TASKS[kind]
         made = task(task.Options(kind=kind, model=name, **options))
-        return made.load(Models({name: look_up(name)}, device=Device("cpu")))
+        return made.load(TorchModels({name: look_up(name)}, device=Device("cpu")))
 
     return loaded
 

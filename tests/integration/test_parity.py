@@ -14,7 +14,7 @@ from tiny_encoders import byte_level_tokenizer
 from pipeline.models.device import Device
 from pipeline.models.resolve import look_up
 from pipeline.models.text.windows import cut
-from pipeline.models.torch.load import Models
+from pipeline.models.torch.load import TorchModels
 from pipeline.starter import catalog
 from pipeline.starter.samples import write_reviews
 from pipeline.tasks import TASKS
@@ -42,11 +42,11 @@ Load = Callable[..., Any]
 def load() -> Load:
     """Loads a task; models are shared, as a worker shares them."""
     device = Device("cpu")
-    held: dict[str, Models] = {}
+    held: dict[str, TorchModels] = {}
 
     def loaded(kind: str, model: str, **options: Any) -> Any:
         if model not in held:
-            held[model] = Models({model: look_up(model)}, device=device)
+            held[model] = TorchModels({model: look_up(model)}, device=device)
         task = TASKS[kind]
         return task(task.Options(kind=kind, model=model, **options)).load(held[model])
 
@@ -348,7 +348,7 @@ def test_an_entity_on_the_border_of_two_windows_is_found_once_and_whole(
     # The name moves word by word over the border, and through the overlap around it.
     for at in [*range(270, 320, 12), *range(291, 302)]:
         texts.append(" ".join([*words[:at], *NAME, *words[at:]]))
-    counts = {len(cut(n, size=510, overlap=64)) for n in ner.model.encode(texts).lengths.tolist()}
+    counts = {len(cut(n, size=510, overlap=64)) for n in ner.text.encode(texts).lengths.tolist()}
     assert counts == {2}
     for entities in ner.annotate(texts).column.to_pylist():
         assert [e["text"] for e in entities if e["label"] == "GIVEN_NAME"] == ["Anna"]

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from pipeline.cli.render import TEXT_WIDTH, brief
 from pipeline.models.device import Device
 from pipeline.models.resolve import look_up
-from pipeline.models.torch.load import Models
+from pipeline.models.torch.load import TorchModels
 from pipeline.tasks import TASKS
 
 pytestmark = pytest.mark.integration
@@ -120,7 +120,10 @@ def load(tiny: dict[str, Path]) -> Load:
             task = kind(kind.Options.model_validate(options))
             task.bind(info)
             task.check_model(info)
-            held[case, small] = task, task.load(Models({reference: info}, device=Device("cpu")))
+            held[case, small] = (
+                task,
+                task.load(TorchModels({reference: info}, device=Device("cpu"))),
+            )
         return held[case, small]
 
     return loaded
@@ -281,7 +284,7 @@ def test_a_chat_model_writes_greedily_what_it_writes_for_each_text_alone() -> No
     options = kind.Options.model_validate(
         {"kind": "summarize", "model": reference, "method": "abstractive", "max_new_tokens": 16}
     )
-    held = Models({reference: look_up(reference)}, device=Device("cpu"))
+    held = TorchModels({reference: look_up(reference)}, device=Device("cpu"))
     annotate = kind(options).load(held)
     texts = [
         "The film is long, loud and dull, and I left before it ended.",

@@ -12,7 +12,7 @@ from pipeline.engine.worker.row_annotator import RowAnnotator
 from pipeline.errors import JobError, SplitError
 from pipeline.models.device import Device
 from pipeline.models.text.texts import Texts
-from pipeline.models.torch.load import Models
+from pipeline.models.torch.load import TorchModels
 from pipeline.tasks import Annotated, Task, TaskOptions
 from pipeline.tasks.chain import check_chain, columns_read, ordered
 from pipeline.tasks.conditions.condition import condition_names, rows_where
@@ -39,7 +39,7 @@ class Shout(Task[Options]):
     def extra_columns(self) -> tuple[str, ...]:
         return self.options.beside
 
-    def load(self, models: Models) -> "Shout":
+    def load(self, models: TorchModels) -> "Shout":
         self.asked: list[str] = []
         return self
 
@@ -82,7 +82,7 @@ def shouts(**tasks: dict[str, Any]) -> dict[str, Shout]:
 def annotated(
     tasks: dict[str, Shout], **columns: Sequence[Any]
 ) -> tuple[AnnotatedRows, dict[str, list]]:
-    models = Models({}, device=Device("cpu"))
+    models = TorchModels({}, device=Device("cpu"))
     rows = RowAnnotator(tasks, models, text="text")
     table = pa.table({name: list(values) for name, values in columns.items()})
     window = rows.annotate(table, known=rows.prepare(table))

@@ -12,7 +12,7 @@ from tiny_encoders import sentence_files
 from pipeline.errors import JobError
 from pipeline.models.device import Device
 from pipeline.models.resolve import look_up
-from pipeline.models.torch.load import Models
+from pipeline.models.torch.load import TorchModels
 from pipeline.tasks import TASKS
 from pipeline.tasks.writing.extractive import choose
 
@@ -40,7 +40,7 @@ def load(folder: Path, kind: str, **options: Any) -> Any:
     made = task(task.Options.model_validate({"kind": kind, "model": str(folder), **options}))
     info = look_up(str(folder))
     made.check_model(info)
-    return made.load(Models({str(folder): info}, device=Device("cpu"), budget=256))
+    return made.load(TorchModels({str(folder): info}, device=Device("cpu"), budget=256))
 
 
 def summaries(folder: Path) -> list[str]:

@@ -20,11 +20,18 @@ from tokenizers import Tokenizer
 from pipeline.errors import JobError
 from pipeline.models.device import Device
 from pipeline.models.families import DECODERS, ENCODERS, TAKEN, WHY, WRITERS, check_family
+from pipeline.models.heads import HeadName
+from pipeline.models.sentence import SentenceEncoder
 from pipeline.models.text.prompts import plain_frame
 from pipeline.models.torch.generation import Writer, until_end
+from pipeline.models.torch.heads import (
+    TorchClassifier,
+    TorchEncoder,
+    TorchSpanScorer,
+    TorchTokenClassifier,
+)
 from pipeline.models.torch.load import ready
 from pipeline.models.torch.model import Model
-from pipeline.models.torch.sentence import SentenceEncoder
 from pipeline.tasks.answers.answer import Answer
 from pipeline.tasks.answers.extractive import AnswerSpans
 from pipeline.tasks.answers.questions import Questions
@@ -80,7 +87,7 @@ def tokenizer(name: str) -> Any:
     return tiny_families.tokenizer(*TEMPLATES.get(name, BERT))
 
 
-def model_of(module: Any, made: Any, head: str) -> Model:
+def model_of(module: Any, made: Any, head: HeadName) -> Model:
     folder = Path("nowhere")
     ours = copy.deepcopy(module)
     return ready(ours, made, head=head, device=Device("cpu"), budget=128, folder=folder)
@@ -131,7 +138,9 @@ def softmax(logits: Any) -> np.ndarray:
 
 def classes(model: Model, texts: Sequence[str]) -> list[Any]:
     options = Classify.Options(kind="classify", model="tiny")
-    answer = ClassifyAnnotate(model, options, Classify(options).output_type()).annotate(texts)
+    answer = ClassifyAnnotate(
+        TorchClassifier(model), options, Classify(options).output_type()
+    ).annotate(texts)
     assert answer.failures == {}
     return [
         [score for _, score in sorted((one["label"], one["score"]) for one in row["scores"])]
@@ -145,7 +154,9 @@ def expected_classes(call: Reference, text: str) -> Any:
 
 def spans(model: Model, texts: Sequence[str]) -> list[Any]:
     options = Ner.Options(kind="ner", model="tiny", aggregation="none")
-    answer = NerAnnotate(model, options, Ner(options).output_type()).annotate(texts)
+    answer = NerAnnotate(TorchTokenClassifier(model), options, Ner(options).output_type()).annotate(
+        texts
+    )
     assert answer.failures == {}
     rows = answer.column.to_pylist()
     return [[(e["start"], e["label"] == "LABEL_1", e["score"]) for e in row] for row in rows]
@@ -164,7 +175,7 @@ def expected_spans(call: Reference, text: str) -> Any:
 def answers(model: Model, texts: Sequence[str]) -> list[Any]:
     options = Answer.Options(kind="answer", model="tiny", question=QUESTION)
     finds = AnswerSpans(
-        model,
+        TorchSpanScorer(model),
         Questions(QUESTION, None),
         null_answers=False,
         longest=3,
@@ -191,7 +202,7 @@ def expected_answer(call: Reference, text: str) -> Any:
 
 
 def vectors(model: Model, texts: Sequence[str]) -> list[Any]:
-    encoder = SentenceEncoder(model, reference="tiny")
+    encoder = SentenceEncoder(TorchEncoder(model), reference="tiny")
     found = encoder.windows(texts)
     assert found.failures == {}
     return list(encoder.merge(found, rows=len(texts)))

@@ -25,7 +25,7 @@ from pipeline.errors import RowError, ShardscribeError
 from pipeline.job import check
 from pipeline.job.file import load_job
 from pipeline.models.resolve import ModelInfo
-from pipeline.models.torch.load import Models
+from pipeline.models.torch.load import TorchModels
 from pipeline.tasks import TASKS, Annotate, Annotated, Task
 from pipeline.tasks.spans.ner import NerOptions
 
@@ -44,7 +44,7 @@ class Loud(Task[NerOptions]):
     def output_type(self) -> pa.DataType:
         return pa.struct([("text", pa.string())])
 
-    def load(self, models: Models) -> Annotate:
+    def load(self, models: TorchModels) -> Annotate:
         return Louder()
 
 

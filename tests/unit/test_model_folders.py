@@ -17,7 +17,7 @@ from pipeline.cli.main import main
 from pipeline.errors import JobError
 from pipeline.models.device import Device
 from pipeline.models.resolve import fetch, look_up
-from pipeline.models.torch.load import Models
+from pipeline.models.torch.load import TorchModels
 
 pytestmark = pytest.mark.unit
 
@@ -334,7 +334,7 @@ def test_a_setting_that_only_loading_finds_wrong_is_told_as_the_models(
 ) -> None:
     folder = tiny_classifier(tmp_path / "tiny")
     change(folder / name, **fields)
-    models = Models({"m": look_up(str(folder))}, device=Device("cpu"), budget=64)
+    models = TorchModels({"m": look_up(str(folder))}, device=Device("cpu"), budget=64)
     with pytest.raises(JobError, match="can't be loaded for sequence-classification"):
         models.get("m", head="sequence-classification")
 

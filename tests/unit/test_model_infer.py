@@ -24,7 +24,9 @@ from transformers import (
 
 from pipeline.errors import JobError, OutOfMemory, RowError
 from pipeline.models.device import Device
-from pipeline.models.torch.inputs import FALLBACK_MAX_TOKENS
+from pipeline.models.inference import BatchRunner
+from pipeline.models.text.side import FALLBACK_MAX_TOKENS, TextSide
+from pipeline.models.torch.inputs import first_position, token_types
 from pipeline.models.torch.model import Model
 from pipeline.models.torch.packed import packed
 
@@ -62,9 +64,18 @@ def model_of(module: Any = None, made: Any = None, *, budget: int = 64) -> Model
     if module is None:
         torch.manual_seed(0)
         module = BertModel(BertConfig(**TINY, max_position_embeddings=64)).eval()
-    return Model(
-        module, made or tokenizer(), device=Device("cpu"), budget=budget, folder=Path("nowhere")
+    text = TextSide(
+        made or tokenizer(),
+        module.config,
+        folder=Path("nowhere"),
+        types=token_types(module),
+        first_position=first_position(module),
     )
+    return Model(module, text, BatchRunner(Device("cpu"), budget=budget))
+
+
+def wrap(text: TextSide, ids: list[int]) -> list[int]:
+    return [*text.prefix, *ids, *text.suffix]
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +97,7 @@ SEQUENCES = st.lists(
 
 def infer_with(model, budget, *arguments, **options):
     """Infers with batches of at most that many padded tokens."""
-    model.budget = budget
+    model.runner.budget = budget
     return model.infer(*arguments, **options)
 
 
@@ -96,7 +107,7 @@ def test_results_come_in_order_and_do_not_depend_on_the_budget(
     sequences: list[list[int]], budget: int
 ) -> None:
     model = shared()
-    wrapped = [model.wrap(ids) for ids in sequences]
+    wrapped = [wrap(model.text, ids) for ids in sequences]
     alone = [model.infer([ids], first_vectors(model)).results[0] for ids in wrapped]
     together = infer_with(model, budget, wrapped, first_vectors(model))
     assert not together.failures
@@ -232,7 +243,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_budget_lowered(
     assert not out.failures
     assert out.results == [sum(ids) for ids in sequences]
     assert memory.ran_out > 0
-    assert 4 <= model.budget <= 20
+    assert 4 <= model.runner.budget <= 20
     ran_out = memory.ran_out
     assert not model.infer(sequences, memory).failures
     assert memory.ran_out == ran_out, "the next call keeps to what fits"
@@ -259,7 +270,7 @@ def test_the_budget_never_falls_below_one_token() -> None:
     model = model_of(budget=8)
     out = model.infer([[5], [6], [7]], Memory(0))
     assert len(out.failures) == 3
-    assert model.budget >= 1
+    assert model.runner.budget >= 1
     assert model.infer([[5], [6]], Memory(1)).results == [5, 6]
 
 
@@ -296,31 +307,31 @@ def test_the_special_tokens_around_a_text_are_found(
 ) -> None:
     made = tokenizer(template)
     model = model_of(shared().module, made)
-    assert (model.prefix, model.suffix) == (prefix, suffix)
+    assert (model.text.prefix, model.text.suffix) == (prefix, suffix)
     for text in ("w1 w2 w3", "w1", "strange", "w1 [SEP] w2"):
-        ids = model.encode([text]).row(0).tolist()
-        assert model.wrap(ids) == made(text)["input_ids"]
-    assert model.room == model.max_tokens - len(prefix) - len(suffix)
+        ids = model.text.encode([text]).row(0).tolist()
+        assert wrap(model.text, ids) == made(text)["input_ids"]
+    assert model.text.room == model.text.max_tokens - len(prefix) - len(suffix)
 
 
 def test_texts_are_encoded_whole_whatever_the_tokenizer_was_saved_with() -> None:
     made = tokenizer(model_max_length=8)
     made("w1 w2", truncation=True, padding="max_length")
     model = model_of(shared().module, made)
-    model.tokens.with_offsets = True
-    encoded = model.encode([" ".join(["w1"] * 100), "w2"])
+    model.text.tokens.with_offsets = True
+    encoded = model.text.encode([" ".join(["w1"] * 100), "w2"])
     assert encoded.lengths.tolist() == [100, 1]
     assert encoded.row(1).tolist() == [6]
     assert encoded.offsets is not None
     assert encoded.offsets[-1].tolist() == [0, 2]
-    assert model.max_tokens == 8
+    assert model.text.max_tokens == 8
     assert len(made("w1 " * 20, truncation=True)["input_ids"]) == 8, "theirs is as it was"
 
 
 def test_a_roberta_like_model_takes_two_tokens_fewer_than_it_has_positions() -> None:
     config = RobertaConfig(**TINY, max_position_embeddings=514, pad_token_id=1)
     model = model_of(RobertaModel(config).eval())
-    assert model.max_tokens == 512
+    assert model.text.max_tokens == 512
     ids = [5] * 512
     out = infer_with(model, 1, [ids, [*ids, 5]], first_vectors(model))
     assert list(out.failures) == [1], "512 is what it takes, not a token more"
@@ -328,24 +339,24 @@ def test_a_roberta_like_model_takes_two_tokens_fewer_than_it_has_positions() -> 
 
 def test_a_bert_like_model_takes_all_its_positions() -> None:
     model = model_of()
-    assert model.max_tokens == 64
+    assert model.text.max_tokens == 64
     out = infer_with(model, 1, [[5] * 64, [5] * 65], first_vectors(model))
     assert list(out.failures) == [1]
 
 
 def test_the_smaller_of_the_tokenizers_and_the_models_limit_holds() -> None:
-    assert model_of(made=tokenizer(model_max_length=16)).max_tokens == 16
-    assert model_of(made=tokenizer(model_max_length=10_000)).max_tokens == 64
+    assert model_of(made=tokenizer(model_max_length=16)).text.max_tokens == 16
+    assert model_of(made=tokenizer(model_max_length=10_000)).text.max_tokens == 64
 
 
 def test_a_model_that_names_no_limit_gets_the_fallback() -> None:
     config = T5Config(vocab_size=60, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
-    assert model_of(T5EncoderModel(config).eval()).max_tokens == FALLBACK_MAX_TOKENS
+    assert model_of(T5EncoderModel(config).eval()).text.max_tokens == FALLBACK_MAX_TOKENS
 
 
 def test_a_rotary_model_takes_what_its_config_says() -> None:
     config = LlamaConfig(**TINY, max_position_embeddings=77, pad_token_id=0)
-    assert model_of(LlamaModel(config).eval()).max_tokens == 77
+    assert model_of(LlamaModel(config).eval()).text.max_tokens == 77
 
 
 def test_a_model_without_a_padding_token_can_be_padded_all_the_same() -> None:
@@ -353,7 +364,7 @@ def test_a_model_without_a_padding_token_can_be_padded_all_the_same() -> None:
     made.pad_token = None
     model = model_of(made=made)
     model.config.pad_token_id = None
-    assert model.pad_id == 0
+    assert model.text.pad_id == 0
     assert model.infer([[5], [6, 7]], sums).results == [5, 13]
 
 
@@ -370,7 +381,7 @@ def test_a_packed_model_gives_what_the_padded_one_gives_without_padding(
     sequences: list[list[int]], budget: int
 ) -> None:
     model = packed_model(budget)
-    wrapped = [model.wrap(ids) for ids in sequences]
+    wrapped = [wrap(model.text, ids) for ids in sequences]
     padded_out = model.infer(wrapped, first_vectors(model))
     packed_out = model.infer(
         wrapped,
@@ -400,15 +411,15 @@ def test_a_packed_batch_that_does_not_fit_is_halved() -> None:
     out = model.infer(rows, sums, packed=forward)
     assert not out.failures
     assert out.results == [sum(ids) for ids in rows]
-    assert 4 <= model.budget <= 20
+    assert 4 <= model.runner.budget <= 20
 
 
 def test_batches_in_several_lanes_give_what_one_lane_gives() -> None:
     model = model_of(budget=100)
     rows = [list(range(4, 4 + n % 40 + 1)) for n in range(200)]
-    model.lanes = 1
+    model.runner.lanes = 1
     alone = model.infer(rows, first_vectors(model))
-    model.lanes = 2
+    model.runner.lanes = 2
     together = model.infer(rows, first_vectors(model))
     assert not together.failures
     np.testing.assert_allclose(np.stack(together.results), np.stack(alone.results), atol=1e-5)
@@ -417,7 +428,7 @@ def test_batches_in_several_lanes_give_what_one_lane_gives() -> None:
 
 def test_an_error_that_is_no_rows_own_stops_all_lanes() -> None:
     model = model_of(budget=4)
-    model.lanes = 2
+    model.runner.lanes = 2
     ran = []
 
     def broken(ids: Any, mask: Any) -> Any:
@@ -437,7 +448,7 @@ def test_few_texts_are_spread_over_the_lanes() -> None:
         seen.append(tuple(ids.shape))
         return sums(ids, mask)
 
-    model.lanes = 2
+    model.runner.lanes = 2
     model.infer([[5] * 50] * 40, forward)
     assert sorted(seen) == [(20, 50), (20, 50)]
     seen.clear()

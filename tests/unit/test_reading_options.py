@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from pipeline.errors import JobError
 from pipeline.models.resolve import ModelInfo
-from pipeline.models.torch.sentence import width
+from pipeline.models.sentence_files import width
 from pipeline.tasks import TASKS
 
 pytestmark = pytest.mark.unit

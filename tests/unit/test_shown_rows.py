@@ -15,7 +15,7 @@ from pipeline.cli.main import main
 from pipeline.errors import RowError
 from pipeline.lake.sink.footers import FOOTER_KEY
 from pipeline.models.resolve import ModelInfo
-from pipeline.models.torch.load import Models
+from pipeline.models.torch.load import TorchModels
 from pipeline.tasks import TASKS, Annotate, Annotated, Task
 from pipeline.tasks.spans.ner import NerOptions
 
@@ -33,7 +33,7 @@ class Loud(Task[NerOptions]):
     def output_type(self) -> pa.DataType:
         return pa.struct([("text", pa.string()), ("size", pa.int64())])
 
-    def load(self, models: Models) -> Annotate:
+    def load(self, models: TorchModels) -> Annotate:
         return Louder(self.output_type())
 
 

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from pipeline.models.device import Device
 from pipeline.models.resolve import look_up
 from pipeline.models.text.texts import Texts
-from pipeline.models.torch.load import Models
+from pipeline.models.torch.load import TorchModels
 from pipeline.tasks import TASKS
 
 pytestmark = pytest.mark.unit
@@ -53,7 +53,7 @@ def load(folder: str, kind: str = "classify", **options: Any) -> Any:
     made = task(task.Options.model_validate({"kind": kind, "model": folder, **options}))
     info = look_up(folder)
     made.check_model(info)
-    return made.load(Models({folder: info}, device=Device("cpu"), budget=256))
+    return made.load(TorchModels({folder: info}, device=Device("cpu"), budget=256))
 
 
 def scores(annotate: Any, texts: Any) -> np.ndarray:

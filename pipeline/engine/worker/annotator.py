@@ -24,8 +24,8 @@ from pipeline.lake.source import reader
 from pipeline.lake.split import Split
 from pipeline.lake.store.open import open_store
 from pipeline.models.device import Device
+from pipeline.models.engines import open_models
 from pipeline.models.resolve import here
-from pipeline.models.torch.load import Models
 from pipeline.moves import moved, working
 
 # Small files are committed side by side: most of the time is waiting for the disk or the store.
@@ -73,7 +73,7 @@ class Annotator:
         self.job = plan.job
         self.device = Device(plan.device, dtype=plan.job.compute.dtype)
         budget = plan.job.compute.batch_tokens
-        models = Models(
+        models = open_models(
             {ref: here(info, plan.revisions[ref]) for ref, info in plan.infos.items()},
             device=self.device,
             budget=None if budget == "auto" else budget,

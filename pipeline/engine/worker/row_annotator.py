@@ -15,8 +15,8 @@ from pipeline.errors import JobError, RowError, SplitError
 from pipeline.lake.source.reader import texts_of
 from pipeline.models.device import Device
 from pipeline.models.faults import raise_if_fatal, row_error
+from pipeline.models.heads import Models
 from pipeline.models.text.texts import Texts, Tokenizer
-from pipeline.models.torch.load import Models
 from pipeline.tasks import Annotate, Annotated, Task
 from pipeline.tasks.chain import ordered, sources, text_maker
 from pipeline.tasks.conditions.condition import condition_names, rows_where

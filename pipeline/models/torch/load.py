@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -18,19 +18,28 @@ from pipeline.models.adapters import Brought, label_fields, look_into, merged
 from pipeline.models.device import Device
 from pipeline.models.families import WEIGHTS_READ, check_family, pads
 from pipeline.models.faults import raise_if_fatal
+from pipeline.models.heads import HeadName
+from pipeline.models.inference import BatchRunner
 from pipeline.models.resolve import ModelInfo, fetch
+from pipeline.models.text.side import TextSide, own_pad_token
 from pipeline.models.text.texts import Tokenizer
 from pipeline.models.text.tokenizer import load_tokenizer
 from pipeline.models.torch.calibrate import CPU_BUDGETS, GPU_BUDGETS, Budgets, find_budget
 from pipeline.models.torch.first_token import shorten
-from pipeline.models.torch.inputs import own_pad_token, read_to_the_end
+from pipeline.models.torch.heads import (
+    TorchClassifier,
+    TorchEncoder,
+    TorchSpanScorer,
+    TorchTokenClassifier,
+)
+from pipeline.models.torch.inputs import first_position, read_to_the_end, token_types
 from pipeline.models.torch.linear import lay_out
 from pipeline.models.torch.model import Model
 from pipeline.models.torch.packed import Packed, packed
 from pipeline.models.torch.sparse import keep_sparse
 
-# How a head is called in this project -> the transformers class that loads it.
-HEADS = {
+# The transformers class that loads a model with a head.
+AUTO_CLASSES: Mapping[HeadName, str] = {
     "sequence-classification": "AutoModelForSequenceClassification",
     "token-classification": "AutoModelForTokenClassification",
     "question-answering": "AutoModelForQuestionAnswering",
@@ -39,13 +48,13 @@ HEADS = {
     "causal": "AutoModelForCausalLM",
 }
 
-GENERATING = ("seq2seq", "causal")
+GENERATING: tuple[HeadName, ...] = ("seq2seq", "causal")
 # Texts of about this length are what budgets are timed with: the mean of real paragraphs.
 PROBE_TOKENS = 64
 
 
-class Models:
-    """The models of one worker, each loaded once per head.
+class TorchModels:
+    """The models of one worker, each loaded once per head: `pipeline.models.heads.Models`.
 
     Args:
         infos: By reference, every model that the job names.
@@ -60,11 +69,11 @@ class Models:
         self.device = device
         self.budget = budget
         self.adapter: str | None = None
-        self._loaded: dict[tuple[str, str, str | None], Model] = {}
+        self._loaded: dict[tuple[str, HeadName, str | None], Model] = {}
         self._tokens: dict[str, Tokenizer] = {}
         self._lock = threading.Lock()
 
-    def with_adapter(self, adapter: str | None) -> Models:
+    def with_adapter(self, adapter: str | None) -> Self:
         """The same models with an adapter's weights merged into each that is got from here."""
         if adapter is None:
             return self
@@ -72,7 +81,23 @@ class Models:
         view.adapter = adapter
         return view
 
-    def get(self, reference: str, *, head: str) -> Model:
+    def classifier(self, reference: str) -> TorchClassifier:
+        """A model with a sequence-classification head."""
+        return TorchClassifier(self.get(reference, head="sequence-classification"))
+
+    def token_classifier(self, reference: str) -> TorchTokenClassifier:
+        """A model with a token-classification head."""
+        return TorchTokenClassifier(self.get(reference, head="token-classification"))
+
+    def span_scorer(self, reference: str) -> TorchSpanScorer:
+        """A model with a question-answering head."""
+        return TorchSpanScorer(self.get(reference, head="question-answering"))
+
+    def encoder(self, reference: str) -> TorchEncoder:
+        """A model without a head."""
+        return TorchEncoder(self.get(reference, head="encoder"))
+
+    def get(self, reference: str, *, head: HeadName) -> Model:
         """The model with that head, loaded at the first call.
 
         Raises:
@@ -84,14 +109,14 @@ class Models:
                 self._loaded[key] = self._load(self.infos[reference], head)
             return self._loaded[key]
 
-    def _load(self, info: ModelInfo, head: str) -> Model:
+    def _load(self, info: ModelInfo, head: HeadName) -> Model:
         import transformers
 
         transformers.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         check_family(info.config, head=head, reference=info.reference)
         folder = fetch(info)
-        auto = getattr(transformers, HEADS[head])
+        auto = getattr(transformers, AUTO_CLASSES[head])
         adapter = self.infos[self.adapter] if self.adapter is not None else None
         brought = look_into(adapter, info) if adapter is not None else None
         with _loading(info, head):
@@ -127,36 +152,37 @@ class Models:
                 budget=self.budget or self.device.default_budget,
                 folder=folder,
             )
-            if model.room < 1:
-                raise ValueError(f"its special tokens alone fill the {model.max_tokens} it takes")
-        model.tokens = self._tokens.setdefault(model.tokens.key, model.tokens)
+            text = model.text
+            if text.room < 1:
+                raise ValueError(f"its special tokens alone fill the {text.max_tokens} it takes")
+        text.tokens = self._tokens.setdefault(text.tokens.key, text.tokens)
         if self.budget is None and head not in GENERATING:
-            model.budget = self._calibrated(model, info, head)
+            model.runner.budget = self._calibrated(model, info, head)
         return model
 
-    def _calibrated(self, model: Model, info: ModelInfo, head: str) -> int:
+    def _calibrated(self, model: Model, info: ModelInfo, head: HeadName) -> int:
         """The batch size that this model likes on this device, timed once per machine."""
         import torch
 
         on_gpu = self.device.name != "cpu"
-        lanes = 1 if model.lanes > 1 else None
+        lanes = 1 if model.runner.lanes > 1 else None
         what = {
             "config": info.config,
             "head": head,
             "device": torch.cuda.get_device_name(self.device.name) if on_gpu else "cpu",
             "dtype": self.device.dtype_name,
-            "lanes": model.lanes,
+            "lanes": model.runner.lanes,
             "torch": torch.__version__,
         }
         key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
         remembered = Budgets().get(key)
         if remembered is not None:
             return remembered
-        length = min(PROBE_TOKENS, model.max_tokens)
+        length = min(PROBE_TOKENS, model.text.max_tokens)
 
         def run(budget: int) -> None:
             rows = max(1, budget // length)
-            ids = torch.full((rows, length), model.pad_id)
+            ids = torch.full((rows, length), model.text.pad_id)
             with self.device.hold(lanes=lanes), torch.inference_mode():
                 if model.packed is not None:
                     counts = np.full(rows, length)
@@ -175,7 +201,7 @@ class Models:
 
 
 @contextmanager
-def _loading(info: ModelInfo, head: str) -> Iterator[None]:
+def _loading(info: ModelInfo, head: HeadName) -> Iterator[None]:
     """Whatever a library makes of a model's files, it is the model that can't be loaded."""
     try:
         yield
@@ -187,7 +213,7 @@ def _loading(info: ModelInfo, head: str) -> Iterator[None]:
         ) from error
 
 
-def _for_head(brought: Brought, head: str) -> dict[str, Any]:
+def _for_head(brought: Brought, head: HeadName) -> dict[str, Any]:
     """How a model is loaded for the head that its adapter brings: with as many labels."""
     if brought.labels is None or not head.endswith("-classification"):
         return {}
@@ -195,7 +221,7 @@ def _for_head(brought: Brought, head: str) -> dict[str, Any]:
 
 
 def ready(
-    module: Any, tokenizer: Any, *, head: str, device: Device, budget: int, folder: Path
+    module: Any, tokenizer: Any, *, head: HeadName, device: Device, budget: int, folder: Path
 ) -> Model:
     """A model to infer with, from what transformers loaded.
 
@@ -209,7 +235,7 @@ def ready(
     """
     module = module.to(device.name).eval()
     padded = pads(module.config)
-    if head == "sequence-classification" and own_pad_token(module) is None:
+    if head == "sequence-classification" and own_pad_token(module.config) is None:
         read_to_the_end(module)
         padded = False
     if device.name == "cpu":
@@ -217,11 +243,18 @@ def ready(
         if module.config.model_type not in WEIGHTS_READ:
             lay_out(module)
     device.watch(module)
-    model = Model(module, tokenizer, device=device, budget=budget, folder=folder, padded=padded)
-    if device.name != "cpu" and not model.typed:
+    text = TextSide(
+        tokenizer,
+        module.config,
+        folder=folder,
+        types=token_types(module),
+        first_position=first_position(module),
+    )
+    model = Model(module, text, BatchRunner(device, budget=budget, padded=padded))
+    if device.name != "cpu" and not text.typed:
         model.packed = packed(module)
     changes = keep_sparse(module)
     # A module that changes itself by the length of a batch computes one batch at a time.
     if changes or head in GENERATING:
-        model.lanes = 1
+        model.runner.lanes = 1
     return model

@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.models.heads import HeadName
+
 ATTENTION = "shardscribe_packed"
 
 # config.model_type -> how its classes begin. Each was compared with its padded path; any other
@@ -30,7 +32,8 @@ FAMILIES = {
     "roberta": "Roberta",
     "xlm-roberta": "XLMRoberta",
 }
-HEADS = {
+# What is left of a class's name behind that -> the head that the model is loaded with.
+ENDS: Mapping[str, HeadName] = {
     "Model": "encoder",
     "ForSequenceClassification": "sequence-classification",
     "ForTokenClassification": "token-classification",
@@ -95,12 +98,12 @@ class PackedEncoder:
         head: ``encoder``, ``sequence-classification`` or ``token-classification``.
     """
 
-    def __init__(self, twin: Any, *, head: str) -> None:
+    def __init__(self, twin: Any, *, head: HeadName) -> None:
         self.head = head
         self._base = twin.base_model
         self._classifier: Any = None
         if head != "encoder":
-            setattr(twin, twin.base_model_prefix, _given(getattr(self._base, "pooler", None)))
+            setattr(twin, twin.base_model_prefix, _stand_in(getattr(self._base, "pooler", None)))
             self._classifier = twin
         # ModernBERT's head may want the mean; all others take the first token.
         self._pooling = getattr(twin.config, "classifier_pooling", "cls")
@@ -138,7 +141,7 @@ class PackedEncoder:
         self._need("token-classification")
         return self._classifier(inputs_embeds=self.forward(batch).unsqueeze(0)).logits[0]
 
-    def _need(self, head: str) -> None:
+    def _need(self, head: HeadName) -> None:
         if self.head != head:
             raise TypeError(f"the model has {self.head} for its head, not {head}")
 
@@ -186,7 +189,7 @@ def packed(module: Any) -> PackedEncoder | None:
     return PackedEncoder(twin, head=head)
 
 
-def _head(module: Any) -> str | None:
+def _head(module: Any) -> HeadName | None:
     """The head of a supported architecture; None for any other."""
     config, kind = module.config, type(module)
     family = FAMILIES.get(getattr(config, "model_type", None) or "")
@@ -206,7 +209,7 @@ def _head(module: Any) -> str | None:
         or any(layer.get("rope_type", "default") != "default" for layer in layers)
     ):
         return None
-    return HEADS.get(kind.__name__.removeprefix(family))
+    return ENDS.get(kind.__name__.removeprefix(family))
 
 
 def _has_kernel(module: Any) -> bool:
@@ -268,12 +271,12 @@ def _by_text(
     return torch.cat(outs, dim=2).transpose(1, 2)
 
 
-def _given(pooler: Any) -> Any:
+def _stand_in(pooler: Any) -> Any:
     """Stands in for the encoder under a head, so that the head's own code runs on its output."""
     import torch
     from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-    class Given(torch.nn.Module):
+    class StandIn(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.pooler = pooler
@@ -284,7 +287,7 @@ def _given(pooler: Any) -> Any:
                 pooler_output=None if self.pooler is None else self.pooler(inputs_embeds),
             )
 
-    return Given()
+    return StandIn()
 
 
 def _pool(hidden: Any, batch: Packed, how: str) -> Any:

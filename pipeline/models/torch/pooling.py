@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
-
-Pool = Callable[[Any, Any], Any]
 
 
 def pool(hidden: Any, mask: Any, *, how: str) -> Any:

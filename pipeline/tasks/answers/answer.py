@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.errors import JobError
+from pipeline.models.heads import HeadName, Models
 from pipeline.models.resolve import ModelInfo
-from pipeline.models.torch.load import Models
 from pipeline.tasks.answers.questions import PLACE, Questions
 from pipeline.tasks.contract import SOME_CHAT, SOME_QA, Annotate, Example, Task, TaskOptions
 
@@ -151,7 +151,7 @@ class Answer(Task[AnswerOptions]):
                     hint=f"Remove `{name}`, or name another model",
                 )
 
-    def head(self, model: ModelInfo) -> str:
+    def head(self, model: ModelInfo) -> HeadName:
         """A chat model writes, any other finds."""
         return "causal" if _chats(model) else "question-answering"
 
@@ -171,7 +171,7 @@ class Answer(Task[AnswerOptions]):
                 output_type=self.output_type(),
             )
         return AnswerSpans(
-            models.get(options.model, head="question-answering"),
+            models.span_scorer(options.model),
             questions,
             null_answers=bool(options.null_answers),
             longest=options.max_answer_tokens or SPAN_TOKENS,

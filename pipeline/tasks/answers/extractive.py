@@ -26,12 +26,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import JobError, RowError
-from pipeline.models.batching import Sequences
+from pipeline.models.heads import SpanScorer
+from pipeline.models.text.layout import ID_MASK
 from pipeline.models.text.pairs import Pairs
 from pipeline.models.text.texts import Encoded
 from pipeline.models.text.windows import cut
-from pipeline.models.torch.inputs import ID_MASK, TEXT_BIT
-from pipeline.models.torch.model import Model
 from pipeline.tasks.answers.questions import Questions
 from pipeline.tasks.contract import Annotated
 
@@ -60,65 +59,61 @@ class Candidates:
     null: float
 
 
-def search(
-    start: np.ndarray, end: np.ndarray, allowed: np.ndarray, *, longest: int
-) -> list[Candidates]:
-    """The best spans of each window.
+def search(start: np.ndarray, end: np.ndarray, allowed: np.ndarray, *, longest: int) -> Candidates:
+    """The best spans of a window.
 
     Args:
-        start: Logits of shape [windows, tokens].
+        start: Logits of shape [tokens].
         end: The same for the last token of a span.
         allowed: Of the same shape: the text's tokens, and the first if it is CLS.
         longest: Tokens of the longest span.
     """
     starts, ends = _shares(start, allowed), _shares(end, allowed)
-    nulls = starts[:, 0] * ends[:, 0]
-    starts[:, 0] = ends[:, 0] = 0.0
-    # reach[w, s, d] is the share of the token d after s.
-    reach = np.lib.stride_tricks.sliding_window_view(
-        np.pad(ends, ((0, 0), (0, longest - 1))), longest, axis=1
-    )
-    scores = (starts[:, :, None] * reach).reshape(len(starts), -1)
-    kept = min(CANDIDATES, scores.shape[1])
-    best = np.argpartition(-scores, kept - 1, axis=1)[:, :kept]
-    out = []
-    for row in range(len(scores)):
-        order = best[row][np.argsort(-scores[row, best[row]], kind="stable")]
-        first = order // longest
-        last = first + order % longest
-        good = scores[row, order] > 0
-        good[good] = allowed[row, first[good]] & allowed[row, last[good]]
-        out.append(Candidates(first[good], last[good], scores[row, order][good], float(nulls[row])))
-    return out
+    null = float(starts[0] * ends[0])
+    starts[0] = ends[0] = 0.0
+    # reach[s, d] is the share of the token d after s.
+    reach = np.lib.stride_tricks.sliding_window_view(np.pad(ends, (0, longest - 1)), longest)
+    scores = (starts[:, None] * reach).ravel()
+    kept = min(CANDIDATES, len(scores))
+    best = np.argpartition(-scores, kept - 1)[:kept]
+    order = best[np.argsort(-scores[best], kind="stable")]
+    first = order // longest
+    last = first + order % longest
+    good = scores[order] > 0
+    good[good] = allowed[first[good]] & allowed[last[good]]
+    return Candidates(first[good], last[good], scores[order][good], null)
 
 
 def _shares(logits: np.ndarray, allowed: np.ndarray) -> np.ndarray:
     masked = np.where(allowed, logits, np.float32(MASKED))
-    exp = np.exp(masked - masked.max(axis=1, keepdims=True))
-    return np.asarray(exp / exp.sum(axis=1, keepdims=True))
+    exp = np.exp(masked - masked.max())
+    return np.asarray(exp / exp.sum())
 
 
-@dataclass
-class _Windows:
-    """What is given to the model, and where it is from.
+@dataclass(frozen=True)
+class _Asked:
+    """A question with a window of a text, as the model is given them.
 
     Attributes:
-        ids: Coded tokens of each window's sequence.
-        owner: Its text.
-        shift: What is added to a position in the sequence to get the token, counted over all
-            texts.
+        ids: The coded sequence.
+        owner: The text.
+        first: Where the window starts in the sequence.
+        tokens: Of the window.
+        token: Its first token, counted over all texts.
     """
 
-    ids: list[np.ndarray]
-    owner: list[int]
-    shift: list[int]
+    ids: np.ndarray
+    owner: int
+    first: int
+    tokens: int
+    token: int
 
 
 class AnswerSpans:
     """Finds answers with a loaded model.
 
     Args:
-        model: With a question-answering head.
+        scorer: A model with a question-answering head.
         questions: Of each text.
         null_answers: Whether there may be none.
         longest: Tokens of the longest answer.
@@ -127,40 +122,43 @@ class AnswerSpans:
 
     def __init__(
         self,
-        model: Model,
+        scorer: SpanScorer,
         questions: Questions,
         *,
         null_answers: bool,
         longest: int,
         output_type: pa.DataType,
     ) -> None:
-        self.model = model
+        text = scorer.text
+        self.scorer = scorer
+        self.text = text
         self.questions = questions
         self.null_answers = null_answers
         self.longest = longest
         self.output_type = output_type
-        self.pairs = Pairs(model)
+        self.pairs = Pairs(text)
         before = self.pairs.before
-        if before and before[0] & ID_MASK == model.tokenizer.cls_token_id:
-            before[0] |= 1 << TEXT_BIT  # its score is that of no answer
-        model.tokens.with_offsets = model.tokens.with_words = True
+        # Where sequences start with CLS, its score is that of no answer.
+        self._has_null = bool(before) and before[0] & ID_MASK == text.tokenizer.cls_token_id
+        text.tokens.with_offsets = text.tokens.with_words = True
         if questions.fixed is not None:
-            self._room(len(model.tokens.ids(questions.fixed)))
+            self._room(len(text.tokens.ids(questions.fixed)))
 
     def annotate(self, texts: Sequence[str]) -> Annotated:
         """One answer per text."""
         import pyarrow as pa
 
         asked, failures = self.questions.of(texts)
-        encoded = self.model.encode(texts)
-        windows = self._windows(encoded, asked, failures)
-        inference = self.model.infer(Sequences.of(windows.ids), self._forward)
+        encoded = self.text.encode(texts)
+        windows = self._ask(encoded, asked, failures)
+        inference = self.scorer.logits(self.pairs.sequences([window.ids for window in windows]))
         for at, error in inference.failures.items():
-            failures[windows.owner[at]] = error
+            failures[windows[at].owner] = error
         found: list[list[tuple[int, Candidates]]] = [[] for _ in texts]
-        for at, candidates in enumerate(inference.results):
-            if candidates is not None:
-                found[windows.owner[at]].append((windows.shift[at], candidates))
+        for window, logits in zip(windows, inference.results, strict=True):
+            if logits is not None:
+                shift = window.token - window.first
+                found[window.owner].append((shift, self._search(window, logits)))
         words = _Words(encoded)
         rows = [
             None if row in failures else self._best(text, found[row], words)
@@ -179,22 +177,22 @@ class AnswerSpans:
         Raises:
             JobError: There are fewer than twice the longest answer has.
         """
-        room = self.model.max_tokens - self.pairs.specials - question
+        room = self.text.max_tokens - self.pairs.specials - question
         if room < 2 * self.longest:
             raise JobError(
                 f"a question of {question} tokens leaves no room for an answer of "
-                f"{self.longest}: the model takes {self.model.max_tokens}",
+                f"{self.longest}: the model takes {self.text.max_tokens}",
                 hint="Shorten the question, or lower max_answer_tokens",
             )
         return room
 
-    def _windows(
+    def _ask(
         self, encoded: Encoded, asked: Sequence[str], failures: dict[int, RowError]
-    ) -> _Windows:
-        """Sequences of question and window; rows whose question does not fit go to `failures`."""
+    ) -> list[_Asked]:
+        """Questions with windows; rows whose question does not fit go to `failures`."""
         around = len(self.pairs.before) + len(self.pairs.between)
-        content = self.pairs.code(encoded.ids, second=True, text=True)
-        out = _Windows([], [], [])
+        content = self.pairs.code(encoded.ids, second=True)
+        out: list[_Asked] = []
         for row, ids in enumerate(self.pairs.each(asked)):
             if row in failures:
                 continue
@@ -203,25 +201,20 @@ class AnswerSpans:
             except JobError as error:
                 failures[row] = RowError(error.message, code="question_too_long")
                 continue
-            question = self.pairs.code(ids, second=False, text=False)
+            question = self.pairs.code(ids, second=False)
             start, stop = int(encoded.starts[row]), int(encoded.starts[row + 1])
             overlap = max(self.longest - 1, min(STRIDE, room // 2))
             for window in cut(stop - start, size=room, overlap=overlap):
-                inside = content[start + window.start : start + window.stop]
-                out.ids.append(self.pairs.join(question, inside))
-                out.owner.append(row)
-                out.shift.append(start + window.start - around - len(ids))
+                token, tokens = start + window.start, window.stop - window.start
+                sequence = self.pairs.join(question, content[token : token + tokens])
+                out.append(_Asked(sequence, row, around + len(ids), tokens, token))
         return out
 
-    def _forward(self, coded: Any, mask: Any) -> list[Candidates]:
-        inputs, allowed = self.pairs.take_apart(coded, mask)
-        out = self.model.module(**inputs)
-        return search(
-            out.start_logits.float().cpu().numpy(),
-            out.end_logits.float().cpu().numpy(),
-            allowed.cpu().numpy(),
-            longest=self.longest,
-        )
+    def _search(self, window: _Asked, logits: np.ndarray) -> Candidates:
+        allowed = np.zeros(len(window.ids), dtype=bool)
+        allowed[window.first : window.first + window.tokens] = True
+        allowed[0] |= self._has_null
+        return search(logits[0], logits[1], allowed, longest=self.longest)
 
     def _best(
         self, text: str, found: Sequence[tuple[int, Candidates]], words: _Words

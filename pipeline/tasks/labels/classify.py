@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import Field
 
 from pipeline.errors import RowError
+from pipeline.models.heads import Classifier, HeadName, Models
 from pipeline.models.resolve import ModelInfo
-from pipeline.models.torch.load import Models
-from pipeline.models.torch.model import Model
-from pipeline.models.torch.packed import Packed, PackedEncoder
+from pipeline.models.text.side import TextSide
 from pipeline.tasks.contract import Annotated, Example, Task, TaskOptions
 from pipeline.tasks.labels.text_pairs import TextPairs
 
@@ -79,43 +78,45 @@ class Classify(Task[ClassifyOptions]):
         """The column of second texts, if there is one."""
         return () if self.options.pair is None else (self.options.pair,)
 
-    def head(self, model: ModelInfo) -> str:
+    def head(self, model: ModelInfo) -> HeadName:
         """The model is loaded as a sequence classifier."""
         return "sequence-classification"
 
     def load(self, models: Models) -> ClassifyAnnotate:
         """Loads the model with its classification head."""
-        model = models.get(self.options.model, head="sequence-classification")
-        return ClassifyAnnotate(model, self.options, self.output_type())
+        classifier = models.classifier(self.options.model)
+        return ClassifyAnnotate(classifier, self.options, self.output_type())
 
 
 class ClassifyAnnotate:
     """Classifies texts with a loaded model."""
 
-    def __init__(self, model: Model, options: ClassifyOptions, output_type: pa.DataType) -> None:
-        self.model = model
+    def __init__(
+        self, classifier: Classifier, options: ClassifyOptions, output_type: pa.DataType
+    ) -> None:
+        self.classifier = classifier
+        self.text = classifier.text
         self.options = options
         self.output_type = output_type
         self.activation = options.activation
         if self.activation == "auto":
-            self.activation = _activation(model.config)
+            self.activation = _activation(self.text)
         first = options.merge == "first"
-        self.pairs = TextPairs(model, options.pair, first=first) if options.pair else None
+        self.pairs = TextPairs(self.text, options.pair, first=first) if options.pair else None
 
     def annotate(self, texts: Sequence[str]) -> Annotated:
         """One label struct per text; windows of a long text are merged as the job says."""
         failures: dict[int, RowError] = {}
         if self.pairs is not None:
             sequences, owner, weights, failures = self.pairs.windows(texts)
-            inference = self.model.infer(sequences, self._forward)
         else:
-            sequences, cuts = self.model.windows(
-                self.model.encode(texts), first=self.options.merge == "first"
+            sequences, cuts = self.text.windows(
+                self.text.encode(texts), first=self.options.merge == "first"
             )
             owner, weights = cuts.owner, cuts.weights
-            inference = self.model.infer(sequences, self._forward, packed=self._packed)
+        inference = self.classifier.logits(sequences)
         failures = {int(owner[at]): e for at, e in inference.failures.items()} | failures
-        width = len(self.model.labels)
+        width = len(self.text.labels)
         logits = np.zeros((len(sequences), width), dtype=np.float32)
         for index, row_logits in enumerate(inference.results):
             if row_logits is not None:
@@ -130,7 +131,7 @@ class ClassifyAnnotate:
         return Annotated(
             ranking(
                 scores,
-                self.model.labels,
+                self.text.labels,
                 top_k=self.options.top_k,
                 failures=failures,
                 kind=self.output_type,
@@ -140,19 +141,10 @@ class ClassifyAnnotate:
             padded_tokens=inference.padded_tokens,
         )
 
-    def _forward(self, ids: Any, mask: Any) -> Any:
-        if self.pairs is None:
-            out = self.model.compute(ids, mask)
-        else:
-            out = self.model.module(**self.pairs.inputs(ids, mask))
-        return out.logits.float().cpu().numpy()
 
-    def _packed(self, encoder: PackedEncoder, batch: Packed) -> Any:
-        return encoder.classify_logits(batch).float().cpu().numpy()
-
-
-def _activation(config: Any) -> Literal["softmax", "sigmoid", "none"]:
+def _activation(text: TextSide) -> Literal["softmax", "sigmoid", "none"]:
     """What transformers' text-classification pipeline would apply to this model's logits."""
+    config = text.config
     if config.problem_type == "regression":
         return "none"
     if config.problem_type == "multi_label_classification" or config.num_labels == 1:

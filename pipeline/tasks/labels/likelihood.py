@@ -10,9 +10,10 @@ import numpy as np
 
 from pipeline.errors import JobError
 from pipeline.models.batching import Sequences
+from pipeline.models.inference import Inference
 from pipeline.models.text.prompts import chat_frame
 from pipeline.models.text.windows import cut_all
-from pipeline.models.torch.model import Inference, Model
+from pipeline.models.torch.model import Model
 from pipeline.tasks.labels.classify import activate
 from pipeline.tasks.labels.scorers import LabelScores
 
@@ -85,7 +86,7 @@ class ChatScorer:
             found = self._weigh(model.tokens.encode([CONTENT_FREE]), first=True)[0]
             if found.failures:
                 raise JobError(f"the prompt without a text fails: {found.failures[0].message}")
-            self.prior = found.results[0]
+            self.prior = np.asarray(found.results[0])
             self.scale = np.array([1 / len(tail) for tail in self.tails], dtype=np.float32)
 
     def score(self, texts: Sequence[str]) -> LabelScores:
@@ -105,7 +106,7 @@ class ChatScorer:
             inference.padded_tokens,
         )
 
-    def _weigh(self, encoded: Any, *, first: bool) -> tuple[Inference, Any]:
+    def _weigh(self, encoded: Any, *, first: bool) -> tuple[Inference[Any], Any]:
         """Log-likelihoods of shape [labels] for each window."""
         cuts = cut_all(encoded.starts, size=self.room, first=first)
         sequences = Sequences(encoded.ids, cuts.start, cuts.stop, self.before, self.after)

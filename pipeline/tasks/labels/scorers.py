@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from pipeline.errors import JobError, RowError
-from pipeline.models.batching import Sequences
+from pipeline.models.heads import Classifier, Encoder
+from pipeline.models.sentence import SentenceEncoder, unit
 from pipeline.models.text.pairs import Pairs
 from pipeline.models.text.windows import Cuts, cut_all
-from pipeline.models.torch.model import Model
-from pipeline.models.torch.sentence import SentenceEncoder, unit
 from pipeline.tasks.labels.classify import activate
 
 
@@ -41,8 +40,6 @@ class LabelScores:
 class Scorer(Protocol):
     """Scores labels with a loaded model."""
 
-    model: Model
-
     def score(self, texts: Sequence[str]) -> LabelScores:
         """Scores for each window of each text."""
         ...
@@ -56,7 +53,7 @@ class NliScorer:
     Each for itself, or only one: entailment against contradiction.
 
     Args:
-        model: With a classification head that has an entailment label.
+        classifier: That has an entailment label.
         hypotheses: One per label.
         multi_label: Whether each label stands for itself.
         first: Only the first window of each text.
@@ -66,40 +63,47 @@ class NliScorer:
     """
 
     def __init__(
-        self, model: Model, hypotheses: Sequence[str], *, multi_label: bool, first: bool
+        self,
+        classifier: Classifier,
+        hypotheses: Sequence[str],
+        *,
+        multi_label: bool,
+        first: bool,
     ) -> None:
-        self.model = model
+        text = classifier.text
+        self.classifier = classifier
+        self.text = text
         self.first = first
         self.alone = multi_label or len(hypotheses) == 1
-        self.pairs = Pairs(model)
+        self.pairs = Pairs(text)
         self.hypotheses = [
-            self.pairs.code(model.tokens.ids(text), second=True, text=False).tolist()
-            for text in hypotheses
+            self.pairs.code(text.tokens.ids(hypothesis), second=True).tolist()
+            for hypothesis in hypotheses
         ]
-        self.entailment, self.contradiction = _nli_labels(model.config.label2id)
+        self.entailment, self.contradiction = _nli_labels(text.config.label2id)
         self.room = min(map(self._room, self.hypotheses))
         if self.room < 1:
             raise JobError(
                 f"the longest hypothesis leaves no room for a text: the model takes "
-                f"{model.max_tokens} tokens",
+                f"{text.max_tokens} tokens",
                 hint="Shorten the labels or the template",
             )
 
     def score(self, texts: Sequence[str]) -> LabelScores:
         """Every window with every hypothesis."""
-        encoded = self.model.encode(texts)
-        ids = self.pairs.code(encoded.ids, second=False, text=False)
+        encoded = self.text.encode(texts)
+        ids = self.pairs.code(encoded.ids, second=False)
         cuts = cut_all(encoded.starts, size=self.room, first=self.first)
         logits = np.zeros((len(cuts), len(self.hypotheses), 2), dtype=np.float32)
         out = LabelScores(logits[..., 0], cuts.owner, cuts.weights)
         for label, hypothesis in enumerate(self.hypotheses):
-            suffix = [*self.pairs.between, *hypothesis, *self.pairs.after]
             stops = self._stops(encoded.starts, cuts, hypothesis)
-            sequences = Sequences(ids, cuts.start, stops, self.pairs.before, suffix)
-            inference = self.model.infer(sequences, self._forward)
-            for at, pair in enumerate(inference.results):
-                if pair is not None:
-                    logits[at, label] = pair
+            inference = self.classifier.logits(
+                self.pairs.beside(ids, cuts.start, stops, hypothesis)
+            )
+            for at, found in enumerate(inference.results):
+                if found is not None:
+                    logits[at, label] = found[[self.contradiction, self.entailment]]
             for at, error in inference.failures.items():
                 out.failures.setdefault(int(cuts.owner[at]), error)
             out.tokens += inference.tokens
@@ -118,12 +122,7 @@ class NliScorer:
         return np.asarray(np.minimum(starts[1:], starts[:-1] + self._room(hypothesis)))
 
     def _room(self, hypothesis: Sequence[int]) -> int:
-        return self.model.max_tokens - self.pairs.specials - len(hypothesis)
-
-    def _forward(self, coded: Any, mask: Any) -> Any:
-        inputs, _ = self.pairs.take_apart(coded, mask)
-        logits = self.model.module(**inputs).logits
-        return logits[:, [self.contradiction, self.entailment]].float().cpu().numpy()
+        return self.text.max_tokens - self.pairs.specials - len(hypothesis)
 
 
 def _nli_labels(label2id: dict[str, int]) -> tuple[int, int]:
@@ -136,7 +135,7 @@ class EncoderScorer:
     """Scores by the cosine between a text and the words for a label.
 
     Args:
-        model: An encoder.
+        encoder: A model without a head.
         words: For each label.
         reference: How the job names the model, for messages.
         temperature: Cosines are divided by it and become shares of one by softmax; None: each
@@ -149,15 +148,14 @@ class EncoderScorer:
 
     def __init__(
         self,
-        model: Model,
+        encoder: Encoder,
         words: Sequence[str],
         *,
         reference: str,
         temperature: float | None,
         first: bool,
     ) -> None:
-        self.model = model
-        self.encoder = SentenceEncoder(model, reference=reference)
+        self.encoder = SentenceEncoder(encoder, reference=reference)
         self.temperature = temperature
         self.first = first
         found = self.encoder.windows(words)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from pipeline.errors import RowError
 from pipeline.models.batching import Sequences
 from pipeline.models.text.pairs import Pairs
+from pipeline.models.text.side import TextSide
 from pipeline.models.text.windows import cut_all
-from pipeline.models.torch.model import Model
 from pipeline.tasks.answers.questions import of_column
 
 
@@ -21,16 +20,16 @@ class TextPairs:
     Windows are cut from the first text; each has the second whole beside it.
 
     Args:
-        model: That takes pairs.
+        text: Of a model that takes pairs.
         column: Of the second text.
         first: Of each text, only what fits beside the second.
     """
 
-    def __init__(self, model: Model, column: str, *, first: bool) -> None:
-        self.model = model
+    def __init__(self, text: TextSide, column: str, *, first: bool) -> None:
+        self.text = text
         self.column = column
         self.first = first
-        self.pairs = Pairs(model)
+        self.pairs = Pairs(text)
 
     def windows(
         self, texts: Sequence[str]
@@ -45,18 +44,18 @@ class TextPairs:
             JobError: The texts come without the column.
         """
         seconds, failures = of_column(texts, self.column, what="second text", code="no_pair")
-        encoded = self.model.encode(texts)
-        content = self.pairs.code(encoded.ids, second=False, text=False)
+        encoded = self.text.encode(texts)
+        content = self.pairs.code(encoded.ids, second=False)
         rows: list[np.ndarray] = []
         owner: list[int] = []
         weights: list[int] = []
         for row, second in enumerate(self.pairs.each(seconds)):
             start, stop = int(encoded.starts[row]), int(encoded.starts[row + 1])
-            room = self.model.max_tokens - self.pairs.specials - len(second)
+            room = self.text.max_tokens - self.pairs.specials - len(second)
             if row not in failures and room < 1:
                 failures[row] = RowError(
                     f"the second text has {len(second)} tokens and leaves no room for the first: "
-                    f"the model takes {self.model.max_tokens}",
+                    f"the model takes {self.text.max_tokens}",
                     code="pair_too_long",
                 )
             if row in failures:
@@ -64,14 +63,10 @@ class TextPairs:
                 owner.append(row)
                 weights.append(1)
                 continue
-            behind = self.pairs.code(second, second=True, text=False)
+            behind = self.pairs.code(second, second=True)
             cuts = cut_all(np.array([start, stop]), size=room, first=self.first)
             for begin, end in zip(cuts.start.tolist(), cuts.stop.tolist(), strict=True):
                 rows.append(self.pairs.join(content[begin:end], behind))
                 owner.append(row)
                 weights.append(max(1, end - begin))
-        return Sequences.of(rows), np.array(owner), np.array(weights), failures
-
-    def inputs(self, coded: Any, mask: Any) -> dict[str, Any]:
-        """A batch of coded sequences -> what the model takes."""
-        return self.pairs.take_apart(coded, mask)[0]
+        return self.pairs.sequences(rows), np.array(owner), np.array(weights), failures

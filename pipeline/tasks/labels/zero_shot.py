@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, field_validator
 
 from pipeline.errors import JobError
+from pipeline.models.heads import HeadName, Models
 from pipeline.models.resolve import ModelInfo
-from pipeline.models.torch.load import Models
 from pipeline.tasks.contract import (
     SOME_CHAT,
     SOME_NLI,
@@ -37,7 +37,7 @@ TEMPERATURE = 0.05
 INSTRUCTION = "What is the category of the text above?"
 ANSWER = "The category of the text above is {}"
 
-HEADS: Mapping[Family, str] = {
+LOADED_AS: Mapping[Family, HeadName] = {
     "nli": "sequence-classification",
     "encoder": "encoder",
     "chat": "causal",
@@ -202,9 +202,9 @@ class ZeroShot(Task[ZeroShotOptions]):
                 hint="Name an NLI model or an encoder, or remove multi_label",
             )
 
-    def head(self, model: ModelInfo) -> str:
+    def head(self, model: ModelInfo) -> HeadName:
         """As the model's family needs it."""
-        return HEADS[family(model)]
+        return LOADED_AS[family(model)]
 
     def load(self, models: Models) -> Annotate:
         """Loads the model with the head that its family needs."""
@@ -217,14 +217,14 @@ class ZeroShot(Task[ZeroShotOptions]):
         if kind == "nli":
             template = options.hypothesis_template or HYPOTHESIS
             return NliScorer(
-                models.get(options.model, head="sequence-classification"),
+                models.classifier(options.model),
                 [template.replace("{}", word) for word in options.words],
                 multi_label=options.multi_label,
                 first=first,
             )
         if kind == "encoder":
             return EncoderScorer(
-                models.get(options.model, head="encoder"),
+                models.encoder(options.model),
                 options.words,
                 reference=options.model,
                 temperature=None if options.multi_label else options.temperature or TEMPERATURE,
@@ -245,7 +245,6 @@ class ZeroShotAnnotate:
 
     def __init__(self, scorer: Scorer, options: ZeroShotOptions, output_type: pa.DataType) -> None:
         self.scorer = scorer
-        self.model = scorer.model
         self.options = options
         self.output_type = output_type
 

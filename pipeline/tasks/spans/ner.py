@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from pipeline.models.heads import HeadName, Models, TokenClassifier
 from pipeline.models.resolve import ModelInfo
 from pipeline.models.text.texts import Encoded
-from pipeline.models.torch.load import Models
-from pipeline.models.torch.model import Model
-from pipeline.models.torch.packed import Packed, PackedEncoder
 from pipeline.tasks.contract import Annotated, Example, Task, TaskOptions
 from pipeline.tasks.spans.aggregate import Spans, Tags, aggregate
 
@@ -68,14 +66,14 @@ class Ner(Task[NerOptions]):
             )
         )
 
-    def head(self, model: ModelInfo) -> str:
+    def head(self, model: ModelInfo) -> HeadName:
         """The model is loaded as a token classifier."""
         return "token-classification"
 
     def load(self, models: Models) -> NerAnnotate:
         """Loads the model with its token-classification head."""
-        model = models.get(self.options.model, head="token-classification")
-        return NerAnnotate(model, self.options, self.output_type())
+        classifier = models.token_classifier(self.options.model)
+        return NerAnnotate(classifier, self.options, self.output_type())
 
 
 class NerAnnotate:
@@ -85,21 +83,24 @@ class NerAnnotate:
     entities, so an entity that crosses a border is found once and whole.
     """
 
-    def __init__(self, model: Model, options: NerOptions, output_type: pa.DataType) -> None:
-        self.model = model
+    def __init__(
+        self, classifier: TokenClassifier, options: NerOptions, output_type: pa.DataType
+    ) -> None:
+        self.classifier = classifier
+        self.text = classifier.text
         self.options = options
         self.output_type = output_type
-        self.tags = Tags.of(model.labels)
-        self.words = _WordRule(model.tokenizer)
-        model.tokens.with_offsets = True
+        self.tags = Tags.of(self.text.labels)
+        self.words = _WordRule(self.text.tokenizer)
+        self.text.tokens.with_offsets = True
 
     def annotate(self, texts: Sequence[str]) -> Annotated:
         """One list of entities per text, empty where the model finds none."""
-        encoded = self.model.encode(texts)
-        sequences, cuts = self.model.windows(encoded, overlap=self._overlap())
-        inference = self.model.infer(sequences, self._forward, packed=self._packed)
+        encoded = self.text.encode(texts)
+        sequences, cuts = self.text.windows(encoded, overlap=self._overlap())
+        inference = self.classifier.scores(sequences)
         failures = {int(cuts.owner[index]): e for index, e in inference.failures.items()}
-        skip = len(self.model.prefix)
+        skip = len(self.text.prefix)
         kept = zip(
             inference.results,
             cuts.owner.tolist(),
@@ -107,7 +108,11 @@ class NerAnnotate:
             (skip + cuts.keep_stop - cuts.start).tolist(),
             strict=True,
         )
-        parts = [result[start:stop] for result, row, start, stop in kept if row not in failures]
+        parts = [
+            scores[start:stop]
+            for scores, row, start, stop in kept
+            if scores is not None and row not in failures
+        ]
         good = [row for row in range(len(texts)) if row not in failures]
         spans = self._spans(texts, good, encoded, parts)
         return Annotated(
@@ -118,14 +123,7 @@ class NerAnnotate:
         )
 
     def _overlap(self) -> int:
-        return min(OVERLAP, self.model.room // 4)
-
-    def _forward(self, ids: Any, mask: Any) -> Any:
-        return self.model.compute(ids, mask).logits.float().softmax(dim=-1).cpu().numpy()
-
-    def _packed(self, encoder: PackedEncoder, batch: Packed) -> Any:
-        scores = encoder.token_logits(batch).float().softmax(dim=-1).cpu().numpy()
-        return np.split(scores, batch.borders.cpu().numpy()[1:-1])
+        return min(OVERLAP, self.text.room // 4)
 
     def _spans(
         self,

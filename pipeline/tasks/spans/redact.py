@@ -13,8 +13,8 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.errors import JobError
+from pipeline.models.heads import HeadName, Models
 from pipeline.models.resolve import ModelInfo
-from pipeline.models.torch.load import Models
 from pipeline.tasks.contract import Annotated, Example, Names, Task, TaskOptions
 from pipeline.tasks.spans.aggregate import Tags
 from pipeline.tasks.spans.ner import Ner, NerAnnotate, NerOptions
@@ -122,7 +122,7 @@ class Redact(Task[RedactOptions]):
         if id2label:
             self._check_labels(Tags.of(list(id2label.values())).names, model.reference)
 
-    def head(self, model: ModelInfo) -> str:
+    def head(self, model: ModelInfo) -> HeadName:
         """The model is loaded as a token classifier."""
         return "token-classification"
 
@@ -187,7 +187,6 @@ class RedactAnnotate:
         self, ner: NerAnnotate, options: RedactOptions, mask: Mask, output_type: pa.DataType
     ) -> None:
         self.ner = ner
-        self.model = ner.model
         self.mask = mask
         self.min_score = options.min_score
         self.labels = options.labels

@@ -9,9 +9,10 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.errors import JobError
+from pipeline.models.heads import Models
 from pipeline.models.resolve import ModelInfo
-from pipeline.models.torch.load import Models
-from pipeline.models.torch.sentence import SentenceEncoder, SentenceFiles, width
+from pipeline.models.sentence import SentenceEncoder
+from pipeline.models.sentence_files import SentenceFiles, width
 from pipeline.tasks.contract import Annotated, Example, Task, TaskOptions
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class Embed(Task[EmbedOptions]):
         options = self.options
         self.bind(models.infos[options.model])
         encoder = SentenceEncoder(
-            models.get(options.model, head="encoder"),
+            models.encoder(options.model),
             reference=options.model,
             pooling=options.pooling,
             normalize=options.normalize,
@@ -106,7 +107,6 @@ class EmbedAnnotate:
 
     def __init__(self, encoder: SentenceEncoder, output_type: pa.DataType) -> None:
         self.encoder = encoder
-        self.model = encoder.model
         self.output_type = output_type
 
     def annotate(self, texts: Sequence[str]) -> Annotated:
@@ -119,8 +119,9 @@ class EmbedAnnotate:
         if len(found.failures) < len(texts):
             values = self.encoder.merge(found, rows=len(texts))
         if values.shape[1] != dim:
+            folder = self.encoder.text.folder
             raise JobError(
-                f"model {self.model.folder.name} gives vectors of {values.shape[1]} numbers, "
+                f"model {folder.name} gives vectors of {values.shape[1]} numbers, "
                 f"but its config.json says {dim}",
                 hint="Name another encoder",
             )

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.models.sentence import SentenceEncoder, unit
 from pipeline.models.text import passages
 from pipeline.models.text.texts import Texts
-from pipeline.models.torch.sentence import SentenceEncoder, unit
 from pipeline.tasks.contract import Annotated
 
 if TYPE_CHECKING:
@@ -66,7 +66,6 @@ class Extractive:
         self, encoder: SentenceEncoder, *, sentences: int, language: str, output_type: pa.DataType
     ) -> None:
         self.encoder = encoder
-        self.model = encoder.model
         self.sentences = sentences
         self.language = language
         self.output_type = output_type
@@ -77,7 +76,7 @@ class Extractive:
         flat = Texts([sentence for sentences in split for sentence in sentences])
         counts = np.array([len(sentences) for sentences in split], dtype=np.int64)
         firsts = np.cumsum(counts) - counts
-        lengths = self.model.encode(flat).lengths
+        lengths = self.encoder.text.encode(flat).lengths
         # A text of few enough sentences is its own summary: its sentences need no vectors.
         wanted = np.repeat(counts > self.sentences, counts)
         found = self.encoder.windows(flat, wanted=wanted)

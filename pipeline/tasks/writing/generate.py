@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from pipeline.errors import JobError, RowError
+from pipeline.models.heads import HeadName, Models
 from pipeline.models.resolve import ModelInfo
 from pipeline.models.text.prompts import Frame, chat_frame, has_chat, plain_frame
 from pipeline.models.torch.generation import Text, Writer, decodes_alone
-from pipeline.models.torch.load import Models
 from pipeline.models.torch.model import Model
 from pipeline.models.torch.sampling import Sampling
 from pipeline.tasks.contract import SOME_DECODER, SOME_SEQ2SEQ, Example, Task, TaskOptions
@@ -202,7 +202,7 @@ class Generate(Task[GenerateOptions]):
                 hint="Say it in `template`, or name an instruction-tuned model",
             )
 
-    def head(self, model: ModelInfo) -> str:
+    def head(self, model: ModelInfo) -> HeadName:
         """The model is loaded with the head that writes."""
         return writing_head(model)
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from pipeline.errors import JobError
+from pipeline.models.heads import HeadName, Models
 from pipeline.models.resolve import ModelInfo
+from pipeline.models.sentence import SentenceEncoder
+from pipeline.models.sentence_files import SentenceFiles, known_pooling
 from pipeline.models.text.prompts import chat_frame, plain_frame
 from pipeline.models.torch.generation import Writer, decodes_alone
-from pipeline.models.torch.load import Models
-from pipeline.models.torch.sentence import SentenceEncoder, SentenceFiles, check_pooling
 from pipeline.tasks.contract import SOME_SEQ2SEQ, Annotate, Example, Task, TaskOptions
 from pipeline.tasks.writing.abstractive import Abstractive
 from pipeline.tasks.writing.extractive import Extractive
@@ -136,11 +137,10 @@ class Summarize(Task[SummarizeOptions]):
                 hint="Use method: abstractive, or an encoder such as starter/minilm",
             )
         elif model.folder is not None:
-            check_pooling(
-                SentenceFiles.of(model.folder, reference=model.reference).pooling, model.reference
-            )
+            files = SentenceFiles.of(model.folder, reference=model.reference)
+            known_pooling(files.pooling, reference=model.reference)
 
-    def head(self, model: ModelInfo) -> str:
+    def head(self, model: ModelInfo) -> HeadName:
         """Sentences are picked with an encoder, written with the head that writes."""
         return "encoder" if self.options.method == "extractive" else writing_head(model)
 
@@ -150,7 +150,7 @@ class Summarize(Task[SummarizeOptions]):
         language = options.language or "en"
         if options.method == "extractive":
             return Extractive(
-                SentenceEncoder(models.get(options.model, head="encoder"), reference=options.model),
+                SentenceEncoder(models.encoder(options.model), reference=options.model),
                 sentences=options.sentences or SENTENCES,
                 language=language,
                 output_type=self.output_type(),

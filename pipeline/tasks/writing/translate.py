@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from pipeline.errors import JobError
+from pipeline.models.heads import HeadName, Models
 from pipeline.models.resolve import ModelInfo
 from pipeline.models.text.languages import Languages, languages_of
 from pipeline.models.text.prompts import Frame, chat_frame, plain_frame
 from pipeline.models.torch.generation import Writer, decodes_alone, most_new_tokens
-from pipeline.models.torch.load import Models
 from pipeline.models.torch.model import Model
 from pipeline.tasks.contract import SOME_SEQ2SEQ, Example, Task, TaskOptions
 from pipeline.tasks.writing.rewrite import Rewrite
@@ -87,7 +87,7 @@ class Translate(Task[TranslateOptions]):
             chat=True,
         )
 
-    def head(self, model: ModelInfo) -> str:
+    def head(self, model: ModelInfo) -> HeadName:
         """The model is loaded with the head that writes."""
         return writing_head(model)
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import JobError, RowError
+from pipeline.models.heads import HeadName, Models
 from pipeline.models.resolve import ModelInfo
 from pipeline.models.text.prompts import Laid
 from pipeline.models.torch.generation import Text, Writing
-from pipeline.models.torch.load import Models
 from pipeline.models.torch.model import Model
 from pipeline.tasks.contract import Annotated
 
@@ -73,14 +73,15 @@ def check_writes(model: ModelInfo, *, what: str, hint: str, chat: bool) -> None:
         )
 
 
-def writing_head(model: ModelInfo) -> str:
+def writing_head(model: ModelInfo) -> HeadName:
     """What a model that writes is loaded as."""
     return "seq2seq" if model.is_encoder_decoder else "causal"
 
 
 def load_writing(models: Models, reference: str) -> Model:
     """Loads a model with the head that writes."""
-    return models.get(reference, head=writing_head(models.infos[reference]))
+    model: Model = models.get(reference, head=writing_head(models.infos[reference]))
+    return model
 
 
 @dataclass

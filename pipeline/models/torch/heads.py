@@ -1,0 +1,103 @@
+"""The heads of `pipeline.models.heads`, computed by torch: padded, or packed where a model can."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pipeline.models.batching import Sequences
+from pipeline.models.heads import Pooling
+from pipeline.models.inference import Inference
+from pipeline.models.torch.model import Model
+from pipeline.models.torch.packed import Packed, PackedEncoder
+from pipeline.models.torch.pooling import pool
+
+
+class TorchHead:
+    """A model with a head.
+
+    Args:
+        model: Loaded with it.
+
+    Attributes:
+        text: How the model is given texts.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.text = model.text
+
+
+class TorchClassifier(TorchHead):
+    """Labels of whole sequences."""
+
+    def logits(self, sequences: Sequences) -> Inference[np.ndarray]:
+        """Float32 of shape [labels] for each sequence."""
+
+        def forward(ids: Any, mask: Any) -> Any:
+            out = self.model.compute(ids, mask, typed=sequences.typed)
+            return out.logits.float().cpu().numpy()
+
+        def packed(encoder: PackedEncoder, batch: Packed) -> Any:
+            return encoder.classify_logits(batch).float().cpu().numpy()
+
+        # Packed results were never compared with padded ones for two texts in one sequence.
+        return self.model.infer(sequences, forward, packed=None if sequences.paired else packed)
+
+
+class TorchTokenClassifier(TorchHead):
+    """Labels of tokens."""
+
+    def scores(self, sequences: Sequences) -> Inference[np.ndarray]:
+        """Float32 of shape [tokens, labels] for each sequence, special tokens included."""
+
+        def forward(ids: Any, mask: Any) -> Any:
+            out = self.model.compute(ids, mask, typed=sequences.typed)
+            return out.logits.float().softmax(dim=-1).cpu().numpy()
+
+        def packed(encoder: PackedEncoder, batch: Packed) -> Any:
+            scores = encoder.token_logits(batch).float().softmax(dim=-1).cpu().numpy()
+            return np.split(scores, batch.borders.cpu().numpy()[1:-1])
+
+        found = self.model.infer(sequences, forward, packed=packed)
+        found.results = [
+            None if row is None else row[:length]
+            for row, length in zip(found.results, sequences.lengths.tolist(), strict=True)
+        ]
+        return found
+
+
+class TorchSpanScorer(TorchHead):
+    """First and last tokens of spans."""
+
+    def logits(self, sequences: Sequences) -> Inference[np.ndarray]:
+        """Float32 of shape [2, tokens] for each sequence, special tokens included."""
+
+        def forward(ids: Any, mask: Any) -> Any:
+            out = self.model.compute(ids, mask, typed=sequences.typed)
+            ends = (out.start_logits, out.end_logits)
+            return np.stack([logits.float().cpu().numpy() for logits in ends], axis=1)
+
+        found = self.model.infer(sequences, forward)
+        found.results = [
+            None if row is None else row[:, :length]
+            for row, length in zip(found.results, sequences.lengths.tolist(), strict=True)
+        ]
+        return found
+
+
+class TorchEncoder(TorchHead):
+    """Vectors of sequences."""
+
+    def vectors(self, sequences: Sequences, *, pooling: Pooling) -> Inference[np.ndarray]:
+        """Float32 of shape [dim] for each sequence, not normalised."""
+
+        def forward(ids: Any, mask: Any) -> Any:
+            hidden = self.model.compute(ids, mask, typed=sequences.typed).last_hidden_state
+            return pool(hidden, mask, how=pooling).cpu().numpy()
+
+        def packed(encoder: PackedEncoder, batch: Packed) -> Any:
+            return encoder.pooled(batch, how=pooling).cpu().numpy()
+
+        return self.model.infer(sequences, forward, packed=packed)
