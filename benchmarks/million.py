@@ -27,7 +27,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from pipeline.engine.driver.scheduler import Attempt, Scheduler
-from pipeline.engine.driver.tally import Progress, Tally
+from pipeline.engine.driver.tally import Tally
 from pipeline.engine.messages import Heartbeat, SplitResult
 from pipeline.lake.memory import Memory
 from pipeline.lake.plan import Plan
@@ -37,7 +37,7 @@ from pipeline.lake.split import Split
 from pipeline.lake.store.base import Entry
 from pipeline.lake.store.local import LocalStore
 from pipeline.planning import plan_run
-from pipeline.records.schema import RowCounts, Summary
+from pipeline.records.schema import Progress, RowCounts, Summary
 from pipeline.records.writer import RunRecord
 
 SPLITS = 1_000_000
@@ -226,11 +226,10 @@ def run(
     """Schedules a plan, and proves that each split ended once."""
     record = RunRecord(LocalStore(str(output)).own, "run")
     count = len(plan.todo)
-    with phase(name, count):
+    with phase(name, count), record:
         tally = Tally(plan, TASKS, record, Silent(), lambda path: None)
         scheduler = Scheduler(plan.todo)
         work(plan, scheduler, tally, broken=broken)
-        record.flush()
         summary = Summary(
             run="run", job="million", state="done", exit_code=0, started="", seconds=0,
             input="", output="",

@@ -36,8 +36,8 @@ import transformers
 from datasets import load_dataset
 from texts import digest, lengths, machine, paragraphs, write_lake, write_section
 
-from pipeline.engine.driver.tally import Progress
 from pipeline.job.job import Job
+from pipeline.records.schema import Progress
 from pipeline.run import run_job
 from pipeline.starter import catalog
 from pipeline.tasks.writing.extractive import choose, split_sentences

@@ -39,13 +39,12 @@ import torch
 import transformers
 from texts import lengths, machine, paragraphs, write_lake, write_section
 
-from pipeline.engine.driver.tally import Progress
 from pipeline.job.job import Job
 from pipeline.models.device import Device
 from pipeline.models.resolve import look_up
 from pipeline.models.text.texts import Texts
 from pipeline.models.torch.load import TorchModels
-from pipeline.records.schema import Summary
+from pipeline.records.schema import Progress, Summary
 from pipeline.run import run_job
 from pipeline.starter import catalog
 

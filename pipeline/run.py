@@ -85,7 +85,7 @@ def _run_pinned(
             "kept beside the output",
         ) from error
     record = RunRecord(output.own, run, notice=display.notice)
-    with lease:
+    with lease, record:
         summary = _run_under(lease, record, pinned, output, display, choices, stop)
         summary.started = now.isoformat(timespec="seconds")
         summary.seconds = round(time.monotonic() - started, 3)
@@ -171,7 +171,6 @@ def _run_under(
         summary.exit_code = stopped.exit_code
         summary.state = "interrupted" if isinstance(stopped, Interrupted) else "failed"
     tally.fill(summary)
-    record.flush()
     remember(output, tally.sizes)
     _clean(output)
     return summary

@@ -17,7 +17,8 @@ from pipeline.engine.worker.annotated_rows import ERRORS_TYPE
 from pipeline.job.file import load_job
 from pipeline.job.job import ERRORS_COLUMN, Job, fingerprint
 from pipeline.readme import WIDTH, shown_task, with_tasks
-from pipeline.records.schema import Summary
+from pipeline.records.reader import ANY_EVENT
+from pipeline.records.schema import ProgressLine, Summary
 from pipeline.tasks import TASKS
 
 PINS = "fingerprints.json"
@@ -28,9 +29,13 @@ def contracts() -> dict[str, str]:
     """File name -> content."""
     job = {"$schema": DIALECT, **Job.model_json_schema()}
     summary = {"$schema": DIALECT, **Summary.model_json_schema(mode="serialization")}
+    progress = {"$schema": DIALECT, **ProgressLine.model_json_schema(mode="serialization")}
+    events = {"$schema": DIALECT, **ANY_EVENT.json_schema(mode="serialization")}
     return {
         "job.schema.json": _json(job),
         "summary.schema.json": _json(summary),
+        "progress.schema.json": _json(progress),
+        "events.schema.json": _json(events),
         "columns.json": _json(_columns()),
     }
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from types import TracebackType
 from typing import Any
 
 from pipeline.cli.say import say, say_json
-from pipeline.engine.driver.tally import Progress
 from pipeline.escape import visible
 from pipeline.lake.store.own import own_address
-from pipeline.records.schema import Summary
+from pipeline.records.schema import Progress, Summary
 
 LINE_EVERY = 30.0
 
@@ -27,7 +27,7 @@ def make_display(log_format: str) -> PlainDisplay:
 
 def duration(seconds: float | None) -> str:
     """Seconds as ``h:mm:ss``."""
-    if seconds is None:
+    if seconds is None or not math.isfinite(seconds):
         return "-:--:--"
     whole = round(seconds)
     return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
@@ -52,6 +52,28 @@ def status_line(progress: Progress) -> str:
         f"{count(progress.tokens_per_second)} tokens/s  "
         f"{progress.workers} worker{'s' if progress.workers != 1 else ''}  "
         f"ETA {duration(progress.eta)}"
+    )
+
+
+def make_bar(console: Any) -> Any:
+    """A bar on a console of rich, for `move_bar`."""
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as RichProgress
+
+    bar = RichProgress(
+        BarColumn(bar_width=24),
+        TextColumn("{task.description}", markup=False),
+        console=console,
+        transient=True,
+    )
+    bar.add_task("starting", total=1.0)
+    return bar
+
+
+def move_bar(bar: Any, progress: Progress) -> None:
+    """Shows how far a run is."""
+    bar.update(
+        bar.tasks[0].id, completed=progress.fraction, description=visible(status_line(progress))
     )
 
 
@@ -97,17 +119,9 @@ class BarDisplay(PlainDisplay):
     def __init__(self) -> None:
         super().__init__()
         from rich.console import Console
-        from rich.progress import BarColumn, TextColumn
-        from rich.progress import Progress as RichProgress
 
         self._console = Console(stderr=True)
-        self._bar = RichProgress(
-            BarColumn(bar_width=24),
-            TextColumn("{task.description}", markup=False),
-            console=self._console,
-            transient=True,
-        )
-        self._task = self._bar.add_task("starting", total=1.0)
+        self._bar = make_bar(self._console)
 
     def __enter__(self) -> BarDisplay:
         self._bar.start()
@@ -127,11 +141,7 @@ class BarDisplay(PlainDisplay):
 
     def progress(self, progress: Progress) -> None:
         """Moves the bar."""
-        self._bar.update(
-            self._task,
-            completed=progress.fraction,
-            description=status_line(progress),
-        )
+        move_bar(self._bar, progress)
 
 
 class JsonDisplay(PlainDisplay):

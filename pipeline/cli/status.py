@@ -15,7 +15,14 @@ FILES_SHOWN = 10
 @click.argument("job_or_output", metavar="JOB_OR_OUTPUT")
 @set_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
-def status(job_or_output: str, overrides: tuple[str, ...], as_json: bool) -> None:
+@click.option(
+    "--watch",
+    "watched",
+    is_flag=True,
+    help="Show how far the run is that is under way, from any terminal, until it ends; wait for "
+    "the first run if there is none yet. Then the rest. Ctrl-C ends the watching alone.",
+)
+def status(job_or_output: str, overrides: tuple[str, ...], as_json: bool, watched: bool) -> None:
     """Count what is done, left, failed and bad, with reasons, and list the last runs.
 
     Give a job file to know what is left, or an output directory.
@@ -24,14 +31,20 @@ def status(job_or_output: str, overrides: tuple[str, ...], as_json: bool) -> Non
     Examples:
       shardscribe status jobs/movie_reviews.yaml
       shardscribe status data/annotated
+      shardscribe status jobs/movie_reviews.yaml --watch
     """
+    job = load_job(job_or_output, overrides=overrides) if is_job_file(job_or_output) else None
+    address = job_or_output if job is None else job.output.path
+    if watched:
+        from pipeline.cli.watch import watch
+
+        try:
+            watch(address, as_json=as_json)
+        except KeyboardInterrupt:
+            return  # as other programs that watch end
     from pipeline.status import output_status
 
-    if is_job_file(job_or_output):
-        job = load_job(job_or_output, overrides=overrides)
-        found = output_status(job.output.path, job=job)
-    else:
-        found = output_status(job_or_output)
+    found = output_status(address, job=job)
     if as_json:
         runs = [run.fields for run in found.runs]
         say_json({**vars(found), "rows": vars(found.rows), "runs": runs})

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from pipeline.errors import ShardscribeError, one_line
 from pipeline.lake.store.base import Store
-from pipeline.records.schema import Summary
+from pipeline.lake.store.open import open_store
+from pipeline.records.schema import AnyEvent, ProgressLine, Summary
 
+EVENTS = re.compile(r"events-\d+\.jsonl")
+ANY_EVENT: TypeAdapter[AnyEvent] = TypeAdapter(AnyEvent)
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -23,13 +28,17 @@ class RecordedRun:
     Attributes:
         run: Its id.
         summary: None if the run died or is running, or if nothing of it can be understood.
-        said: The summary as it is written, also by a newer version; empty if there is none.
+        said: The summary as it is written, also by a newer version; None if there is none.
+        progress: How far it last was; None if it has a summary, or never said so.
+        lives: Whether it is still running; None if that is not known.
         problem: What of the record can't be read, and why; empty if all can.
     """
 
     run: str
     summary: Summary | None = None
     said: Mapping[str, Any] | None = None
+    progress: ProgressLine | None = None
+    lives: bool | None = None
     problem: str = ""
 
     @property
@@ -39,13 +48,19 @@ class RecordedRun:
             return self.summary.state
         if self.said is not None:
             return str(self.said.get("state") or "unknown")
-        return "its record can't be read" if self.problem else "died or is running"
+        if self.problem and self.progress is None:
+            return "its record can't be read"
+        return {True: "is running", False: "died", None: "died or is running"}[self.lives]
 
     @property
     def fields(self) -> dict[str, Any]:
         """As plain data: the summary as it was written."""
-        problem = {"problem": self.problem} if self.problem else {}
-        return {**(self.said or {}), "run": self.run, "state": self.state, **problem}
+        found = {**(self.said or {}), "run": self.run, "state": self.state}
+        if self.progress is not None:
+            found["progress"] = self.progress.model_dump()
+        if self.problem:
+            found["problem"] = self.problem
+        return found
 
 
 def run_names(own: Store) -> list[str]:
@@ -57,19 +72,66 @@ def run_names(own: Store) -> list[str]:
     return sorted(own.names("runs"), reverse=True)
 
 
-def read_run(own: Store, run: str) -> RecordedRun:
-    """What is recorded of a run; a record that is damaged says so and raises nothing."""
-    raw, problem = read_file(own, f"runs/{run}/summary.json")
+def read_run(own: Store, run: str, *, lives: bool | None = None) -> RecordedRun:
+    """What is recorded of a run; a record that is damaged says so and raises nothing.
+
+    Args:
+        own: The store of our own files of an output.
+        run: The run's id.
+        lives: Whether it is still running, as far as its lease tells.
+    """
+    said, summary, problem = _read(own, run, "summary.json", Summary)
+    if said is not None:
+        return RecordedRun(run, summary, {**said, "run": run}, None, False, problem)
+    _, progress, other = _read(own, run, "progress.json", ProgressLine)
+    problem = "; ".join(filter(None, (problem, other)))
+    return RecordedRun(run, progress=progress, lives=lives, problem=problem)
+
+
+def read_history(own: Store, run: str) -> Iterator[ProgressLine]:
+    """How far a run was, from its start on; what can't be read of it is passed over."""
+    for line in _lines(own, f"runs/{run}/history.jsonl"):
+        found, _ = understood(ProgressLine, line)
+        if found is not None:
+            yield found
+
+
+def read_events(own: Store, run: str) -> Iterator[AnyEvent]:
+    """What happened in a run, in order; events that this version doesn't know are passed over.
+
+    Raises:
+        JobError: The record can't be listed.
+    """
+    parts = open_store(own.address(f"runs/{run}")).entries()
+    for name in sorted(entry.path for entry in parts if EVENTS.fullmatch(entry.path)):
+        for line in _lines(own, f"runs/{run}/{name}"):
+            with suppress(ValidationError):
+                yield ANY_EVENT.validate_python(line, extra="ignore")
+
+
+def _lines(own: Store, path: str) -> Iterator[dict[str, Any]]:
+    raw, _ = _content(own, path)
+    for line in (raw or b"").splitlines():
+        found, problem = parsed(line)
+        if not problem:
+            yield found
+
+
+def _read(
+    own: Store, run: str, name: str, model: type[M]
+) -> tuple[dict[str, Any] | None, M | None, str]:
+    """A file of a record as it is written and as it is understood, and what is wrong with it."""
+    raw, problem = _content(own, f"runs/{run}/{name}")
     if raw is None:
-        return RecordedRun(run, problem=problem)
+        return None, None, problem
     said, problem = parsed(raw)
-    if not problem:
-        summary, problem = understood(Summary, said)
-        return RecordedRun(run, summary, {**said, "run": run}, _in("summary.json", problem))
-    return RecordedRun(run, problem=_in("summary.json", problem))
+    if problem:
+        return None, None, f"{name} {problem}"
+    found, problem = understood(model, said)
+    return said, found, f"{name}: {problem}" if problem else ""
 
 
-def read_file(own: Store, path: str) -> tuple[bytes | None, str]:
+def _content(own: Store, path: str) -> tuple[bytes | None, str]:
     """A file's content, None if there is none; or why it can't be read."""
     try:
         return own.read(path), ""
@@ -109,7 +171,3 @@ def understood(model: type[M], said: Mapping[str, Any]) -> tuple[M | None, str]:
             if name not in left:  # it is needed and was never there, or has just been left out
                 return None, "; ".join(problems)
             del left[name]
-
-
-def _in(name: str, problem: str) -> str:
-    return f"{name}: {problem}" if problem else ""

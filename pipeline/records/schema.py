@@ -121,3 +121,130 @@ class Summary(Section):
     unread: list[Unread] = Field([], description="Input that can't be listed; its output stays.")
     vanished_outputs: list[str] = Field([], description="Their input is gone.")
     versions: dict[str, str] = {}
+
+
+@dataclass
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        phase: In words.
+        splits: To do in this run.
+        splits_done: Ended well.
+        splits_failed: Given up.
+        rows: Done, those of splits in flight included.
+        tokens: Given to models.
+        fraction: Of the bytes to read, 0 to 1.
+        seconds: Since the first worker was ready.
+        workers: Ready ones.
+        eta: Seconds left, by the tokens that are left at the present rate; None if unknown.
+    """
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
+    phase: str = "starting"
+    splits: int = 0
+    splits_done: int = 0
+    splits_failed: int = 0
+    rows: int = 0
+    tokens: int = 0
+    fraction: float = 0.0
+    seconds: float = 0.0
+    workers: int = 0
+    eta: float | None = None
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Since the first worker was ready."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+    @property
+    def rows_per_second(self) -> float:
+        """Since the first worker was ready."""
+        return self.rows / self.seconds if self.seconds else 0.0
+
+
+class InFlight(Section):
+    """A split that a worker has, as it last said."""
+
+    split: str
+    path: str
+    region: str = Field(description="As output files name it: `all`, or which part of the file.")
+    fraction: float
+    rows: int
+
+
+class WorkerInFlight(Section):
+    """What a worker has."""
+
+    worker: str
+    splits: int
+    some: list[InFlight] = Field(description="The first of them.")
+
+
+class ProgressLine(Section):
+    """How far a run was at a moment: ``progress.json`` is the last, ``history.jsonl`` many."""
+
+    time: str = Field(description="UTC, ISO 8601.")
+    progress: Progress
+    rows_per_second: float = Field(0.0, description="Since the first worker was ready.")
+    tokens_per_second: float = Field(0.0, description="Since the first worker was ready.")
+    splits_in_flight: int = 0
+    in_flight: list[WorkerInFlight] = Field(
+        [], description="Of the first workers that have any; in ``progress.json`` alone."
+    )
+
+
+class Event(Section):
+    """Something that happened, as a line of ``events-*.jsonl``."""
+
+    time: str = Field(description="UTC, ISO 8601.")
+
+
+class NoticeEvent(Event):
+    """A person was told something."""
+
+    event: Literal["notice"]
+    text: str
+
+
+class DoneEvent(Event):
+    """A split is committed."""
+
+    event: Literal["done"]
+    path: str
+    row_groups: tuple[int, int] | None = None
+    row_range: tuple[int, int] | None = None
+    split: str
+    output: str
+    published: bool = Field(description="False if the file was there already.")
+    rows: RowCounts
+    tasks: dict[str, RowCounts]
+    tokens: int
+    padded_tokens: int
+    seconds: float
+    bytes_out: int
+    bad_rows: list[tuple[int, str, str]] = Field(description="Some: row, task, message.")
+    worker: str
+
+
+class FailedEvent(Event):
+    """An attempt at a split failed."""
+
+    event: Literal["failed"]
+    path: str
+    split: str
+    reason: str
+    final: bool = Field(description="The split was given up.")
+
+
+class RemovedEvent(Event):
+    """An output file went that newer ones have replaced."""
+
+    event: Literal["removed"]
+    outdated: str
+
+
+AnyEvent = Annotated[
+    NoticeEvent | DoneEvent | FailedEvent | RemovedEvent, Field(discriminator="event")
+]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from types import TracebackType
 from typing import Any
 
-from pipeline.errors import ShardscribeError
 from pipeline.lake.store.base import Store
+from pipeline.records.history import History
+from pipeline.records.outbox import Outbox
+from pipeline.records.schema import Progress, ProgressLine, WorkerInFlight
 
 # Events are written in parts: an object store can't append.
 PART_EVENTS = 5_000
@@ -19,6 +22,9 @@ LIBRARIES = ("shardscribe", "ray", "torch", "transformers", "tokenizers", "pyarr
 
 class RunRecord:
     """Writes a run's record under ``runs/<run>/`` among our own files of the output.
+
+    Nothing waits for the store but the end of the block. Each file is written whole or not at
+    all, so that a run that is killed leaves what it had written before.
 
     Args:
         store: Of our own files of the output.
@@ -31,22 +37,57 @@ class RunRecord:
     ) -> None:
         self.store = store
         self.run = run
-        self._notice = notice
-        self._broken = False
         self._pending: list[str] = []
         self._parts = 0
+        self._history = History()
+        self._longer = False
+        self._outbox = Outbox(
+            lambda name, content: store.put(f"{self.directory}/{name}", content),
+            lambda why: notice(f"the run's record can't be written, which stops nothing: {why}"),
+        )
 
     @property
     def directory(self) -> str:
         """Relative to our own files."""
         return f"runs/{self.run}"
 
+    def __enter__(self) -> RunRecord:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.flush()
+        self._outbox.close()
+
     def event(self, kind: str, **fields: Any) -> None:
-        """Notes that something happened."""
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self._pending.append(json.dumps({"time": now, "event": kind, **fields}))
+        """Notes that something happened, as an `AnyEvent`."""
+        self._pending.append(json.dumps({"time": _now(), "event": kind, **fields}))
         if len(self._pending) >= PART_EVENTS:
             self.flush()
+
+    def progress(
+        self,
+        progress: Progress,
+        *,
+        splits_in_flight: int = 0,
+        in_flight: Sequence[WorkerInFlight] = (),
+    ) -> None:
+        """Notes how far the run is, for whoever watches it and for its history."""
+        line = ProgressLine(
+            time=_now(),
+            progress=progress,
+            rows_per_second=round(progress.rows_per_second, 2),
+            tokens_per_second=round(progress.tokens_per_second, 1),
+            splits_in_flight=splits_in_flight,
+        )
+        # By way of Python: names of files that are no text are no reason to raise.
+        self._longer |= self._history.add(json.dumps(line.model_dump(exclude={"in_flight"})))
+        line.in_flight = list(in_flight)
+        self.write("progress.json", json.dumps(line.model_dump()) + "\n")
 
     def flush(self) -> None:
         """Writes what is pending."""
@@ -54,16 +95,18 @@ class RunRecord:
             self._parts += 1
             self.write(f"events-{self._parts:05d}.jsonl", "\n".join(self._pending) + "\n")
             self._pending = []
+        if self._longer:
+            self._longer = False
+            self.write("history.jsonl", "\n".join(self._history.lines) + "\n")
 
     def write(self, name: str, content: Mapping[str, Any] | str) -> None:
         """Writes a file of the record, a mapping as JSON."""
         text = content if isinstance(content, str) else json.dumps(content, indent=2) + "\n"
-        try:
-            self.store.put(f"{self.directory}/{name}", text.encode())
-        except (OSError, ShardscribeError) as error:
-            if not self._broken:
-                self._broken = True
-                self._notice(f"the run's record can't be written, which stops nothing: {error}")
+        self._outbox.send(name, text.encode(errors="backslashreplace"))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def versions() -> dict[str, str]:

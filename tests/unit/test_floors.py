@@ -16,7 +16,7 @@ HOUSE = Path(pipeline.__file__).parent
 FLOORS = (
     ("__main__",),
     ("cli",),
-    ("run", "preview", "status", "schemas"),
+    ("run", "preview", "status", "watch", "schemas"),
     ("readme",),
     ("learn",),
     ("planning",),

@@ -17,6 +17,7 @@ from pipeline.lake.source.open import open_source
 from pipeline.lake.store import own
 from pipeline.lake.store.local import LocalStore
 from pipeline.lake.store.own import own_address
+from pipeline.records.schema import Progress
 from pipeline.records.writer import RunRecord
 
 pytestmark = pytest.mark.unit
@@ -81,12 +82,13 @@ def test_the_root_of_an_output_reads_while_a_run_is_under_way_and_after_it_died(
 ) -> None:
     store = LocalStore(str(tmp_path / "annotated"))
     record = RunRecord(store.own, "run")
-    with Lease(store.own, "run", output=store.root):
+    with Lease(store.own, "run", output=store.root), record:
         publish(store, f"{partition}a-all-0123456789abcdef.parquet", 1)
         publish(store, f"{partition}b-all-1123456789abcdef.parquet", 2)
         record.event("done", path="a.parquet")
         record.write("job.yaml", "name: test\n")
         record.write("summary.json", {"state": "failed"})
+        record.progress(Progress(splits=3))
         record.flush()
         begun = OutputFile(store, f"{partition}c-all-2.parquet", SCHEMA, compression="zstd")
         begun.write(pa.table({"id": [3], "text": ["a"]}, schema=SCHEMA))

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -143,16 +144,9 @@ class Lease:
     def _is_over(self, raw: bytes, held: dict[str, Any]) -> bool:
         """Whether nobody will renew a lease: by its process, by the clock, or by watching it."""
         watched, self._watched = self._watched, None
-        with suppress(KeyError, TypeError, ValueError):  # it makes no sense; its holder mends it
-            expires, pid = float(held["expires"]), int(held["pid"])
-            host, process = str(held.get("host")), str(held.get("process"))
-            if is_alive(host, pid, process):
-                return False
-            late = time.time() - expires
-            if is_gone(host, pid, process) or late > SKEW or late < -DAY:
-                return True
-            if late < 0:
-                return False
+        lives = _lives(held)
+        if lives is not None:
+            return not lives
         if watched is None or watched[0] != raw:
             watched = (raw, time.monotonic())
         self._watched = watched
@@ -194,6 +188,48 @@ class Lease:
             f"output {self._output}",
             hint="Let it end, or add --wait",
         )
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds an output.
+
+    Attributes:
+        run: The run's id.
+        lives: Whether it still runs; None if its lease has run out and nothing else is known.
+    """
+
+    run: str
+    lives: bool | None
+
+
+def holder(store: Store) -> Holder | None:
+    """Who holds an output, as far as one look tells; None if nobody does.
+
+    Args:
+        store: Where the lease is.
+
+    Raises:
+        OSError: It can't be read.
+        JobError: The store does not answer.
+    """
+    held = _parsed(store.read(PATH) or b"")
+    return Holder(str(held["run"]), _lives(held)) if "run" in held else None
+
+
+def _lives(held: dict[str, Any]) -> bool | None:
+    """Whether a lease will be renewed, by its process and by the clock; None if that is open."""
+    with suppress(KeyError, TypeError, ValueError):  # it makes no sense; its holder mends it
+        expires, pid = float(held["expires"]), int(held["pid"])
+        host, process = str(held.get("host")), str(held.get("process"))
+        if is_alive(host, pid, process):
+            return True
+        late = time.time() - expires
+        if is_gone(host, pid, process) or late > SKEW or late < -DAY:
+            return False
+        if late < 0:
+            return True
+    return None
 
 
 def _parsed(raw: bytes) -> dict[str, Any]:

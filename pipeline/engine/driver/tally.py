@@ -13,52 +13,14 @@ from pipeline.engine.messages import Heartbeat, SplitResult
 from pipeline.errors import ShardscribeError
 from pipeline.lake.plan import Plan
 from pipeline.lake.split import Split
-from pipeline.records.schema import FailedSplit, RowCounts, Summary
+from pipeline.records.schema import FailedSplit, Progress, RowCounts, Summary
 from pipeline.records.writer import RunRecord
 
 FLUSH_EVERY = 30.0
+PROGRESS_EVERY = 10.0
 FAILURES_SHOWN = 20
 # The rate that an ETA is made from looks back this far.
 RATE_SECONDS = 60.0
-
-
-@dataclass
-class Progress:
-    """How far a run is, for displays.
-
-    Attributes:
-        phase: In words.
-        splits: To do in this run.
-        splits_done: Ended well.
-        splits_failed: Given up.
-        rows: Done, those of splits in flight included.
-        tokens: Given to models.
-        fraction: Of the bytes to read, 0 to 1.
-        seconds: Since the first worker was ready.
-        workers: Ready ones.
-        eta: Seconds left, by the tokens that are left at the present rate; None if unknown.
-    """
-
-    phase: str = "starting"
-    splits: int = 0
-    splits_done: int = 0
-    splits_failed: int = 0
-    rows: int = 0
-    tokens: int = 0
-    fraction: float = 0.0
-    seconds: float = 0.0
-    workers: int = 0
-    eta: float | None = None
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Since the first worker was ready."""
-        return self.tokens / self.seconds if self.seconds else 0.0
-
-    @property
-    def rows_per_second(self) -> float:
-        """Since the first worker was ready."""
-        return self.rows / self.seconds if self.seconds else 0.0
 
 
 class Display(Protocol):
@@ -109,6 +71,7 @@ class Tally:
         outdated = self.plan.outdated
         self._left = Counter(split.path for split in self.plan.todo if split.path in outdated)
         self._flushed = self.clock()
+        self._noted = (float("-inf"), "")
         self._samples: deque[tuple[float, int]] = deque()
         self.progress.splits = len(self.plan.todo)
 
@@ -116,6 +79,7 @@ class Tally:
         """The run has come to a new phase."""
         self.progress.phase = text
         self.display.progress(self.progress)
+        self._note(self.clock())
 
     def notice(self, text: str) -> None:
         """Shows and records a line."""
@@ -193,9 +157,17 @@ class Tally:
         shown.seconds = now - self.first_ready if self.first_ready is not None else 0.0
         shown.eta = self._eta(now)
         self.display.progress(shown)
+        self._note(now)
         if now - self._flushed > FLUSH_EVERY:
             self._flushed = now
             self.record.flush()
+
+    def _note(self, now: float) -> None:
+        """Records the progress at each new phase, and every 10 s."""
+        then, phase = self._noted
+        if now - then >= PROGRESS_EVERY or phase != self.progress.phase:
+            self._noted = (now, self.progress.phase)
+            self.record.progress(self.progress)
 
     def _eta(self, now: float) -> float | None:
         """What is left in tokens, by the tokens per byte so far, at the rate of late."""
