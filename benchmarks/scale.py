@@ -126,7 +126,7 @@ def bare_loop(lake: Path) -> tuple[float, float, int]:
     windows = []
     for path in sorted(lake.glob("*.parquet")):
         texts = Texts(pq.read_table(path)["text"].to_pylist())
-        windows.append(model.text.windows(model.encode(texts))[0])
+        windows.append(model.text.windows(model.text.encode(texts))[0])
 
     def forward(ids: Any, mask: Any) -> Any:
         return model.module(input_ids=ids, attention_mask=mask).logits.numpy()

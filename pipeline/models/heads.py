@@ -6,12 +6,14 @@ the engine, of its device or of how it makes batches.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, Protocol, Self
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, Self
 
 import numpy as np
 
 from pipeline.models.batching import Sequences
+from pipeline.models.decoding import Decoding
 from pipeline.models.device import Device
 from pipeline.models.inference import Inference
 from pipeline.models.resolve import ModelInfo
@@ -27,6 +29,11 @@ HeadName = Literal[
     "causal",
 ]
 Pooling = Literal["mean", "cls", "max"]
+
+
+def writing_head(model: ModelInfo) -> HeadName:
+    """What a model that writes is loaded as."""
+    return "seq2seq" if model.is_encoder_decoder else "causal"
 
 
 class Head(Protocol):
@@ -82,6 +89,81 @@ class Encoder(Head, Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Generation:
+    """What a model wrote for one prompt.
+
+    Attributes:
+        text: White space around it is stripped, as is all from the first stop string on.
+        ids: The tokens that it wrote, without the end token and a forced first one.
+        complete: Whether it ended by itself or at a stop string, not at the limit of tokens.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    complete: bool
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens it wrote."""
+        return len(self.ids)
+
+
+# One per prompt; `tokens` counts those that were written, too.
+Generations = Inference[Generation]
+
+
+class AnswerScorer(Head, Protocol):
+    """Weighs given answers after prompts: nothing is written."""
+
+    def log_likelihoods(
+        self, prompts: Sequences, answers: Sequence[Sequence[int]]
+    ) -> Inference[np.ndarray]:
+        """Float32 of shape [answers] for each prompt: how likely the model goes on with each.
+
+        Args:
+            prompts: Each leaves room for an answer.
+            answers: Token ids of each, at least one; weighed one after the other.
+        """
+        ...
+
+
+class Generator(Head, Protocol):
+    """Goes on with prompts."""
+
+    @property
+    def is_encoder_decoder(self) -> bool:
+        """Whether it reads the prompt and writes apart from it, as T5 and BART do.
+
+        Of a decoder, the prompt and what it writes share the places that it has.
+        """
+        ...
+
+    @property
+    def most_new_tokens(self) -> int | None:
+        """How many tokens it can write for any prompt; None where nothing limits it."""
+        ...
+
+    @property
+    def start_token(self) -> int | None:
+        """What an encoder-decoder starts to write from by itself."""
+        ...
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The tokens that end what it writes."""
+        ...
+
+    def generate(self, prompts: Sequence[np.ndarray], decoding: Decoding) -> Generations:
+        """Writes once per prompt.
+
+        Args:
+            prompts: Token ids of each, special tokens included.
+            decoding: How to go on with them.
+        """
+        ...
+
+
 class Models(Protocol):
     """The models of one worker, as an engine holds them: each is loaded once per head.
 
@@ -118,6 +200,10 @@ class Models(Protocol):
         """A model without a head."""
         ...
 
-    def get(self, reference: str, *, head: HeadName) -> Any:
-        """The engine's own model, for what has no head here yet."""
+    def answer_scorer(self, reference: str) -> AnswerScorer:
+        """A decoder that weighs answers."""
+        ...
+
+    def generator(self, reference: str) -> Generator:
+        """A model that writes."""
         ...

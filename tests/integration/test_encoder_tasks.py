@@ -140,10 +140,12 @@ def model_of(annotate: Any) -> Any:
 def hidden_of(annotate: Any, text: str, size: int) -> list[np.ndarray]:
     """Token vectors of each window of a text, special tokens included."""
     model = model_of(annotate)
-    ids = model.tokens.ids(text)
+    ids = model.text.tokens.ids(text)
     out = []
     for window in cut(len(ids), size=size):
-        whole = torch.tensor([[*model.prefix, *ids[window.start : window.stop], *model.suffix]])
+        whole = torch.tensor(
+            [[*model.text.prefix, *ids[window.start : window.stop], *model.text.suffix]]
+        )
         with torch.inference_mode():
             out.append(model.module(input_ids=whole).last_hidden_state[0].numpy())
     return out
@@ -253,7 +255,7 @@ def test_zero_shot_by_entailment_equals_the_pipeline_also_where_it_truncates(
     folder = entailers[name]
     pipe = transformers.pipeline("zero-shot-classification", model=str(folder), device="cpu")
     task = load("zero_shot", folder, labels=GENRES, multi_label=multi_label, merge="first")
-    lengths = model_of(task).encode(texts).lengths
+    lengths = model_of(task).text.encode(texts).lengths
     assert lengths.min() < 60
     assert lengths.max() > 200
     expected = [pipe(text, candidate_labels=GENRES, multi_label=multi_label) for text in texts]
@@ -299,11 +301,14 @@ def test_windows_of_a_long_premise_are_merged_as_the_job_says(
     folder = entailers["bert"]
     task = load("zero_shot", folder, labels=GENRES, merge=merge)
     text = reviews[-1]
-    ids = model_of(task).tokens.ids(text)
-    frames = [model_of(task).tokens.ids(f"This example is {label}.") for label in GENRES]
+    ids = model_of(task).text.tokens.ids(text)
+    frames = [model_of(task).text.tokens.ids(f"This example is {label}.") for label in GENRES]
     room = 128 - 3 - max(map(len, frames))
     scores, weights = [], []
-    cls, sep = model_of(task).tokenizer.cls_token_id, model_of(task).tokenizer.sep_token_id
+    cls, sep = (
+        model_of(task).text.tokenizer.cls_token_id,
+        model_of(task).text.tokenizer.sep_token_id,
+    )
     for window in cut(len(ids), size=room):
         logits = []
         for frame in frames:
@@ -357,15 +362,15 @@ ANSWERS = ["good", "terrible and boring", "good enough", "war", "science fiction
 
 def likelihoods(model: Any, text: str, instruction: str, answers: Sequence[str]) -> np.ndarray:
     """Log-likelihood of each answer after the prompt, a whole sequence at a time."""
-    prompt = model.tokenizer.apply_chat_template(
+    prompt = model.text.tokenizer.apply_chat_template(
         [{"role": "user", "content": f"{text}\n\n{instruction}"}],
         tokenize=False,
         add_generation_prompt=True,
     )
-    before = model.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    before = model.text.tokenizer(prompt, add_special_tokens=False)["input_ids"]
     out = []
     for answer in answers:
-        ids = model.tokenizer(answer, add_special_tokens=False)["input_ids"]
+        ids = model.text.tokenizer(answer, add_special_tokens=False)["input_ids"]
         with torch.inference_mode():
             logits = model.module(input_ids=torch.tensor([[*before, *ids]])).logits[0]
         steps = logits.log_softmax(-1)
@@ -391,7 +396,7 @@ def test_a_chat_models_scores_are_the_likelihoods_of_the_answers(
         calibrate=False,
     )
     for text, row in zip(texts, rows_of(task, texts), strict=True):
-        sums = likelihoods(task.model, text, "How is it?", ANSWERS)
+        sums = likelihoods(task.scorer.head.model, text, "How is it?", ANSWERS)
         shares = np.exp(sums - sums.max())
         expected = dict(zip(ANSWERS, shares / shares.sum(), strict=True))
         assert {s["label"]: s["score"] for s in row["scores"]} == pytest.approx(expected, abs=1e-5)
@@ -407,10 +412,10 @@ def test_calibration_subtracts_what_each_answer_has_without_a_text(
     texts = [CONTENT_FREE, *[text for text in reviews if len(text) < 250][:3]]
     rows = rows_of(task, texts)
     assert [s["score"] for s in rows[0]["scores"]] == pytest.approx([0.2] * 5, abs=1e-5)
-    free = likelihoods(task.model, CONTENT_FREE, "How is it?", ANSWERS)
-    lengths = np.array([len(model_of(task).tokens.ids(answer)) for answer in ANSWERS])
+    free = likelihoods(task.scorer.head.model, CONTENT_FREE, "How is it?", ANSWERS)
+    lengths = np.array([len(task.scorer.head.text.tokens.ids(answer)) for answer in ANSWERS])
     for text, row in zip(texts, rows, strict=True):
-        ratio = (likelihoods(task.model, text, "How is it?", ANSWERS) - free) / lengths
+        ratio = (likelihoods(task.scorer.head.model, text, "How is it?", ANSWERS) - free) / lengths
         shares = np.exp(ratio) / np.exp(ratio).sum()
         expected = dict(zip(ANSWERS, shares, strict=True))
         assert {s["label"]: s["score"] for s in row["scores"]} == pytest.approx(expected, abs=1e-5)
@@ -466,10 +471,13 @@ def test_a_pair_without_a_second_text_is_a_bad_row_and_a_long_first_text_is_read
     assert codes == {1: "no_pair", 2: "no_pair", 3: "pair_too_long"}
     rows = answer.column.to_pylist()
     assert [row is None for row in rows] == [False, True, True, True, False]
-    ids, claim = model_of(task).tokens.ids(long), model_of(task).tokens.ids("A claim.")
-    cls, sep = model_of(task).tokenizer.cls_token_id, model_of(task).tokenizer.sep_token_id
+    ids, claim = model_of(task).text.tokens.ids(long), model_of(task).text.tokens.ids("A claim.")
+    cls, sep = (
+        model_of(task).text.tokenizer.cls_token_id,
+        model_of(task).text.tokenizer.sep_token_id,
+    )
     scores, weights = [], []
-    for window in cut(len(ids), size=model_of(task).max_tokens - 3 - len(claim)):
+    for window in cut(len(ids), size=model_of(task).text.max_tokens - 3 - len(claim)):
         first = [cls, *ids[window.start : window.stop], sep]
         with torch.inference_mode():
             logits = (
@@ -494,9 +502,9 @@ def span_search(
     model: Any, question: str, context: str, *, null_answers: bool, longest: int, overlap: int = 0
 ) -> dict[str, Any]:
     """The rule of transformers 4.57's question-answering pipeline, span by span."""
-    tokenizer = model.tokenizer
+    tokenizer = model.text.tokenizer
     asked = tokenizer(question, add_special_tokens=False)["input_ids"]
-    size = model.max_tokens - len(asked) - 3
+    size = model.text.max_tokens - len(asked) - 3
     whole = tokenizer(context, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     ids, offsets, words = whole["input_ids"], whole["offset_mapping"], whole.word_ids()
     found: list[dict[str, Any]] = []
@@ -595,7 +603,7 @@ def test_the_best_answer_of_a_long_text_is_the_best_over_its_windows(
     for null_answers in (False, True):
         options = {"null_answers": True} if null_answers else {}
         task = load("answer", folder, question=QUESTIONS[0], **options)
-        asked = len(model_of(task).tokens.ids(QUESTIONS[0]))
+        asked = len(model_of(task).text.tokens.ids(QUESTIONS[0]))
         overlap = (64 - asked - 3) // 2
         expected = [
             span_search(
@@ -627,24 +635,25 @@ def test_a_chat_model_answers_what_it_writes_for_each_text_alone(load: Load) -> 
     texts = ["Anna lives in Oslo and Ben in Rome.", "The train to Bern leaves at nine."]
     questions = ["Where does Anna live?", "When does the train leave?"]
     rows = rows_of(task, Texts(texts, {"q": questions}))
-    model = task.model
+    model = task.writer.generator.model
+    tokenizer = model.text.tokenizer
     for text, question, row in zip(texts, questions, rows, strict=True):
         asked = f"{text}\n\n{question} Answer from the text above, in a few words."
-        prompt = model.tokenizer.apply_chat_template(
+        prompt = tokenizer.apply_chat_template(
             [{"role": "user", "content": asked}], tokenize=False, add_generation_prompt=True
         )
-        ids = model.tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"]
         with torch.inference_mode():
             out = model.module.generate(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
                 max_new_tokens=8,
                 do_sample=False,
-                pad_token_id=model.pad_id,
+                pad_token_id=model.text.pad_id,
             )[0]
-        written = model.tokenizer.decode(out[ids.shape[1] :], skip_special_tokens=True).strip()
+        written = tokenizer.decode(out[ids.shape[1] :], skip_special_tokens=True).strip()
         expected = {"text": written, "start": None, "end": None, "score": None}
-        cut = int(out[-1]) != model.tokenizer.eos_token_id
+        cut = int(out[-1]) != tokenizer.eos_token_id
         assert row == {**expected, "truncated": cut}
         assert written
 

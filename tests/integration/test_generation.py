@@ -13,11 +13,12 @@ from tiny_writers import rows
 from transformers import AutoTokenizer
 
 from pipeline.errors import JobError
+from pipeline.models.decoding import Decoding
 from pipeline.models.device import Device
 from pipeline.models.resolve import look_up
-from pipeline.models.text.prompts import plain_frame
-from pipeline.models.torch.generation import Writer
+from pipeline.models.text.prompts import Prompts, plain_frame
 from pipeline.models.torch.load import TorchModels
+from pipeline.tasks.writing.text_writer import TextWriter
 
 pytestmark = pytest.mark.integration
 
@@ -28,9 +29,14 @@ LETTERS = ["a b", "the film is long", "x", "loud and dull. so.", "a joy 7", "no"
 NEW = 20
 
 
+def model_of(annotate: Any) -> Any:
+    """The torch model behind a loaded task."""
+    return annotate.writer.generator.model
+
+
 def alone(annotate: Any, ids: Sequence[int], **how: Any) -> tuple[str, int]:
     """What transformers writes for one prompt without a batch: text, and tokens before the end."""
-    module, tokenizer = annotate.writer.model.module, annotate.writer.model.tokenizer
+    module, tokenizer = model_of(annotate).module, model_of(annotate).text.tokenizer
     prompt = torch.tensor([list(ids)])
     with torch.inference_mode():
         out = module.generate(
@@ -198,13 +204,13 @@ def test_what_a_models_own_config_says_of_drawing_and_repeating_is_kept_apart(
 
 def test_smollm2_answers_as_transformers_does_with_its_chat_template(load_task: Any) -> None:
     annotate = load_task("starter/smollm2", kind="generate", max_new_tokens=10)
-    tokenizer = annotate.writer.model.tokenizer
+    tokenizer = model_of(annotate).text.tokenizer
     prompts = ["What is the capital of France?", "  Name a colour.\n", 'Say: {"a": 1}. Then stop.']
     for text, row in zip(prompts, rows(annotate, prompts), strict=True):
         messages = [{"role": "user", "content": text}]
         laid = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         ids = tokenizer(laid, add_special_tokens=False)["input_ids"]
-        module = annotate.writer.model.module
+        module = model_of(annotate).module
         with torch.inference_mode():
             out = module.generate(
                 input_ids=torch.tensor([ids]),
@@ -286,7 +292,7 @@ def test_more_tokens_than_the_model_can_write_are_refused_when_it_is_loaded(
 def test_each_step_of_writing_is_a_sign_of_life(tiny_models: Any, load_task: Any) -> None:
     annotate = load_task(tiny_models("llama"), kind="generate", max_new_tokens=NEW)
     heard: list[float] = []
-    with annotate.writer.model.device.reporting(heard.append):
+    with model_of(annotate).device.reporting(heard.append):
         found = rows(annotate, TEXTS)
     assert len(heard) > max(row["output_tokens"] for row in found)
     assert heard[-1] == 1.0
@@ -302,7 +308,7 @@ def test_tokenizer_json_serves_where_transformers_has_no_fast_class(
     said = json.loads(config.read_text()) | {"tokenizer_class": kind}
     config.write_text(json.dumps(said))
     annotate = load_task(str(tmp_path), kind="translate", max_new_tokens=60)
-    assert annotate.writer.model.tokenizer.is_fast
+    assert model_of(annotate).text.tokenizer.is_fast
     (tmp_path / "tokenizer.json").rename(tmp_path / "source.spm")
     with pytest.raises(JobError, match=r"no tokenizer\.json, and from source\.spm") as caught:
         TorchModels({"m": look_up(str(tmp_path))}, device=Device("cpu")).get("m", head="seq2seq")
@@ -313,7 +319,7 @@ def test_tokenizer_json_serves_where_transformers_has_no_fast_class(
 
 
 @pytest.mark.parametrize(
-    ("family", "how", "options", "message", "mend"),
+    ("family", "how", "options", "message", "hint"),
     [
         ("nllb", {}, {"source": "eng_Latn"}, "needs `target`", "ace_Arab"),
         ("nllb", {}, {"target": "eng_Latn"}, "needs `source`", "ace_Arab"),
@@ -336,11 +342,11 @@ def test_a_language_that_the_model_does_not_know_is_named_with_some_that_it_does
 
 
 def test_a_writer_serves_other_tasks_with_greedy_answers(tiny_models: Any, load_task: Any) -> None:
-    model = load_task(tiny_models("llama"), kind="generate", max_new_tokens=4).writer.model
-    writer = Writer(model, plain_frame(model, after=" w5"), max_new_tokens=4)
-    laid = writer.prompts.lay_out(["w1 w2", "w3"], long="end")
-    assert [ids.tolist() for ids in laid.ids] == [[6, 7, 10], [8, 10]]
-    written = writer.write(laid.ids)
-    assert all(text is not None and len(text.ids) <= 4 for text in written.texts)
-    assert writer.write([]).texts == []
-    assert isinstance(laid.ids[0], np.ndarray)
+    held = load_task(tiny_models("llama"), kind="generate", max_new_tokens=4).writer.generator
+    writer = TextWriter(held, plain_frame(held.text, after=" w5"), Decoding(4))
+    prompts = writer.maker.lay_out(["w1 w2", "w3"], long="end")
+    assert [ids.tolist() for ids in prompts.ids] == [[6, 7, 10], [8, 10]]
+    written = writer.write(prompts)
+    assert all(one is not None and len(one.ids) <= 4 for one in written.results)
+    assert writer.write(Prompts()).results == []
+    assert isinstance(prompts.ids[0], np.ndarray)

@@ -8,7 +8,7 @@ import pytest
 import tiny_writers as tiny
 from tiny_writers import rows
 
-from pipeline.models.torch.generation import Writer
+from pipeline.tasks.writing.text_writer import TextWriter
 
 pytestmark = pytest.mark.integration
 
@@ -74,14 +74,14 @@ def test_what_stops_at_the_limit_of_tokens_says_truncated_and_what_ends_by_itsel
     family, options, limit = WRITERS[case]
     reference = tiny_models("llama", chat=True) if family == "chat" else tiny_models(family)
     written: list[int] = []
-    write = Writer.write
+    write = TextWriter.write
 
-    def watched(self: Writer, prompts: Any) -> Any:
-        writing = write(self, prompts)
-        written.extend(text.tokens for text in writing.texts)
-        return writing
+    def watched(self: TextWriter, prompts: Any) -> Any:
+        found = write(self, prompts)
+        written.extend(generation.tokens for generation in found.results)
+        return found
 
-    monkeypatch.setattr(Writer, "write", watched)
+    monkeypatch.setattr(TextWriter, "write", watched)
     texts = [f"w{i} w{i + 1} w{i + 2}." for i in range(0, 60, 3)]
     whole = rows(load_task(reference, **options, **{limit: 40}), texts)
     ended = [(text, n) for text, row, n in zip(texts, whole, written, strict=True) if n < 40]
@@ -122,7 +122,7 @@ def test_a_text_that_ends_at_a_stop_string_is_whole(
     if whose == "the job's":
         annotate = load_task(reference, **options, max_new_tokens=12, stop=[stop])
     else:
-        config = annotate.writer.model.module.generation_config
+        config = annotate.writer.generator.model.module.generation_config
         monkeypatch.setattr(config, "stop_strings", [stop])
     (stopped,) = rows(annotate, ["w1 w2 w3."])
     assert stopped["truncated"] is False

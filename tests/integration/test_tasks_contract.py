@@ -262,7 +262,8 @@ def test_extracted_sentences_are_the_texts_own_in_their_order(load: Load) -> Non
 
 def test_a_small_t5_writes_what_it_writes_for_each_text_alone(load: Load) -> None:
     _, annotate = load("summarize-abstractive")
-    tokenizer, module = annotate.writer.model.tokenizer, annotate.writer.model.module
+    held = annotate.writer.generator.model
+    tokenizer, module = held.text.tokenizer, held.module
     rows = annotate.annotate(TEXTS).column.to_pylist()
     for text, row in zip(TEXTS, rows, strict=True):
         inputs = tokenizer(text, truncation=True, return_tensors="pt")
@@ -291,7 +292,8 @@ def test_a_chat_model_writes_greedily_what_it_writes_for_each_text_alone() -> No
         "A joy. My children laughed all the way through and want to see it again tomorrow.",
     ]
     answer = annotate.annotate(texts)
-    tokenizer, module = annotate.writer.model.tokenizer, annotate.writer.model.module
+    held = annotate.writer.generator.model
+    tokenizer, module = held.text.tokenizer, held.module
     for text, row in zip(texts, answer.column.to_pylist(), strict=True):
         prompt = tokenizer.apply_chat_template(
             [{"role": "user", "content": f"{text}\n\n{_instruction()}"}],

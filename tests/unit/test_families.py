@@ -18,12 +18,13 @@ import torch
 from tokenizers import Tokenizer
 
 from pipeline.errors import JobError
+from pipeline.models.decoding import Decoding
 from pipeline.models.device import Device
 from pipeline.models.families import DECODERS, ENCODERS, TAKEN, WHY, WRITERS, check_family
 from pipeline.models.heads import HeadName
 from pipeline.models.sentence import SentenceEncoder
-from pipeline.models.text.prompts import plain_frame
-from pipeline.models.torch.generation import Writer, until_end
+from pipeline.models.text.prompts import Prompts, plain_frame
+from pipeline.models.torch.generation import TorchGenerator, until_end
 from pipeline.models.torch.heads import (
     TorchClassifier,
     TorchEncoder,
@@ -37,6 +38,7 @@ from pipeline.tasks.answers.extractive import AnswerSpans
 from pipeline.tasks.answers.questions import Questions
 from pipeline.tasks.labels.classify import Classify, ClassifyAnnotate
 from pipeline.tasks.spans.ner import Ner, NerAnnotate
+from pipeline.tasks.writing.text_writer import TextWriter
 
 pytestmark = pytest.mark.unit
 
@@ -295,10 +297,10 @@ def test_a_row_is_written_the_same_alone_in_a_batch_and_by_transformers(
     spread = {"init_std": 0.6, "initializer_factor": 5.0} if name in WRITERS else {}
     module = tiny_families.module(head, name, tiny_families.config(name, **more(name), **spread))
     model = model_of(module, made, head)
-    writer = Writer(model, plain_frame(model), max_new_tokens=3)
-    prompts = writer.prompts.lay_out(TEXTS, long="end").ids
+    writer = TextWriter(TorchGenerator(model), plain_frame(model.text), Decoding(3))
+    prompts = writer.maker.lay_out(TEXTS, long="end")
     expected = []
-    for prompt in prompts:
+    for prompt in prompts.ids:
         ids = torch.tensor([prompt.tolist()])
         out = fresh(module).generate(
             input_ids=ids,
@@ -312,8 +314,9 @@ def test_a_row_is_written_the_same_alone_in_a_batch_and_by_transformers(
         expected.append(tuple(until_end(out[0, start:].tolist(), {2})))
     together = writer.write(prompts)
     assert together.failures == {}
-    assert [text.ids for text in together.texts] == expected
-    assert [writer.write([prompt]).texts[0].ids for prompt in prompts] == expected
+    assert [one.ids for one in together.results] == expected
+    single = [writer.write(Prompts([prompt], [0], [""])) for prompt in prompts.ids]
+    assert [found.results[0].ids for found in single] == expected
     assert len(set(expected)) > 1
 
 

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline.errors import JobError
+from pipeline.models.decoding import Sampling, cut_at
 from pipeline.models.text import passages as passages_module
 from pipeline.models.text.languages import Languages, languages_of
 from pipeline.models.text.passages import pack, passages, sentences
-from pipeline.models.text.prompts import Frame, Prompts, chat_frame
+from pipeline.models.text.prompts import PromptFrame, PromptMaker, chat_frame
 from pipeline.models.text.texts import Tokenizer
-from pipeline.models.torch.sampling import Race, Sampling, gumbel, mixed
-from pipeline.models.torch.stopping import StopStrings, cut_at
+from pipeline.models.torch.sampling import Race, gumbel, mixed, processors
+from pipeline.models.torch.stopping import StopStrings
 from pipeline.tasks.writing.generate import GenerateOptions
 from pipeline.tasks.writing.summarize import SummarizeOptions
 from pipeline.tasks.writing.translate import sentence_language
@@ -118,12 +119,12 @@ def test_each_part_is_packed_once_in_order_and_only_a_lone_part_exceeds_the_room
 # Prompts
 
 
-def prompts(frame: Frame, *, length: int = 20, **how: Any) -> Prompts:
-    return Prompts(SimpleNamespace(tokens=WORDS, max_tokens=length), frame, **how)  # type: ignore[arg-type]
+def maker(frame: PromptFrame, *, length: int = 20, **how: Any) -> PromptMaker:
+    return PromptMaker(SimpleNamespace(tokens=WORDS, max_tokens=length), frame, **how)  # type: ignore[arg-type]
 
 
 def test_only_the_text_is_cut_never_what_stands_around_it() -> None:
-    made = prompts(Frame("w1 ", " w2", prefix=(3,), suffix=(1,)), length=10)
+    made = maker(PromptFrame("w1 ", " w2", prefix=(3,), suffix=(1,)), length=10)
     text = " ".join(f"w{i}" for i in range(10, 30))
     assert made.room == 6
     (end,) = made.lay_out([text], long="end").ids
@@ -138,7 +139,7 @@ def test_only_the_text_is_cut_never_what_stands_around_it() -> None:
 
 
 def test_white_space_between_windows_is_kept() -> None:
-    made = prompts(Frame(), length=4)
+    made = maker(PromptFrame(), length=4)
     laid = made.lay_out(["w1 w2.\n\n w3 w4 .  w5"], long="windows")
     assert [ids.tolist() for ids in laid.ids] == [[6, 7, 4], [8, 9, 4, 10]]
     assert laid.gaps == ["", "\n\n "]
@@ -146,13 +147,13 @@ def test_white_space_between_windows_is_kept() -> None:
 
 def test_a_chat_template_that_drops_the_text_or_the_role_is_told() -> None:
     tokenizer = tiny.word_tokenizer()
-    model: Any = SimpleNamespace(tokenizer=tokenizer)
+    text: Any = SimpleNamespace(tokenizer=tokenizer)
     tokenizer.chat_template = "nothing of it"
     with pytest.raises(JobError, match="drops the user's text"):
-        chat_frame(model, "say it")
+        chat_frame(text, "say it")
     tokenizer.chat_template = "{{ raise_exception('no system role') }}"
     with pytest.raises(JobError, match="no system role") as caught:
-        chat_frame(model, system="be short")
+        chat_frame(text, system="be short")
     assert "system" in caught.value.hint
 
 
@@ -209,8 +210,8 @@ def test_padding_is_no_part_of_what_a_row_draws_by() -> None:
     sampling = Sampling()
     left = torch.tensor([[0, 0, 5, 6], [7, 8, 5, 6]])
     right = torch.tensor([[5, 6, 0, 0, 0]])
-    race = sampling.processors(left, torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]]), start=4)[-1]
-    other = sampling.processors(right, torch.tensor([[1, 1, 0, 0, 0]]), start=1)[-1]
+    race = processors(sampling, left, torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]]), start=4)[-1]
+    other = processors(sampling, right, torch.tensor([[1, 1, 0, 0, 0]]), start=1)[-1]
     assert race.keys[0] == other.keys[0] != race.keys[1]
 
 
@@ -218,8 +219,8 @@ def test_padding_is_no_part_of_what_a_row_draws_by() -> None:
 
 
 def test_the_text_is_cut_at_the_first_stop_string() -> None:
-    assert cut_at("one\ntwo END", ["END", "\n"]) == "one"
-    assert cut_at("one", ["END"]) == "one"
+    assert cut_at("one\ntwo END", ("END", "\n")) == "one"
+    assert cut_at("one", ("END",)) == "one"
 
 
 def test_a_stop_string_is_found_over_the_border_of_tokens_and_counted_once() -> None:

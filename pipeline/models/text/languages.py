@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import JobError
-from pipeline.models.torch.model import Model
+from pipeline.models.text.side import TextSide
 
 # By model type: how language tokens look. The first kind stands before the text and says what to
 # write; the second says what the text is, and what is written starts with one.
@@ -70,24 +70,24 @@ class Languages:
         return ((source, *before), after) if self.leads else (before, (*after, source))
 
 
-def languages_of(model: Model) -> Languages | None:
+def languages_of(text: TextSide) -> Languages | None:
     """The language tokens of a model; None for one that has none."""
-    kind = model.config.model_type
+    kind = text.config.model_type
     pattern = LEADING.get(kind) or PAIRED.get(kind)
     if pattern is None:
         return None
     ids = {}
-    for token, number in model.tokenizer.get_vocab().items():
+    for token, number in text.tokenizer.get_vocab().items():
         if found := re.fullmatch(pattern, token):
             ids[next(code for code in found.groups() if code)] = int(number)
-    return Languages(ids, kind in PAIRED, _leads(model, set(ids.values()))) if ids else None
+    return Languages(ids, kind in PAIRED, _leads(text, set(ids.values()))) if ids else None
 
 
-def _leads(model: Model, known: set[int]) -> bool:
+def _leads(text: TextSide, known: set[int]) -> bool:
     """NLLB and mBART-50 put the language before the text, mBART behind its end token.
 
     Where transformers has a class of its own, that says it: NLLB's first files had the language
     behind the text, which was a mistake (`legacy_behaviour` asks for it).
     """
-    declared = getattr(model.tokenizer, "prefix_tokens", None)
-    return not known & set(model.suffix) if declared is None else bool(declared)
+    declared = getattr(text.tokenizer, "prefix_tokens", None)
+    return not known & set(text.suffix) if declared is None else bool(declared)

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.errors import JobError
 from pipeline.models.text.passages import passages
-from pipeline.models.torch.model import Model
+from pipeline.models.text.side import TextSide
 
 # Stands for the text while a chat template is laid out; the private-use letters are in no prompt.
 MARK = "\ue000\ue001"
@@ -19,7 +19,7 @@ Long = Literal["windows", "end", "middle"]
 
 
 @dataclass(frozen=True)
-class Frame:
+class PromptFrame:
     """What stands around every text.
 
     Attributes:
@@ -36,7 +36,7 @@ class Frame:
 
 
 @dataclass
-class Laid:
+class Prompts:
     """The prompts of some texts.
 
     Attributes:
@@ -51,6 +51,9 @@ class Laid:
     gaps: list[str] = field(default_factory=list)
     cut: set[int] = field(default_factory=set)
 
+    def __len__(self) -> int:
+        return len(self.ids)
+
     def add(self, ids: Sequence[int] | np.ndarray, *, owner: int, gap: str = "") -> None:
         """One more prompt."""
         self.ids.append(np.asarray(ids, dtype=np.int64))
@@ -58,16 +61,16 @@ class Laid:
         self.gaps.append(gap)
 
 
-def has_chat(model: Model) -> bool:
+def has_chat(text: TextSide) -> bool:
     """Whether the tokenizer says how to lay out a chat."""
-    return bool(getattr(model.tokenizer, "chat_template", None))
+    return bool(getattr(text.tokenizer, "chat_template", None))
 
 
-def chat_frame(model: Model, instruction: str = "", *, system: str = "") -> Frame:
+def chat_frame(text: TextSide, instruction: str = "", *, system: str = "") -> PromptFrame:
     """The chat template around a user's message: the text, then the instruction.
 
     Args:
-        model: With a chat template.
+        text: Of a model with a chat template.
         instruction: Stands behind the text: small models lose sight of one before a long text.
             With SmolLM2, 2 of 5 reviews were answered instead of summarized, after it none.
         system: The system's message; without it, whatever the template puts there by itself.
@@ -82,7 +85,7 @@ def chat_frame(model: Model, instruction: str = "", *, system: str = "") -> Fram
     from jinja2 import TemplateError
 
     try:
-        laid_out: str = model.tokenizer.apply_chat_template(
+        laid_out: str = text.tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True
         )
     except (TemplateError, ValueError) as error:
@@ -93,22 +96,22 @@ def chat_frame(model: Model, instruction: str = "", *, system: str = "") -> Fram
     before, mark, after = laid_out.partition(MARK)
     if not mark:
         raise JobError("the model's chat template drops the user's text")
-    return Frame(before, after)
+    return PromptFrame(before, after)
 
 
-def plain_frame(model: Model, before: str = "", after: str = "") -> Frame:
+def plain_frame(text: TextSide, before: str = "", after: str = "") -> PromptFrame:
     """The tokenizer's own special tokens around the text."""
-    return Frame(before, after, tuple(model.prefix), tuple(model.suffix))
+    return PromptFrame(before, after, tuple(text.prefix), tuple(text.suffix))
 
 
-class Prompts:
+class PromptMaker:
     """Lays texts out as prompts that a model takes.
 
     A text that fits is tokenized together with its frame, so that the prompt is what transformers
     makes of the whole string. Of one that does not fit, only the text is ever cut.
 
     Args:
-        model: For its tokenizer and its longest input.
+        text: The model's tokenizer and its longest input.
         frame: What stands around each text.
         reserve: Tokens of the model's longest input that stay free, for what it writes.
         language: ISO 639 code by which long texts are cut into sentences.
@@ -119,12 +122,12 @@ class Prompts:
     """
 
     def __init__(
-        self, model: Model, frame: Frame, *, reserve: int = 0, language: str = "en"
+        self, text: TextSide, frame: PromptFrame, *, reserve: int = 0, language: str = "en"
     ) -> None:
-        self.tokens = model.tokens
+        self.tokens = text.tokens
         self.frame = frame
         self.language = language
-        self.limit = model.max_tokens - reserve
+        self.limit = text.max_tokens - reserve
         self._before = [*frame.prefix, *self.tokens.ids(frame.before)]
         self._after = [*self.tokens.ids(frame.after), *frame.suffix]
         self.room = self.limit - len(self._before) - len(self._after)
@@ -136,7 +139,7 @@ class Prompts:
         long: Long | Sequence[Long],
         most: int | None = None,
         window: int | None = None,
-    ) -> Laid:
+    ) -> Prompts:
         """Makes at least one prompt of each text.
 
         Args:
@@ -148,7 +151,7 @@ class Prompts:
             most: Texts of more tokens than that are cut although they would fit.
             window: The most tokens of a piece of a long text; `most` if None.
         """
-        frame, out = self.frame, Laid()
+        frame, out = self.frame, Prompts()
         whole = self.tokens.encode([f"{frame.before}{text}{frame.after}" for text in texts])
         around = len(frame.prefix) + len(frame.suffix)
         room = self.room if most is None else min(self.room, most)
@@ -164,7 +167,7 @@ class Prompts:
                 self._add_cut(out, row, text, rule, room)
         return out
 
-    def _add_windows(self, out: Laid, row: int, text: str, room: int) -> None:
+    def _add_windows(self, out: Prompts, row: int, text: str, room: int) -> None:
         gap = ""
         for piece in passages(text, self.tokens, room=room, language=self.language):
             core = piece.strip()
@@ -181,7 +184,7 @@ class Prompts:
             self._add_cut(out, row, text, "end", room)
 
     def _add_cut(
-        self, out: Laid, row: int, text: str, long: Long, room: int, *, gap: str = ""
+        self, out: Prompts, row: int, text: str, long: Long, room: int, *, gap: str = ""
     ) -> None:
         ids = self.tokens.ids(text)
         if len(ids) > room:

@@ -111,7 +111,7 @@ class Tokenizer:
         self._backend = type(source).from_str(source.to_str())
         self._backend.no_truncation()
         self._backend.no_padding()
-        self.key = hashlib.sha256(self._backend.to_str().encode()).hexdigest()
+        self.key = hashlib.sha256(self.json().encode()).hexdigest()
         self.prefix, self.suffix = self._special_tokens()
         self.with_offsets = False
         self.with_words = False
@@ -144,6 +144,11 @@ class Tokenizer:
     def ids(self, text: str) -> list[int]:
         """The tokens of one text, such as a prompt's, without special tokens."""
         found: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        return found
+
+    def json(self) -> str:
+        """The whole tokenizer, as ``tokenizer.json`` has it."""
+        found: str = self._backend.to_str()
         return found
 
     def _special_tokens(self) -> tuple[list[int], list[int]]:

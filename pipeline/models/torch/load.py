@@ -18,7 +18,7 @@ from pipeline.models.adapters import Brought, label_fields, look_into, merged
 from pipeline.models.device import Device
 from pipeline.models.families import WEIGHTS_READ, check_family, pads
 from pipeline.models.faults import raise_if_fatal
-from pipeline.models.heads import HeadName
+from pipeline.models.heads import HeadName, writing_head
 from pipeline.models.inference import BatchRunner
 from pipeline.models.resolve import ModelInfo, fetch
 from pipeline.models.text.side import TextSide, own_pad_token
@@ -26,6 +26,7 @@ from pipeline.models.text.texts import Tokenizer
 from pipeline.models.text.tokenizer import load_tokenizer
 from pipeline.models.torch.calibrate import CPU_BUDGETS, GPU_BUDGETS, Budgets, find_budget
 from pipeline.models.torch.first_token import shorten
+from pipeline.models.torch.generation import TorchGenerator
 from pipeline.models.torch.heads import (
     TorchClassifier,
     TorchEncoder,
@@ -33,6 +34,7 @@ from pipeline.models.torch.heads import (
     TorchTokenClassifier,
 )
 from pipeline.models.torch.inputs import first_position, read_to_the_end, token_types
+from pipeline.models.torch.likelihood import TorchAnswerScorer
 from pipeline.models.torch.linear import lay_out
 from pipeline.models.torch.model import Model
 from pipeline.models.torch.packed import Packed, packed
@@ -108,6 +110,14 @@ class TorchModels:
             if key not in self._loaded:
                 self._loaded[key] = self._load(self.infos[reference], head)
             return self._loaded[key]
+
+    def answer_scorer(self, reference: str) -> TorchAnswerScorer:
+        """A decoder that weighs answers."""
+        return TorchAnswerScorer(self.get(reference, head="causal"))
+
+    def generator(self, reference: str) -> TorchGenerator:
+        """A model that writes."""
+        return TorchGenerator(self.get(reference, head=writing_head(self.infos[reference])))
 
     def _load(self, info: ModelInfo, head: HeadName) -> Model:
         import transformers

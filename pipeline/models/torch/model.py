@@ -10,7 +10,6 @@ import numpy as np
 from pipeline.models.batching import Sequences
 from pipeline.models.inference import BatchRunner, Inference
 from pipeline.models.text.side import TextSide
-from pipeline.models.text.texts import Encoded, Tokenizer
 from pipeline.models.torch.inputs import Inputs
 from pipeline.models.torch.packed import Packed, PackedEncoder
 
@@ -129,39 +128,3 @@ class Model:
         if self.device.name == "cpu":
             return tensor
         return tensor.pin_memory().to(self.device.name, non_blocking=True)
-
-    # What tasks that write still ask of the model itself.
-
-    @property
-    def tokenizer(self) -> Any:
-        """Of transformers."""
-        return self.text.tokenizer
-
-    @property
-    def tokens(self) -> Tokenizer:
-        """The tokenizer, as texts are encoded with it."""
-        return self.text.tokens
-
-    @property
-    def prefix(self) -> list[int]:
-        """Special tokens before a text."""
-        return self.text.prefix
-
-    @property
-    def suffix(self) -> list[int]:
-        """Special tokens after a text."""
-        return self.text.suffix
-
-    @property
-    def pad_id(self) -> int:
-        """The token that fills batches."""
-        return self.text.pad_id
-
-    @property
-    def max_tokens(self) -> int:
-        """The most tokens that the model takes at once."""
-        return self.text.max_tokens
-
-    def encode(self, texts: Sequence[str]) -> Encoded:
-        """Tokenizes texts whole, without special tokens."""
-        return self.text.encode(texts)

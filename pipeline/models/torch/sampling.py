@@ -16,59 +16,31 @@ none differed.
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+from pipeline.models.decoding import Sampling
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How tokens are drawn.
+def processors(sampling: Sampling, ids: Any, mask: Any, *, start: int) -> list[Any]:
+    """What makes greedy decoding of a batch draw instead.
 
-    Attributes:
-        seed: Another seed, another text.
-        temperature: Divides the scores, above 0.
-        top_k: Only that many of the likeliest tokens are drawn from.
-        top_p: Only the likeliest tokens that together have this probability are.
+    Args:
+        sampling: How tokens are drawn.
+        ids: Prompts of shape [rows, longest].
+        mask: 0 on padding, of the same shape.
+        start: Tokens that stand before the first one written.
     """
+    from transformers.generation import logits_process as steps
 
-    seed: int = 0
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float | None = None
-
-    def key(self, prompt: np.ndarray) -> int:
-        """What a row's draws depend on, as a signed 64-bit integer.
-
-        Args:
-            prompt: Its tokens, without padding.
-        """
-        content = np.asarray(prompt, dtype="<i8").tobytes()
-        salt = str(self.seed).encode()
-        digest = hashlib.blake2b(salt + b"\0" + content, digest_size=8).digest()
-        return int.from_bytes(digest, "little", signed=True)
-
-    def processors(self, ids: Any, mask: Any, *, start: int) -> list[Any]:
-        """What makes greedy decoding of a batch draw instead.
-
-        Args:
-            ids: Prompts of shape [rows, longest].
-            mask: 0 on padding, of the same shape.
-            start: Tokens that stand before the first one written.
-        """
-        from transformers.generation import logits_process as steps
-
-        chain: list[Any] = []
-        if self.temperature != 1.0:
-            chain.append(steps.TemperatureLogitsWarper(self.temperature))
-        if self.top_k is not None:
-            chain.append(steps.TopKLogitsWarper(self.top_k))
-        if self.top_p is not None and self.top_p < 1.0:
-            chain.append(steps.TopPLogitsWarper(self.top_p))
-        rows = zip(ids.cpu().numpy(), mask.cpu().numpy().astype(bool), strict=True)
-        return [*chain, Race([self.key(row[kept]) for row, kept in rows], start=start)]
+    chain: list[Any] = []
+    if sampling.temperature != 1.0:
+        chain.append(steps.TemperatureLogitsWarper(sampling.temperature))
+    if sampling.top_k is not None:
+        chain.append(steps.TopKLogitsWarper(sampling.top_k))
+    if sampling.top_p is not None and sampling.top_p < 1.0:
+        chain.append(steps.TopPLogitsWarper(sampling.top_p))
+    rows = zip(ids.cpu().numpy(), mask.cpu().numpy().astype(bool), strict=True)
+    return [*chain, Race([sampling.key(row[kept]) for row, kept in rows], start=start)]
 
 
 class Race:

@@ -9,13 +9,7 @@ from typing import Any
 SLACK_TOKENS = 8
 
 
-def cut_at(text: str, stops: Sequence[str]) -> str:
-    """The text before the first stop string."""
-    found = [at for at in (text.find(stop) for stop in stops) if at >= 0]
-    return text[: min(found)] if found else text
-
-
-class Beat:
+class StepReporter:
     """Reports each step of a batch; finishes no row.
 
     Args:

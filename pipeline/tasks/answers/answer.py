@@ -164,7 +164,7 @@ class Answer(Task[AnswerOptions]):
         questions = Questions(options.question, options.question_column)
         if _chats(models.infos[options.model]):
             return AnswerChat(
-                models.get(options.model, head="causal"),
+                models.generator(options.model),
                 questions,
                 instruction=options.instruction or INSTRUCTION,
                 max_new_tokens=options.max_answer_tokens or CHAT_TOKENS,

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.errors import RowError
-from pipeline.models.text.prompts import Prompts, chat_frame
-from pipeline.models.torch.generation import Writer
-from pipeline.models.torch.model import Model
+from pipeline.models.decoding import Decoding
+from pipeline.models.heads import Generator
+from pipeline.models.text.prompts import PromptMaker, chat_frame
 from pipeline.tasks.answers.questions import PLACE, Questions
 from pipeline.tasks.contract import Annotated
-from pipeline.tasks.writing.map_reduce import Reading, map_reduce
-from pipeline.tasks.writing.written import column
+from pipeline.tasks.writing.column import written_column
+from pipeline.tasks.writing.map_reduce import Reduction, map_reduce
+from pipeline.tasks.writing.text_writer import TextWriter
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,7 +26,7 @@ class AnswerChat:
     of all windows together, until they fit one prompt.
 
     Args:
-        model: With a chat template.
+        generator: With a chat template.
         questions: Of each text.
         instruction: How a question is put after the text; holds ``{question}``.
         max_new_tokens: Of an answer.
@@ -37,53 +38,51 @@ class AnswerChat:
 
     def __init__(
         self,
-        model: Model,
+        generator: Generator,
         questions: Questions,
         *,
         instruction: str,
         max_new_tokens: int,
         output_type: pa.DataType,
     ) -> None:
-        self.model = model
         self.questions = questions
         self.instruction = instruction
         self.output_type = output_type
-        frame = chat_frame(model, self._put(questions.fixed or ""))
-        self.writer = Writer(model, frame, max_new_tokens=max_new_tokens)
+        frame = chat_frame(generator.text, self._put(questions.fixed or ""))
+        self.writer = TextWriter(generator, frame, Decoding(max_new_tokens))
 
     def annotate(self, texts: Sequence[str]) -> Annotated:
         """One answer per text, without offsets and score; ``truncated`` if something was cut."""
         asked, failures = self.questions.of(texts)
-        prompts = {question: self._prompts(question) for question in set(asked)}
-        readings = [
-            Reading(text, prompts[question]) for text, question in zip(texts, asked, strict=True)
+        makers = {question: self._maker(question) for question in set(asked)}
+        reductions = [
+            Reduction(text, makers[question]) for text, question in zip(texts, asked, strict=True)
         ]
-        for row, reading in enumerate(readings):
+        for row, reduction in enumerate(reductions):
             if row in failures:
-                reading.fail(failures[row])
-            elif reading.prompts.room < 1:
-                reading.fail(
+                reduction.fail(failures[row])
+            elif reduction.maker.room < 1:
+                reduction.fail(
                     RowError("the question leaves no room for a text", code="question_too_long")
                 )
-        writings = map_reduce(self.writer, readings)
+        written = map_reduce(self.writer, reductions)
         rows = [
-            reading.failure
+            reduction.failure
             or {
-                "text": reading.text,
+                "text": reduction.text,
                 "start": None,
                 "end": None,
                 "score": None,
-                "truncated": reading.truncated,
+                "truncated": reduction.truncated,
             }
-            for reading in readings
+            for reduction in reductions
         ]
-        return column(rows, self.output_type, writings)
+        return written_column(rows, self.output_type, written)
 
-    def _prompts(self, question: str) -> Prompts:
+    def _maker(self, question: str) -> PromptMaker:
         if question == self.questions.fixed:
-            return self.writer.prompts
-        frame = chat_frame(self.model, self._put(question))
-        return Prompts(self.model, frame, reserve=self.writer.max_new_tokens)
+            return self.writer.maker
+        return self.writer.maker_with(chat_frame(self.writer.generator.text, self._put(question)))
 
     def _put(self, question: str) -> str:
         return self.instruction.replace(PLACE, question)

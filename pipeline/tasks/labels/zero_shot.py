@@ -232,7 +232,7 @@ class ZeroShot(Task[ZeroShotOptions]):
             )
         template = options.answer_template or ("{}" if options.instruction else ANSWER)
         return ChatScorer(
-            models.get(options.model, head="causal"),
+            models.answer_scorer(options.model),
             [template.replace("{}", word) for word in options.words],
             instruction=options.instruction or INSTRUCTION,
             calibrate=options.calibrate is not False,

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pipeline.models.text.prompts import Long
-from pipeline.models.torch.generation import Writer
 from pipeline.tasks.contract import Annotated
-from pipeline.tasks.writing.map_reduce import Reading, map_reduce
-from pipeline.tasks.writing.written import column
+from pipeline.tasks.writing.column import written_column
+from pipeline.tasks.writing.map_reduce import Reduction, map_reduce
+from pipeline.tasks.writing.text_writer import TextWriter
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,16 +24,16 @@ class Abstractive:
     prompt. ``truncate`` leaves out the end of the text.
     """
 
-    def __init__(self, writer: Writer, *, merge: Merge, output_type: pa.DataType) -> None:
+    def __init__(self, writer: TextWriter, *, merge: Merge, output_type: pa.DataType) -> None:
         self.writer = writer
         self.long: Long = "end" if merge == "truncate" else "windows"
         self.output_type = output_type
 
     def annotate(self, texts: Sequence[str]) -> Annotated:
         """One summary struct per text."""
-        lengths = self.writer.model.encode(texts).lengths.tolist()
-        summaries = [Reading(text, self.writer.prompts, self.long) for text in texts]
-        writings = map_reduce(self.writer, summaries)
+        lengths = self.writer.lengths(texts)
+        summaries = [Reduction(text, self.writer.maker, self.long) for text in texts]
+        written = map_reduce(self.writer, summaries)
         rows = [
             summary.failure
             or {
@@ -45,4 +45,4 @@ class Abstractive:
             }
             for summary, length in zip(summaries, lengths, strict=True)
         ]
-        return column(rows, self.output_type, writings)
+        return written_column(rows, self.output_type, written)

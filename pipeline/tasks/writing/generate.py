@@ -9,24 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from pipeline.errors import JobError, RowError
-from pipeline.models.heads import HeadName, Models
+from pipeline.models.decoding import Decoding, Sampling
+from pipeline.models.heads import Generation, Generator, HeadName, Models, writing_head
 from pipeline.models.resolve import ModelInfo
-from pipeline.models.text.prompts import Frame, chat_frame, has_chat, plain_frame
-from pipeline.models.torch.generation import Text, Writer, decodes_alone
-from pipeline.models.torch.model import Model
-from pipeline.models.torch.sampling import Sampling
+from pipeline.models.text.grammar import Grammar
+from pipeline.models.text.prompts import PromptFrame, chat_frame, has_chat, plain_frame
 from pipeline.tasks.contract import SOME_DECODER, SOME_SEQ2SEQ, Example, Task, TaskOptions
 from pipeline.tasks.contract import Annotated as Column
+from pipeline.tasks.writing.column import written_column, written_type
+from pipeline.tasks.writing.fitting import check_writes
 from pipeline.tasks.writing.json_schema import arrow_type, parse, strict
+from pipeline.tasks.writing.pieces import pieces_of
 from pipeline.tasks.writing.rewrite import Rewrite
-from pipeline.tasks.writing.written import (
-    by_text,
-    check_writes,
-    column,
-    load_writing,
-    writing_head,
-    written_type,
-)
+from pipeline.tasks.writing.text_writer import TextWriter
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -208,28 +203,28 @@ class Generate(Task[GenerateOptions]):
 
     def load(self, models: Models) -> GenerateAnnotate | Rewrite:
         """Loads the model, and what holds it to the schema."""
+        generator = models.generator(self.options.model)
+        writer = TextWriter(generator, self._frame(generator), self._decoding(generator))
+        if self.options.merge == "join":
+            return Rewrite(writer, self.output_type())
+        return GenerateAnnotate(writer, self.options.schema_held, self.output_type())
+
+    def _frame(self, generator: Generator) -> PromptFrame:
+        options, text = self.options, generator.text
+        if not generator.is_encoder_decoder and has_chat(text):
+            return chat_frame(text, options.instruction or "", system=options.system or "")
+        return plain_frame(text, options.instruction or "")
+
+    def _decoding(self, generator: Generator) -> Decoding:
         options = self.options
-        model = load_writing(models, options.model)
-        sampling = None
+        sampling, grammar = None, None
         if options.temperature > 0:
             sampling = Sampling(options.seed, options.temperature, options.top_k, options.top_p)
-        writer = Writer(
-            model,
-            self._frame(model),
-            max_new_tokens=options.max_new_tokens,
-            stops=options.stop,
-            sampling=sampling,
-            schema=options.schema_held,
+        if options.schema_held is not None:
+            grammar = Grammar(generator.text.tokens, options.schema_held, ends=generator.ends)
+        return Decoding(
+            options.max_new_tokens, stops=options.stop, sampling=sampling, grammar=grammar
         )
-        if options.merge == "join":
-            return Rewrite(writer, self.output_type())
-        return GenerateAnnotate(writer, options.schema_held, self.output_type())
-
-    def _frame(self, model: Model) -> Frame:
-        options = self.options
-        if decodes_alone(model) and has_chat(model):
-            return chat_frame(model, options.instruction or "", system=options.system or "")
-        return plain_frame(model, options.instruction or "")
 
 
 class GenerateAnnotate:
@@ -241,7 +236,7 @@ class GenerateAnnotate:
     """
 
     def __init__(
-        self, writer: Writer, schema: dict[str, Any] | None, output_type: pa.DataType
+        self, writer: TextWriter, schema: dict[str, Any] | None, output_type: pa.DataType
     ) -> None:
         self.writer = writer
         self.schema = schema
@@ -249,32 +244,33 @@ class GenerateAnnotate:
 
     def annotate(self, texts: Sequence[str]) -> Column:
         """One struct per prompt."""
-        lengths = self.writer.model.encode(texts).lengths.tolist()
-        laid = self.writer.prompts.lay_out(texts, long="middle")
-        writing = self.writer.write(laid.ids)
-        rows: list[dict[str, Any] | RowError] = []
-        for at, parts in enumerate(by_text(laid, writing, rows=len(texts))):
-            rows.append(parts.failure or self._row(parts.texts[0], lengths[at], cut=at in laid.cut))
-        return column(rows, self.output_type, [writing])
+        lengths = self.writer.lengths(texts)
+        prompts = self.writer.maker.lay_out(texts, long="middle")
+        written = self.writer.write(prompts)
+        rows = [
+            pieces.failure or self._row(pieces.generations[0], lengths[at], cut=at in prompts.cut)
+            for at, pieces in enumerate(pieces_of(prompts, written, rows=len(texts)))
+        ]
+        return written_column(rows, self.output_type, [written])
 
-    def _row(self, text: Text, length: int, *, cut: bool) -> dict[str, Any] | RowError:
+    def _row(self, generation: Generation, length: int, *, cut: bool) -> dict[str, Any] | RowError:
         row = {
-            "text": text.text,
+            "text": generation.text,
             "input_tokens": length,
-            "output_tokens": text.tokens,
+            "output_tokens": generation.tokens,
             "windows": 1,
-            "truncated": cut or not text.complete,
+            "truncated": cut or not generation.complete,
         }
         if self.schema is None:
             return row
-        if not text.complete:
+        if not generation.complete:
             return RowError(
-                f"the JSON was not complete after {self.writer.max_new_tokens} tokens",
+                f"the JSON was not complete after {self.writer.decoding.max_new_tokens} tokens",
                 code="invalid_json",
                 hint="Raise max_new_tokens, or bound strings and arrays in the schema "
                 "(maxLength, maxItems)",
             )
         try:
-            return {"value": parse(text.text, self.schema), **row}
+            return {"value": parse(generation.text, self.schema), **row}
         except RowError as error:
             return error

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import RowError
-from pipeline.models.torch.grammar import trouble_with
+from pipeline.models.text.grammar import trouble_with
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,18 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import RowError
-from pipeline.models.text.prompts import Laid, Long, Prompts
-from pipeline.models.torch.generation import Writer, Writing
-from pipeline.tasks.writing.written import Parts, by_text
+from pipeline.models.heads import Generations
+from pipeline.models.text.prompts import Long, PromptMaker, Prompts
+from pipeline.tasks.writing.pieces import WrittenPieces, pieces_of
+from pipeline.tasks.writing.text_writer import TextWriter
 
 
 @dataclass
-class Reading:
+class Reduction:
     """A text on its way to what is written about it.
 
     Attributes:
         text: What is to be read; in the end what was written.
-        prompts: Lay it out.
+        maker: Makes prompts of it.
         long: What becomes of it if it is too long.
         windows: Pieces read so far, of the text and of what was written.
         last: Pieces of the last level; 0 before the first.
@@ -32,7 +33,7 @@ class Reading:
     """
 
     text: str
-    prompts: Prompts
+    maker: PromptMaker
     long: Long = "windows"
     windows: int = 0
     last: int = 0
@@ -45,48 +46,48 @@ class Reading:
         """Ends it."""
         self.failure, self.done = failure, True
 
-    def take(self, parts: Parts, *, cut: bool) -> None:
+    def take(self, pieces: WrittenPieces, *, cut: bool) -> None:
         """Takes what was written of the text's pieces."""
-        if parts.failure is not None:
-            self.fail(parts.failure)
+        if pieces.failure is not None:
+            self.fail(pieces.failure)
             return
-        count = len(parts.texts)
+        count = len(pieces.generations)
         self.windows += count
-        self.truncated |= cut or not all(part.complete for part in parts.texts)
-        self.text = "\n".join(part.text for part in parts.texts if part.text)
+        self.truncated |= cut or not pieces.complete
+        self.text = "\n".join(one.text for one in pieces.generations if one.text)
         if count == 1 or not self.text:
-            self.output_tokens, self.done = parts.texts[-1].tokens, True
+            self.output_tokens, self.done = pieces.generations[-1].tokens, True
         elif self.last and count >= self.last:
             # What gets no shorter would go on for ever.
             self.long = "end"
         self.last = count
 
 
-def map_reduce(writer: Writer, readings: Sequence[Reading]) -> list[Writing]:
-    """Brings every reading to its end.
+def map_reduce(writer: TextWriter, reductions: Sequence[Reduction]) -> list[Generations]:
+    """Brings every reduction to its end.
 
     Returns:
         All that was written, for its token counts.
     """
-    writings = []
-    while todo := [reading for reading in readings if not reading.done]:
-        laid = _lay_out(todo)
-        writings.append(writer.write(laid.ids))
-        found = by_text(laid, writings[-1], rows=len(todo))
-        for at, (reading, parts) in enumerate(zip(todo, found, strict=True)):
-            reading.take(parts, cut=at in laid.cut)
-    return writings
+    written = []
+    while todo := [reduction for reduction in reductions if not reduction.done]:
+        prompts = _lay_out(todo)
+        written.append(writer.write(prompts))
+        found = pieces_of(prompts, written[-1], rows=len(todo))
+        for at, (reduction, pieces) in enumerate(zip(todo, found, strict=True)):
+            reduction.take(pieces, cut=at in prompts.cut)
+    return written
 
 
-def _lay_out(readings: Sequence[Reading]) -> Laid:
+def _lay_out(reductions: Sequence[Reduction]) -> Prompts:
     """The prompts of all texts, those of one frame laid out together."""
     frames: dict[int, list[int]] = {}
-    for at, reading in enumerate(readings):
-        frames.setdefault(id(reading.prompts), []).append(at)
-    out = Laid()
+    for at, reduction in enumerate(reductions):
+        frames.setdefault(id(reduction.maker), []).append(at)
+    out = Prompts()
     for rows in frames.values():
-        some = [readings[at] for at in rows]
-        laid = some[0].prompts.lay_out([r.text for r in some], long=[r.long for r in some])
+        some = [reductions[at] for at in rows]
+        laid = some[0].maker.lay_out([r.text for r in some], long=[r.long for r in some])
         out.ids += laid.ids
         out.gaps += laid.gaps
         out.owner += [rows[owner] for owner in laid.owner]

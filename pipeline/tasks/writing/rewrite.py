@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import RowError
-from pipeline.models.torch.generation import Writer
 from pipeline.tasks.contract import Annotated
-from pipeline.tasks.writing.written import by_text, column
+from pipeline.tasks.writing.column import written_column
+from pipeline.tasks.writing.pieces import pieces_of
+from pipeline.tasks.writing.text_writer import TextWriter
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,29 +31,29 @@ class Rewrite:
         output_type: Of the column.
     """
 
-    def __init__(self, writer: Writer, output_type: pa.DataType) -> None:
+    def __init__(self, writer: TextWriter, output_type: pa.DataType) -> None:
         self.writer = writer
         self.output_type = output_type
 
     def annotate(self, texts: Sequence[str]) -> Annotated:
         """One struct per text."""
-        lengths = self.writer.model.encode(texts).lengths.tolist()
-        most = self.writer.max_new_tokens
-        laid = self.writer.prompts.lay_out(
+        lengths = self.writer.lengths(texts)
+        most = self.writer.decoding.max_new_tokens
+        prompts = self.writer.maker.lay_out(
             texts, long="windows", most=most, window=max(1, int(most / GROWTH))
         )
-        writing = self.writer.write(laid.ids)
+        written = self.writer.write(prompts)
         rows: list[dict[str, Any] | RowError] = []
-        for at, parts in enumerate(by_text(laid, writing, rows=len(texts))):
-            pairs = zip(parts.gaps, parts.texts, strict=True)
+        for at, pieces in enumerate(pieces_of(prompts, written, rows=len(texts))):
+            pairs = zip(pieces.gaps, pieces.generations, strict=True)
             rows.append(
-                parts.failure
+                pieces.failure
                 or {
-                    "text": "".join(f"{gap}{part.text}" for gap, part in pairs).strip(),
+                    "text": "".join(f"{gap}{one.text}" for gap, one in pairs).strip(),
                     "input_tokens": lengths[at],
-                    "output_tokens": sum(part.tokens for part in parts.texts),
-                    "windows": len(parts.texts),
-                    "truncated": at in laid.cut or not all(p.complete for p in parts.texts),
+                    "output_tokens": sum(one.tokens for one in pieces.generations),
+                    "windows": len(pieces.generations),
+                    "truncated": at in prompts.cut or not pieces.complete,
                 }
             )
-        return column(rows, self.output_type, [writing])
+        return written_column(rows, self.output_type, [written])

@@ -7,22 +7,18 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from pipeline.errors import JobError
-from pipeline.models.heads import HeadName, Models
+from pipeline.models.decoding import Decoding
+from pipeline.models.heads import HeadName, Models, writing_head
 from pipeline.models.resolve import ModelInfo
 from pipeline.models.sentence import SentenceEncoder
 from pipeline.models.sentence_files import SentenceFiles, known_pooling
 from pipeline.models.text.prompts import chat_frame, plain_frame
-from pipeline.models.torch.generation import Writer, decodes_alone
 from pipeline.tasks.contract import SOME_SEQ2SEQ, Annotate, Example, Task, TaskOptions
 from pipeline.tasks.writing.abstractive import Abstractive
+from pipeline.tasks.writing.column import written_type
 from pipeline.tasks.writing.extractive import Extractive
-from pipeline.tasks.writing.written import (
-    check_writes,
-    load_writing,
-    writes,
-    writing_head,
-    written_type,
-)
+from pipeline.tasks.writing.fitting import check_writes, writes
+from pipeline.tasks.writing.text_writer import TextWriter
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -155,17 +151,13 @@ class Summarize(Task[SummarizeOptions]):
                 language=language,
                 output_type=self.output_type(),
             )
-        model = load_writing(models, options.model)
-        if decodes_alone(model):
-            frame = chat_frame(model, options.instruction or INSTRUCTION)
+        generator = models.generator(options.model)
+        if generator.is_encoder_decoder:
+            frame = plain_frame(generator.text, options.instruction or "")
         else:
-            frame = plain_frame(model, options.instruction or "")
-        writer = Writer(
-            model,
-            frame,
-            max_new_tokens=options.max_new_tokens or MAX_NEW_TOKENS,
-            language=language,
-        )
+            frame = chat_frame(generator.text, options.instruction or INSTRUCTION)
+        decoding = Decoding(options.max_new_tokens or MAX_NEW_TOKENS)
+        writer = TextWriter(generator, frame, decoding, language=language)
         return Abstractive(
             writer, merge=options.merge or "map_reduce", output_type=self.output_type()
         )

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from pipeline.errors import JobError
-from pipeline.models.heads import HeadName, Models
+from pipeline.models.decoding import Decoding
+from pipeline.models.heads import Generator, HeadName, Models, writing_head
 from pipeline.models.resolve import ModelInfo
 from pipeline.models.text.languages import Languages, languages_of
-from pipeline.models.text.prompts import Frame, chat_frame, plain_frame
-from pipeline.models.torch.generation import Writer, decodes_alone, most_new_tokens
-from pipeline.models.torch.model import Model
+from pipeline.models.text.prompts import PromptFrame, chat_frame, plain_frame
+from pipeline.models.text.side import TextSide
 from pipeline.tasks.contract import SOME_SEQ2SEQ, Example, Task, TaskOptions
+from pipeline.tasks.writing.column import written_type
+from pipeline.tasks.writing.fitting import check_writes
 from pipeline.tasks.writing.rewrite import Rewrite
-from pipeline.tasks.writing.written import check_writes, load_writing, writing_head, written_type
+from pipeline.tasks.writing.text_writer import TextWriter
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -94,44 +96,61 @@ class Translate(Task[TranslateOptions]):
     def load(self, models: Models) -> Rewrite:
         """Loads the model and finds its languages."""
         options = self.options
-        model = load_writing(models, options.model)
-        frame, forced = frame_of(model, options)
-        most = most_new_tokens(model) or model.max_tokens // 2
-        writer = Writer(
-            model,
-            frame,
-            max_new_tokens=options.max_new_tokens or max(1, min(MAX_NEW_TOKENS, most)),
-            language=sentence_language(options.source),
-            forced=forced,
+        generator = models.generator(options.model)
+        request = request_of(generator, options)
+        most = generator.most_new_tokens or generator.text.max_tokens // 2
+        decoding = Decoding(
+            options.max_new_tokens or max(1, min(MAX_NEW_TOKENS, most)),
+            start_token=request.start_token,
+            first_token=request.first_token,
         )
-        return Rewrite(writer, self.output_type())
+        language = sentence_language(options.source)
+        return Rewrite(
+            TextWriter(generator, request.frame, decoding, language=language), self.output_type()
+        )
 
 
-def frame_of(model: Model, options: TranslateOptions) -> tuple[Frame, Mapping[str, int]]:
-    """How a model is told what to translate: a prompt's frame, and what decoding starts with.
+@dataclass(frozen=True)
+class TranslationRequest:
+    """How a model is told what to translate, and into what.
+
+    Attributes:
+        frame: What stands around each text.
+        start_token: The language that it starts to write from, if that is how it is told.
+        first_token: The language that it writes first, if that is how it is told.
+    """
+
+    frame: PromptFrame
+    start_token: int | None = None
+    first_token: int | None = None
+
+
+def request_of(generator: Generator, options: TranslateOptions) -> TranslationRequest:
+    """Finds how a model is told what to translate.
 
     Raises:
         JobError: A language is missing, or the model does not know it.
     """
-    languages = languages_of(model)
+    text = generator.text
+    languages = languages_of(text)
     if languages is not None:
-        return _by_tokens(model, options, languages)
-    if decodes_alone(model):
-        return chat_frame(model, options.instruction or _request(options)), {}
-    if model.config.model_type in ("t5", "mt5", "umt5"):
-        return plain_frame(model, options.instruction or _prefix(model, options)), {}
+        return _by_tokens(generator, options, languages)
+    if not generator.is_encoder_decoder:
+        return TranslationRequest(chat_frame(text, options.instruction or _question(options)))
+    if text.config.model_type in ("t5", "mt5", "umt5"):
+        return TranslationRequest(plain_frame(text, options.instruction or _prefix(text, options)))
     if options.target is not None:
         raise JobError(
             f"target is {options.target!r}, but the model has no language tokens: it translates "
             "one pair of languages",
             hint="Remove target, or name a model of that language",
         )
-    return plain_frame(model, options.instruction or ""), {}
+    return TranslationRequest(plain_frame(text, options.instruction or ""))
 
 
 def _by_tokens(
-    model: Model, options: TranslateOptions, languages: Languages
-) -> tuple[Frame, Mapping[str, int]]:
+    generator: Generator, options: TranslateOptions, languages: Languages
+) -> TranslationRequest:
     for field in ("target", "source") if languages.paired else ("target",):
         if getattr(options, field) is None:
             some = ", ".join(sorted(languages.ids)[:8])
@@ -140,19 +159,19 @@ def _by_tokens(
                 hint=f"Set {field} to one of them, such as {some}",
             )
     target = languages.token(str(options.target), field="target")
-    plain = plain_frame(model)
+    plain = plain_frame(generator.text)
     if not languages.paired:
-        return Frame(prefix=(*plain.prefix, target), suffix=plain.suffix), {}
+        return TranslationRequest(PromptFrame(prefix=(*plain.prefix, target), suffix=plain.suffix))
     source = languages.token(str(options.source), field="source")
     prefix, suffix = languages.around(plain.prefix, plain.suffix, source)
+    frame = PromptFrame(prefix=prefix, suffix=suffix)
     # The first mBART starts to write from the language itself, its successors from the end token.
-    start = model.module.generation_config.decoder_start_token_id
-    starts = start in languages.ids.values()
-    first = "decoder_start_token_id" if starts else "forced_bos_token_id"
-    return Frame(prefix=prefix, suffix=suffix), {first: target}
+    if generator.start_token in languages.ids.values():
+        return TranslationRequest(frame, start_token=target)
+    return TranslationRequest(frame, first_token=target)
 
 
-def _prefix(model: Model, options: TranslateOptions) -> str:
+def _prefix(text: TextSide, options: TranslateOptions) -> str:
     """T5's, such as ``translate English to German: ``."""
     if options.source is None or options.target is None:
         raise JobError(
@@ -160,7 +179,7 @@ def _prefix(model: Model, options: TranslateOptions) -> str:
             hint="Set source and target, such as English and German, or instruction",
         )
     prefix = f"translate {options.source} to {options.target}: "
-    trained = getattr(model.config, "task_specific_params", None) or {}
+    trained = getattr(text.config, "task_specific_params", None) or {}
     known = [str(part.get("prefix", "")) for part in trained.values() if isinstance(part, dict)]
     known = [found for found in known if found.startswith("translate ")]
     if known and prefix not in known:
@@ -171,7 +190,7 @@ def _prefix(model: Model, options: TranslateOptions) -> str:
     return prefix
 
 
-def _request(options: TranslateOptions) -> str:
+def _question(options: TranslateOptions) -> str:
     """What a chat model is asked."""
     if options.target is None:
         raise JobError("a chat model must be told the language", hint="Set target, such as German")
