@@ -130,6 +130,14 @@ def test_a_module_that_needs_a_heavy_library_is_imported_where_it_is_used(name: 
     assert not own(at_import(tree_of(name))) & ALLOWED.keys()
 
 
+@pytest.mark.parametrize("name", [name for name in MODULES if part(name) == "tasks"])
+def test_a_task_asks_heads_and_no_engine(name: str) -> None:
+    named = set(imports(tree_of(name)))
+    engines = {"torch", "transformers", "onnxruntime", "pipeline.models.torch"}
+    assert not {e for e in engines for i in named if f"{i}.".startswith(f"{e}.")}
+    assert "torch" not in MODULES[name].read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("name", [name for name in MODULES if part(name) == "cli"])
 def test_one_place_alone_writes_so_that_all_is_escaped(name: str) -> None:
     written = {
