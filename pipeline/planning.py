@@ -8,11 +8,12 @@ from typing import Any
 
 from pipeline.errors import RunError, ShardscribeError
 from pipeline.job.check import Pinned
+from pipeline.job.quantities import bytes_told
 from pipeline.lake.limit import counted, hold_back
 from pipeline.lake.memory import Memory
 from pipeline.lake.plan import Plan, make_plan
 from pipeline.lake.sink.footers import look_all, read_footers
-from pipeline.lake.split import SUFFIXES, Split
+from pipeline.lake.split import SUFFIXES, Rows, Split
 from pipeline.lake.store.base import Entry, Store
 from pipeline.verify import damaged
 
@@ -82,6 +83,19 @@ def look(pinned: Pinned, output: Store, *, choices: Choices = AS_IT_IS) -> Plan:
     # file's ranges of rows are, they stay side by side.
     plan.todo.sort(key=lambda split: -split.size)
     return plan
+
+
+def told(plan: Plan) -> str:
+    """How many splits there are to do, and how large they are."""
+    regions = [split.region for split in plan.todo]
+    splits = f"{len(regions):,} split{'s' if len(regions) != 1 else ''}"
+    ranges = [region.count for region in regions if isinstance(region, Rows)]
+    if len(ranges) == len(regions):
+        of = "of" if len({*ranges}) == 1 else "of up to"
+        return f"{sum(ranges):,} rows in {splits} {of} {max(ranges):,} rows"
+    sizes = [split.size for split in plan.todo]
+    of = "of" if len({*sizes}) == 1 else "of up to"
+    return f"{bytes_told(sum(sizes))} in {splits} {of} {bytes_told(max(sizes))}"
 
 
 def plan_run(

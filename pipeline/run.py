@@ -23,7 +23,7 @@ from pipeline.lake.sink.publish import clean_scratch
 from pipeline.lake.store.base import Store
 from pipeline.lake.store.open import open_store
 from pipeline.lake.store.probe import check_create_only
-from pipeline.planning import AS_IT_IS, Choices, look, look_again, remember, tidy
+from pipeline.planning import AS_IT_IS, Choices, look, look_again, remember, tidy, told
 from pipeline.records.schema import DEATHS_KEPT, Summary, Unread
 from pipeline.records.writer import RunRecord, versions
 
@@ -150,6 +150,7 @@ def _run_under(
         return summary
     tally = Tally(plan, job.tasks, record, display, output.delete)
     record.write("job.yaml", job_text(job))
+    tally.notice(told(plan))
     try:
         _annotate(
             pinned, plan, tally, summary, address=choices.address,

@@ -31,6 +31,12 @@ def _bytes(value: object) -> object:
     return value
 
 
+def bytes_told(count: float) -> str:
+    """``4200000`` -> ``4.2 MB``."""
+    unit = max((name for name in SIZES if SIZES[name] <= count), key=SIZES.__getitem__, default="B")
+    return f"{count / SIZES[unit]:,.1f} {unit}" if unit != "B" else f"{count:.0f} B"
+
+
 Bytes = Annotated[
     int,
     BeforeValidator(_bytes),

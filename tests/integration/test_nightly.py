@@ -116,7 +116,8 @@ def test_new_and_changed_files_are_annotated_and_what_is_gone_is_reported_and_pr
     assert summary.rows.rows == 3 * ROWS + 2
     (gone,) = (name for name in first if name.startswith("day=2/"))
     assert summary.vanished_outputs == [gone]
-    (notice,) = display.notices
+    notice, told = display.notices
+    assert " in 4 splits of up to " in told
     assert "1 output files, whose input is gone, stay: --prune removes them" in notice
     assert gone in notice
     second = outputs(out)

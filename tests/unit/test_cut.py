@@ -22,10 +22,11 @@ from pipeline.lake.sink.footers import Footer
 from pipeline.lake.source.cut import splits_of
 from pipeline.lake.source.open import open_source
 from pipeline.lake.source.reader import extent, open_split
-from pipeline.lake.split import WHOLE, Cut, RowGroups, Rows, Split
+from pipeline.lake.split import WHOLE, Cut, Region, RowGroups, Rows, Split
 from pipeline.lake.store.base import Entry
 from pipeline.lake.store.local import LocalStore
 from pipeline.models.resolve import ModelInfo
+from pipeline.planning import told
 
 pytestmark = pytest.mark.unit
 
@@ -336,3 +337,21 @@ def test_a_size_of_splits_may_be_set_on_the_command_line(tmp_path: Path) -> None
     )
     (tmp_path / "job.yaml").write_text(job_text(made))
     assert load_job(tmp_path / "job.yaml").input == made.input
+
+
+@pytest.mark.parametrize(
+    ("regions", "sizes", "said"),
+    [
+        ([Rows(0, 128), Rows(128, 128)], [5, 5], "256 rows in 2 splits of 128 rows"),
+        ([Rows(0, 1000), Rows(1000, 500)], [5, 5], "1,500 rows in 2 splits of up to 1,000 rows"),
+        ([Rows(0, 1)], [5], "1 rows in 1 split of 1 rows"),
+        ([WHOLE], [4_200_000], "4.2 MB in 1 split of 4.2 MB"),
+        ([WHOLE, Rows(0, 64)], [900, 2_100], "3.0 kB in 2 splits of up to 2.1 kB"),
+        ([RowGroups(0, 1), RowGroups(2, 3)], [0, 0], "0 B in 2 splits of 0 B"),
+    ],
+)
+def test_the_head_of_a_run_tells_how_many_splits_there_are_and_how_large(
+    regions: list[Region], sizes: list[int], said: str
+) -> None:
+    todo = [Split("s", "a", n, "v", region) for region, n in zip(regions, sizes, strict=True)]
+    assert told(Plan(todo=todo)) == said
