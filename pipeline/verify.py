@@ -20,6 +20,7 @@ from pipeline.lake.sink.footers import is_damage, read_footers, said
 from pipeline.lake.sink.publish import scratch_file
 from pipeline.lake.sink.seal import is_broken
 from pipeline.lake.source.base import OpenSplit, Source
+from pipeline.lake.source.open_files import OpenFile
 from pipeline.lake.source.reader import BUFFER_BYTES, SPOILT, read_batches
 from pipeline.lake.split import SUFFIXES, WHOLE, Split
 from pipeline.lake.store.base import Store
@@ -201,7 +202,7 @@ def _compare(
     for name in [*carried, *tasks]:
         if name not in names:
             raise _Wrong(f" lacks the column `{name}`")
-    take = _slices(read_batches(made, WHOLE, columns=names))
+    take = _slices(read_batches(OpenFile(made), WHOLE, columns=names))
     at = 0
     for table in given.batches(carried):
         other = take(table.num_rows)

@@ -19,6 +19,7 @@ from pipeline.job.job import Job
 from pipeline.lake.sink.publish import OutputFile, read_footer
 from pipeline.lake.source.cut import splits_of
 from pipeline.lake.source.open import open_source
+from pipeline.lake.source.open_files import OpenFiles
 from pipeline.lake.source.reader import ParquetSplit
 from pipeline.lake.split import Split
 from pipeline.lake.store import parts, ranges, remote
@@ -100,7 +101,7 @@ def test_a_version_changes_with_the_content_alone(store):
 
 
 def opened(store, path):
-    return ParquetSplit(store, Split("1", path, 1, "v"))
+    return ParquetSplit(store, Split("1", path, 1, "v"), OpenFiles())
 
 
 def test_what_is_not_there_is_none(store):

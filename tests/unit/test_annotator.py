@@ -21,7 +21,7 @@ from pipeline.engine.worker.row_annotator import annotate_safely
 from pipeline.errors import Interrupted, JobError, RowError, RunError, SplitError
 from pipeline.job.job import Job
 from pipeline.lake.sink.publish import read_footer
-from pipeline.lake.source import reader
+from pipeline.lake.source import open_files, reader
 from pipeline.lake.source.cut import splits_of
 from pipeline.lake.source.open import open_source
 from pipeline.lake.split import Split
@@ -362,7 +362,7 @@ def test_rows_stay_in_order_over_many_windows(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reader, "BATCH_ROWS", 7)
-    monkeypatch.setattr(reader, "STEP_ROWS", 3)
+    monkeypatch.setattr(open_files, "STEP_ROWS", 3)
     annotator = make(limits={"bad_rows": 0.5})
     texts = [["ODD", None, "text"][i % 3] + str(i) if i % 3 != 1 else None for i in range(50)]
     write(annotator, texts)
@@ -608,7 +608,7 @@ def test_a_file_is_read_in_windows_and_small_ones_fill_them_up(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reader, "BATCH_ROWS", 10)
-    monkeypatch.setattr(reader, "STEP_ROWS", 5)
+    monkeypatch.setattr(open_files, "STEP_ROWS", 5)
     annotator = make()
     for number, rows in enumerate([25, 3, 3, 3, 3]):
         write(annotator, [f"{number} {row}" for row in range(rows)], f"{number}.parquet")
@@ -742,7 +742,7 @@ def test_a_pulse_counts_each_row_once_whatever_is_written_already(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reader, "BATCH_ROWS", 4)
-    monkeypatch.setattr(reader, "STEP_ROWS", 2)
+    monkeypatch.setattr(open_files, "STEP_ROWS", 2)
     annotator = make(tasks=("one", "two"))
     for number, rows in enumerate([10, 3, 1]):
         write(annotator, [f"{number} {row}" for row in range(rows)], f"{number}.parquet")

@@ -21,7 +21,6 @@ from pipeline.lake.plan import Plan, make_plan
 from pipeline.lake.sink.footers import Footer
 from pipeline.lake.source.cut import splits_of
 from pipeline.lake.source.open import open_source
-from pipeline.lake.source.reader import extent, open_split
 from pipeline.lake.split import WHOLE, Cut, Region, RowGroups, Rows, Split
 from pipeline.lake.store.base import Entry
 from pipeline.lake.store.local import LocalStore
@@ -50,9 +49,11 @@ def cut_up(path: Path, cut: Cut, *, there: Sequence[str] = (), **options: Any) -
 
 def rows_in(path: Path, splits: Sequence[Split]) -> list[int]:
     """The rows of all splits, one after another."""
-    with closing(open_split(LocalStore(str(path.parent)), path.name)) as file:
-        extents = [extent(file, split.region) for split in splits]
-    return [row for first, last in extents for row in range(first, last)]
+    source, rows = open_source(str(path)), []
+    for split in splits:
+        with closing(source.open(split)) as found:
+            rows += range(found.first, found.first + found.rows)
+    return rows
 
 
 CUTS = st.builds(

@@ -22,6 +22,11 @@ def write(path: Path, rows: int, *, group: int | None = None) -> Path:
     return path
 
 
+def opened(path: Path, version: str = "v") -> OpenFile:
+    parquet = pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
+    return OpenFile(parquet, ("a.parquet", version))
+
+
 def ids(file: OpenFile, region: Region) -> list[int]:
     return [row for batch in file.read(region, ["id"]) for row in batch.column(0).to_pylist()]
 
@@ -40,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_range_gives_its_rows_wherever_the_reader_stands(
     folder: Path, rows: int, group: int, step: int, data: st.DataObject
 ) -> None:
-    file = OpenFile(str(write(folder / "a.parquet", rows, group=group)))
+    file = opened(write(folder / "a.parquet", rows, group=group))
     groups = file.parquet.num_row_groups
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(open_files, "STEP_ROWS", step)
@@ -80,14 +85,14 @@ def test_ranges_in_order_are_one_pass_over_the_file(
     for worker in range(2):
         for number in range(worker, 157, 2):  # the other has the splits between
             region = Rows(64 * number, min(64, 10_000 - 64 * number))
-            file = files.take(split(region)) or OpenFile(str(path), ("a.parquet", "v"))
+            file = files.take(split(region)) or opened(path)
             assert ids(file, region) == list(range(region.first, region.first + region.count))
             files.give(file, split(region))
     assert begun == [[0], [0]]
 
 
 def test_a_reader_jumps_over_row_groups_that_nobody_wants(tmp_path: Path) -> None:
-    file = OpenFile(str(write(tmp_path / "a.parquet", 100, group=10)))
+    file = opened(write(tmp_path / "a.parquet", 100, group=10))
     assert ids(file, Rows(5, 3)) == [5, 6, 7]
     assert file.way_to(8) == 0
     assert file.way_to(9) == 1
@@ -98,15 +103,15 @@ def test_a_reader_jumps_over_row_groups_that_nobody_wants(tmp_path: Path) -> Non
 
 
 def test_other_columns_are_read_by_another_reader(tmp_path: Path) -> None:
-    file = OpenFile(str(write(tmp_path / "a.parquet", 100)))
+    file = opened(write(tmp_path / "a.parquet", 100))
     assert ids(file, Rows(0, 5)) == [0, 1, 2, 3, 4]
     found = [b.to_pydict() for b in file.read(Rows(5, 2), ["text", "id"])]
     assert found == [{"id": [5, 6], "text": ["text 5", "text 6"]}]
 
 
 def test_few_files_are_kept_open_each_for_its_own_version(tmp_path: Path) -> None:
-    path, files = str(write(tmp_path / "a.parquet", 100)), OpenFiles()
-    made = [OpenFile(path, ("a.parquet", f"v{n}")) for n in range(KEPT + 1)]
+    path, files = (write(tmp_path / "a.parquet", 100)), OpenFiles()
+    made = [opened(path, f"v{n}") for n in range(KEPT + 1)]
     for file in made:
         files.give(file, split(Rows(0, 1)))
     assert [file.parquet.closed for file in made] == [True] + [False] * KEPT
@@ -114,15 +119,15 @@ def test_few_files_are_kept_open_each_for_its_own_version(tmp_path: Path) -> Non
     assert files.take(split(WHOLE, "v1")) is None
     assert files.take(split(Rows(0, 1), "v1")) is made[1]
     assert files.take(split(Rows(0, 1), "v1")) is None, "it is in use"
-    other = OpenFile(path, ("a.parquet", "v1"))
+    other = opened(path, "v1")
     files.give(other, split(WHOLE, "v1"))
     assert other.parquet.closed
     assert pickle.loads(pickle.dumps(files)).take(split(Rows(0, 1), "v2")) is None
 
 
 def test_of_several_open_files_the_nearest_before_the_rows_is_taken(tmp_path: Path) -> None:
-    path, files = str(write(tmp_path / "a.parquet", 100)), OpenFiles()
-    near, far = (OpenFile(path, ("a.parquet", "v")) for _ in range(2))
+    path, files = (write(tmp_path / "a.parquet", 100)), OpenFiles()
+    near, far = (opened(path) for _ in range(2))
     ids(near, Rows(40, 10))
     ids(far, Rows(0, 10))
     for file in (near, far):
@@ -134,7 +139,7 @@ def test_of_several_open_files_the_nearest_before_the_rows_is_taken(tmp_path: Pa
 
 def test_a_reader_that_failed_starts_anew(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", 20_000)
-    file = OpenFile(str(path))
+    file = opened(path)
     assert ids(file, Rows(0, 8)) == list(range(8))
 
     def broken() -> None:
@@ -147,7 +152,7 @@ def test_a_reader_that_failed_starts_anew(tmp_path: Path) -> None:
 
 
 def test_behind_the_row_groups_that_were_asked_for_a_reader_starts_anew(tmp_path: Path) -> None:
-    file = OpenFile(str(write(tmp_path / "a.parquet", 30, group=10)))
+    file = opened(write(tmp_path / "a.parquet", 30, group=10))
     assert ids(file, RowGroups(0, 0)) == list(range(10))
     assert file.way_to(10) is None
     assert ids(file, Rows(10, 5)) == [10, 11, 12, 13, 14]

@@ -16,8 +16,9 @@ from pipeline.errors import SplitError
 from pipeline.job.columns import carried_columns
 from pipeline.job.job import Job
 from pipeline.lake.sink.footers import look, read_footer
-from pipeline.lake.source import reader
+from pipeline.lake.source import open_files, reader
 from pipeline.lake.source.open import open_source
+from pipeline.lake.source.open_files import OpenFiles
 from pipeline.lake.source.reader import ParquetSplit, texts_of
 from pipeline.lake.split import WHOLE, Region, RowGroups, Rows, Split
 from pipeline.lake.store.local import LocalStore
@@ -39,7 +40,7 @@ def ids(parts: Sequence[pa.Table]) -> list[int]:
 
 
 def opened(directory: Path, name: str = "a.parquet") -> ParquetSplit:
-    return ParquetSplit(LocalStore(str(directory)), Split("1", name, 1, "v"))
+    return ParquetSplit(LocalStore(str(directory)), Split("1", name, 1, "v"), OpenFiles())
 
 
 def numbered(path: Path, rows: int, *, row_group_size: int | None = None) -> Path:
@@ -66,7 +67,7 @@ def test_windows_give_every_row_once_in_order(
     last = data.draw(st.integers(first, count - 1))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reader, "BATCH_ROWS", window)
-        patch.setattr(reader, "STEP_ROWS", step)
+        patch.setattr(open_files, "STEP_ROWS", step)
         whole = read(path)
         part = read(path, region=RowGroups(first, last))
     assert ids(whole) == list(range(rows))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipeline.lake.memory import Memory
 from pipeline.lake.source.base import Listing, NothingThere
 from pipeline.lake.source.cut import splits_of
+from pipeline.lake.source.open_files import OpenFiles
 from pipeline.lake.source.reader import ParquetSplit
 from pipeline.lake.split import SUFFIXES, Cut, Split
 from pipeline.lake.store.base import Entry, Store
@@ -27,12 +28,14 @@ class FileSource:
         address: As the job file writes it.
         pattern: For a glob, relative to the store's root.
         single: For a single file, its name.
+        kept: Files that are open, in this process alone.
     """
 
     store: Store
     address: str
     pattern: str | None = None
     single: str | None = None
+    kept: OpenFiles = field(default_factory=OpenFiles, compare=False, repr=False)
 
     def where(self, path: str) -> str:
         """The full address of a file, for messages."""
@@ -58,7 +61,7 @@ class FileSource:
 
     def open(self, split: Split) -> ParquetSplit:
         """Opens a split for reading."""
-        return ParquetSplit(self.store, split)
+        return ParquetSplit(self.store, split, self.kept)
 
     def listing(self, *, at_most: int | None = None) -> Listing:
         """The dataset's Parquet files as they are now.

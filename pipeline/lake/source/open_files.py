@@ -23,7 +23,6 @@ from pipeline.moves import moved
 # footer tells neither where they are nor how large a text is that repeats. Reading 100,000 texts of
 # 300 bytes takes 0.3 s so, 0.06 s by 256 rows: less than a thousandth of what models take.
 STEP_ROWS = 8
-BUFFER_BYTES = 1 << 20  # of each column
 # As many as a worker reads at once; each holds a buffer and a page of each column.
 KEPT = 2
 
@@ -32,13 +31,12 @@ class OpenFile:
     """A Parquet file, and where in it a reader stands.
 
     Args:
-        file: What pyarrow opens.
-        key: Which file it is, and which version of it.
+        parquet: The file.
+        key: Its path and version.
     """
 
-    def __init__(self, file: Any, key: tuple[str, str] = ("", "")) -> None:
-        # By default pyarrow holds all of a row group's columns, as they are in the file, at once.
-        self.parquet = pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False)
+    def __init__(self, parquet: pq.ParquetFile, key: tuple[str, str] = ("", "")) -> None:
+        self.parquet = parquet
         self.key = key
         metadata = self.parquet.metadata
         groups = range(metadata.num_row_groups)
