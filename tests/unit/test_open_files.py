@@ -1,8 +1,11 @@
 """Ranges of a file's rows, read by a reader that goes on where it stands."""
 
 import pickle
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -10,8 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.lake.source import open_files
+from pipeline.lake.source.files import FileSource
 from pipeline.lake.source.open_files import KEPT, OpenFile, OpenFiles
-from pipeline.lake.split import WHOLE, Region, RowGroups, Rows, Split
+from pipeline.lake.split import WHOLE, Cut, Region, RowGroups, Rows, Split
+from pipeline.lake.store.local import LocalStore
+from pipeline.lake.store.ranges import BLOCK, Ranges
 
 pytestmark = pytest.mark.unit
 
@@ -156,3 +162,41 @@ def test_behind_the_row_groups_that_were_asked_for_a_reader_starts_anew(tmp_path
     assert ids(file, RowGroups(0, 0)) == list(range(10))
     assert file.way_to(10) is None
     assert ids(file, Rows(10, 5)) == [10, 11, 12, 13, 14]
+
+
+@pytest.mark.parametrize("columns", [["id", "text"], ["id"]])
+def test_all_ranges_of_a_large_row_group_cost_each_worker_one_pass_over_the_columns_asked_for(
+    tmp_path: Path, columns: list[str]
+) -> None:
+    noise = np.random.default_rng(0)
+    table = pa.table({"id": range(40_000), "text": [noise.bytes(100).hex() for _ in range(40_000)]})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=40_000, data_page_size=8192)
+    size, fetched = (tmp_path / "a.parquet").stat().st_size, 0
+
+    class Remote(LocalStore):
+        """Read by ranges, as an object store is."""
+
+        def open(self, path: str) -> pa.PythonFile:
+            raw = (self.base / path).read_bytes()
+
+            def fetch(start: int, end: int) -> bytes:
+                nonlocal fetched
+                fetched += end - start
+                return raw[start:end]
+
+            return pa.PythonFile(Ranges(fetch, len(raw)), mode="r")
+
+    source = FileSource(Remote(str(tmp_path)), str(tmp_path))
+    files = source.listing().files
+    splits = list(source.splits(files, fingerprint="f", cut=Cut(rows=64)))
+    assert len(splits) == 625
+    fetched = 0
+    workers = [replace(source, kept=OpenFiles()) for _ in range(2)]
+    rows: list[int] = []
+    for number, split in enumerate(splits):
+        with closing(workers[number % 2].open(split)) as found:
+            for batch in found.batches(columns):
+                rows += batch.column("id").to_pylist()
+    assert rows == list(range(40_000))
+    of_columns = size if columns == ["id", "text"] else size // 10
+    assert fetched < 2 * of_columns + 2 * 3 * BLOCK, "a footer and what blocks are too much"
