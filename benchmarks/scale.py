@@ -42,7 +42,7 @@ from texts import lengths, machine, paragraphs, write_lake, write_section
 from pipeline.job.job import Job
 from pipeline.models.device import Device
 from pipeline.models.resolve import look_up
-from pipeline.models.text.texts import Texts
+from pipeline.models.text.texts import TaskInput
 from pipeline.models.torch.load import TorchModels
 from pipeline.records.schema import Progress, Summary
 from pipeline.run import run_job
@@ -125,7 +125,7 @@ def bare_loop(lake: Path) -> tuple[float, float, int]:
     model = TorchModels({MODEL: info}, device=device).get(MODEL, head="sequence-classification")
     windows = []
     for path in sorted(lake.glob("*.parquet")):
-        texts = Texts(pq.read_table(path)["text"].to_pylist())
+        texts = TaskInput(pq.read_table(path)["text"].to_pylist())
         windows.append(model.text.windows(model.text.encode(texts))[0])
 
     def forward(ids: Any, mask: Any) -> Any:

@@ -69,7 +69,7 @@ class SentenceEncoder:
         if self.room < 1:
             raise JobError(f"model {reference} leaves no room for a text (max_seq_length)")
 
-    def windows(
+    def window_vectors(
         self, texts: Sequence[str], *, first: bool = False, wanted: np.ndarray | None = None
     ) -> WindowVectors:
         """A vector for each window of each text, not normalised yet.

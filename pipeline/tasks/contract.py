@@ -161,8 +161,8 @@ class Annotate(Protocol):
         """Annotates non-blank texts: one entry out per text in, in the same order.
 
         Args:
-            texts: From the engine `pipeline.models.text.texts.Texts`, which tokenizes once for all
-                tasks and carries the columns that `Task.extra_columns` names.
+            texts: From a worker `pipeline.models.text.texts.TaskInput`, which tokenizes once for
+                all tasks and carries the columns that `Task.extra_columns` names.
         """
         ...
 

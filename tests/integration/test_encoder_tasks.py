@@ -18,7 +18,7 @@ import transformers
 from pipeline.errors import JobError
 from pipeline.models.device import Device
 from pipeline.models.resolve import look_up
-from pipeline.models.text.texts import Texts
+from pipeline.models.text.texts import TaskInput
 from pipeline.models.text.windows import cut
 from pipeline.models.torch.load import TorchModels
 from pipeline.starter import catalog
@@ -450,7 +450,7 @@ def test_a_pair_is_classified_as_the_pipeline_classifies_it(
         pipe({"text": text, "text_pair": second})
         for text, second in zip(texts, seconds, strict=True)
     ]
-    got = rows_of(load("classify", folder, pair="claim"), Texts(texts, {"claim": seconds}))
+    got = rows_of(load("classify", folder, pair="claim"), TaskInput(texts, {"claim": seconds}))
     for mine, theirs in zip(got, expected, strict=True):
         assert mine["label"] == theirs[0]["label"]
         assert [one["score"] for one in mine["scores"]] == pytest.approx(
@@ -466,7 +466,7 @@ def test_a_pair_without_a_second_text_is_a_bad_row_and_a_long_first_text_is_read
     task = load("classify", entailers["bert"], pair="claim")
     long = reviews[-1]
     claims = ["A claim.", None, " ", "word " * 600, "A claim."]
-    answer = task.annotate(Texts(["Short."] * 4 + [long], {"claim": claims}))
+    answer = task.annotate(TaskInput(["Short."] * 4 + [long], {"claim": claims}))
     codes = {row: error.code for row, error in answer.failures.items()}
     assert codes == {1: "no_pair", 2: "no_pair", 3: "pair_too_long"}
     rows = answer.column.to_pylist()
@@ -566,7 +566,7 @@ def test_answers_are_those_of_the_span_search_of_transformers_4(
     asked = [QUESTIONS[at % 3] for at in range(len(texts))]
     options = {"null_answers": True} if null_answers else {}
     task = load("answer", finder, question_column="q", max_answer_tokens=longest, **options)
-    got = rows_of(task, Texts(texts, {"q": asked}))
+    got = rows_of(task, TaskInput(texts, {"q": asked}))
     expected = [
         span_search(model_of(task), q, text, null_answers=null_answers, longest=longest)
         for q, text in zip(asked, texts, strict=True)
@@ -624,7 +624,7 @@ def test_a_row_without_a_question_is_a_bad_row_and_the_others_are_answered(
 ) -> None:
     task = load("answer", finder, question_column="q")
     questions = ["Who?", None, "  ", "word " * 600, "Where?"]
-    answer = task.annotate(Texts(["Anna lives in London."] * 5, {"q": questions}))
+    answer = task.annotate(TaskInput(["Anna lives in London."] * 5, {"q": questions}))
     codes = {row: error.code for row, error in answer.failures.items()}
     assert codes == {1: "no_question", 2: "no_question", 3: "question_too_long"}
     assert [row is None for row in answer.column.to_pylist()] == [False, True, True, True, False]
@@ -634,7 +634,7 @@ def test_a_chat_model_answers_what_it_writes_for_each_text_alone(load: Load) -> 
     task = load("answer", SMOLLM2, question_column="q", max_answer_tokens=8)
     texts = ["Anna lives in Oslo and Ben in Rome.", "The train to Bern leaves at nine."]
     questions = ["Where does Anna live?", "When does the train leave?"]
-    rows = rows_of(task, Texts(texts, {"q": questions}))
+    rows = rows_of(task, TaskInput(texts, {"q": questions}))
     model = task.writer.generator.model
     tokenizer = model.text.tokenizer
     for text, question, row in zip(texts, questions, rows, strict=True):

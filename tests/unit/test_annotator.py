@@ -725,14 +725,14 @@ def test_rows_that_can_not_be_prepared_fail_their_split_alone(make: Make) -> Non
     annotator = make()
     for number in range(4):
         write(annotator, [f"text {number}"], f"{number}.parquet")
-    given = annotator.rows._given
+    given = annotator.rows._distinct
 
     def choking(task: Any, rows: pa.Table, *others: Any) -> Any:
         if "text 1" in rows["text"].to_pylist():
             raise ValueError("no way to read this")
         return given(task, rows, *others)
 
-    annotator.rows._given = choking  # type: ignore[method-assign]
+    annotator.rows._distinct = choking  # type: ignore[method-assign]
     answers = annotator.annotate_all(splits_in(annotator))
     assert [isinstance(answer, SplitResult) for answer in answers] == [True, False, True, True]
     assert "1.parquet: ValueError: no way to read this" in str(answers[1])

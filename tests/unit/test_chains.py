@@ -11,7 +11,7 @@ from pipeline.engine.worker.annotated_rows import AnnotatedRows
 from pipeline.engine.worker.row_annotator import RowAnnotator
 from pipeline.errors import JobError, SplitError
 from pipeline.models.device import Device
-from pipeline.models.text.texts import Texts
+from pipeline.models.text.texts import TaskInput
 from pipeline.models.torch.load import TorchModels
 from pipeline.tasks import Annotated, Task, TaskOptions
 from pipeline.tasks.chain import check_chain, columns_read, ordered
@@ -45,7 +45,7 @@ class Shout(Task[Options]):
 
     def annotate(self, texts: Sequence[str]) -> Annotated:
         self.asked += texts
-        assert isinstance(texts, Texts)
+        assert isinstance(texts, TaskInput)
         rows = []
         for at, text in enumerate(texts):
             beside = "".join(f" {texts.columns[name][at]}" for name in self.options.beside)

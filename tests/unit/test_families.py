@@ -205,7 +205,7 @@ def expected_answer(call: Reference, text: str) -> Any:
 
 def vectors(model: Model, texts: Sequence[str]) -> list[Any]:
     encoder = SentenceEncoder(TorchEncoder(model), reference="tiny")
-    found = encoder.windows(texts)
+    found = encoder.window_vectors(texts)
     assert found.failures == {}
     return list(encoder.merge(found, rows=len(texts)))
 

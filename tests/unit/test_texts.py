@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from pipeline.models.batching import Sequences, packed_batches
 from pipeline.models.text import texts as texts_module
-from pipeline.models.text.texts import Encoded, Texts
+from pipeline.models.text.texts import Encoded, TaskInput
 from pipeline.models.text.windows import cut, cut_all
 
 pytestmark = pytest.mark.unit
@@ -42,7 +42,7 @@ class Counting(texts_module.Tokenizer):
 
 
 def test_texts_go_through_a_tokenizer_once() -> None:
-    made, given_texts = Counting(), Texts(["w1 w2", "w3"])
+    made, given_texts = Counting(), TaskInput(["w1 w2", "w3"])
     first = given_texts.encoded(made)
     assert given_texts.encoded(made) is first
     assert made.calls == 1
@@ -50,7 +50,7 @@ def test_texts_go_through_a_tokenizer_once() -> None:
 
 
 def test_a_task_that_wants_offsets_after_one_that_did_not_gets_them() -> None:
-    made, given_texts = Counting(), Texts(["w1 w2", "w3"])
+    made, given_texts = Counting(), TaskInput(["w1 w2", "w3"])
     assert given_texts.encoded(made).offsets is None
     made.with_offsets = True
     offsets = given_texts.encoded(made).offsets
@@ -64,7 +64,7 @@ def test_equal_tokenizers_have_one_key_and_others_have_another() -> None:
 
 
 def test_a_slice_of_texts_takes_its_columns_along() -> None:
-    given_texts = Texts(["a", "b", "c"], {"q": [1, 2, 3]})
+    given_texts = TaskInput(["a", "b", "c"], {"q": [1, 2, 3]})
     part = given_texts[1:]
     assert list(part) == ["b", "c"]
     assert part.columns == {"q": [2, 3]}

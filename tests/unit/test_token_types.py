@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from pipeline.models.device import Device
 from pipeline.models.resolve import look_up
-from pipeline.models.text.texts import Texts
+from pipeline.models.text.texts import TaskInput
 from pipeline.models.torch.load import TorchModels
 from pipeline.tasks import TASKS
 
@@ -100,7 +100,7 @@ def test_a_model_is_told_the_types_of_its_tokenizers_template(tmp_path: Path, na
     got = scores(load(folder), TEXTS)
     np.testing.assert_allclose(got, reference(folder, [(t,) for t in TEXTS], types=True), atol=2e-6)
     pairs = load(folder, pair="claim")
-    got = scores(pairs, Texts(TEXTS, {"claim": CLAIMS}))
+    got = scores(pairs, TaskInput(TEXTS, {"claim": CLAIMS}))
     rows = list(zip(TEXTS, CLAIMS, strict=True))
     np.testing.assert_allclose(got, reference(folder, rows, types=True), atol=2e-6)
     assert np.abs(got - reference(folder, rows, types=False)).max() > 1e-5
@@ -121,14 +121,14 @@ def test_zero_shot_by_entailment_tells_the_claim_from_the_text(tmp_path: Path, n
 @pytest.mark.parametrize("name", ["gpt2", "xlm", "ctrl"])
 def test_types_are_not_looked_up_among_words(tmp_path: Path, name: str) -> None:
     folder = save(tmp_path, name, ("$A </s>", "$A:0 </s>:0 $B:1 </s>:1"))
-    got = scores(load(folder, pair="claim"), Texts(TEXTS, {"claim": CLAIMS}))
+    got = scores(load(folder, pair="claim"), TaskInput(TEXTS, {"claim": CLAIMS}))
     rows = list(zip(TEXTS, CLAIMS, strict=True))
     np.testing.assert_allclose(got, reference(folder, rows, types=False), atol=1e-5)
 
 
 def test_types_beyond_the_models_table_are_left_out(tmp_path: Path) -> None:
     folder = save(tmp_path, "roberta", BERT, type_vocab_size=1)
-    got = scores(load(folder, pair="claim"), Texts(TEXTS, {"claim": CLAIMS}))
+    got = scores(load(folder, pair="claim"), TaskInput(TEXTS, {"claim": CLAIMS}))
     rows = list(zip(TEXTS, CLAIMS, strict=True))
     np.testing.assert_allclose(got, reference(folder, rows, types=False), atol=1e-5)
 
@@ -165,7 +165,7 @@ def test_of_a_long_pair_all_that_fits_is_read_when_the_first_is_wanted(tmp_path:
     folder = save(tmp_path, "bert", BERT)
     texts = [" ".join(f"w{(7 * i + n) % 90}" for i in range(n)) for n in (3, 57, 58, 66, 90, 200)]
     claims = ["w40 w41 w42"] * len(texts)
-    got = scores(load(folder, pair="claim", merge="first"), Texts(texts, {"claim": claims}))
+    got = scores(load(folder, pair="claim", merge="first"), TaskInput(texts, {"claim": claims}))
     rows = list(zip(texts, claims, strict=True))
     expected = reference(folder, rows, types=True, most=tiny_families.LENGTH)
     np.testing.assert_allclose(got, expected, atol=1e-5)

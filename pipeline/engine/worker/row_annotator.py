@@ -16,23 +16,23 @@ from pipeline.lake.source.reader import texts_of
 from pipeline.models.device import Device
 from pipeline.models.faults import raise_if_fatal, row_error
 from pipeline.models.heads import Models
-from pipeline.models.text.texts import Texts, Tokenizer
+from pipeline.models.text.texts import TaskInput, Tokenizer
 from pipeline.tasks import Annotate, Annotated, Task
 from pipeline.tasks.chain import ordered, sources, text_maker
 from pipeline.tasks.conditions.condition import condition_names, rows_where
 
 
 @dataclass
-class Given:
-    """What a task is asked: each different text of some rows once.
+class DistinctTexts:
+    """The different texts of some rows, each once, as a task is given them.
 
     Attributes:
-        texts: The texts.
+        texts: What the task is given.
         places: For each row its place in `texts`, -1 where the task is not asked.
         unreadable: Why, by row, for texts that can't be read.
     """
 
-    texts: Texts
+    texts: TaskInput
     places: np.ndarray
     unreadable: dict[int, RowError]
 
@@ -78,12 +78,12 @@ class RowAnnotator:
             except JobError as error:
                 raise JobError(f"tasks.{name}: {error.message}", hint=error.hint) from error
 
-    def prepare(self, rows: pa.Table) -> dict[Any, Given]:
+    def prepare(self, rows: pa.Table) -> dict[Any, DistinctTexts]:
         """Reads and tokenizes what depends on no other task; needs no device."""
-        known: dict[Any, Given] = {}
+        known: dict[Any, DistinctTexts] = {}
         for name, task in self.tasks.items():
             if not self._depends(name):
-                given = self._given(task, rows, {}, known)
+                given = self._distinct(task, rows, {}, known)
                 for tokens in self._tokenizers.get(name, {}).values():
                     given.texts.encoded(tokens)
         return known
@@ -92,7 +92,7 @@ class RowAnnotator:
         self,
         rows: pa.Table,
         *,
-        known: dict[Any, Given] | None = None,
+        known: dict[Any, DistinctTexts] | None = None,
         report: Callable[[float], None] = lambda fraction: None,
     ) -> AnnotatedRows:
         """Annotates rows with every task.
@@ -105,7 +105,7 @@ class RowAnnotator:
         known = {} if known is None else known
         annotated = AnnotatedRows(errors=[{} for _ in range(rows.num_rows)])
         for done, name in enumerate(self.order):
-            given = self._given(self.tasks[name], rows, annotated.columns, known)
+            given = self._distinct(self.tasks[name], rows, annotated.columns, known)
 
             def hear(fraction: float, done: int = done) -> None:
                 report((done + fraction) / len(self.order))
@@ -135,13 +135,13 @@ class RowAnnotator:
         looked_at = {*sources(task, text=self.text), *beside, *self._conditions.get(name, ())}
         return bool(looked_at & self.tasks.keys())
 
-    def _given(
+    def _distinct(
         self,
         task: Task[Any],
         rows: pa.Table,
         made: Mapping[str, pa.Array],
-        known: dict[Any, Given],
-    ) -> Given:
+        known: dict[Any, DistinctTexts],
+    ) -> DistinctTexts:
         options = task.options
         names = sources(task, text=self.text)
         extras = task.extra_columns()
@@ -181,7 +181,9 @@ class RowAnnotator:
             name: [column[first[place]] for place in range(len(unique))]
             for name, column in zip(extras, beside, strict=True)
         }
-        given = Given(Texts([asked[0] for asked in unique], columns), places, unreadable)
+        given = DistinctTexts(
+            TaskInput([asked[0] for asked in unique], columns), places, unreadable
+        )
         known[key] = given
         return given
 

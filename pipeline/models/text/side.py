@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.models.batching import Sequences
 from pipeline.models.text.layout import TYPE_BIT, Layout, TokenTypes
-from pipeline.models.text.texts import Encoded, Texts, Tokenizer
+from pipeline.models.text.texts import Encoded, TaskInput, Tokenizer
 from pipeline.models.text.windows import Cuts, cut_all
 
 # What a model that does not say how much it takes (T5's positions are relative) gets.
@@ -74,8 +74,8 @@ class TextSide:
         return [str(self.config.id2label[i]) for i in range(self.config.num_labels)]
 
     def encode(self, texts: Sequence[str]) -> Encoded:
-        """Tokenizes texts whole, without special tokens; `Texts` are tokenized once for all."""
-        if isinstance(texts, Texts):
+        """Tokenizes texts whole, without special tokens; `TaskInput` are tokenized once for all."""
+        if isinstance(texts, TaskInput):
             return texts.encoded(self.tokens)
         return self.tokens.encode(texts)
 

@@ -14,8 +14,8 @@ CHUNK_TEXTS = 1024
 CHUNK_CHARACTERS = 1 << 20
 
 
-class Texts(Sequence[str]):
-    """The texts that a task is given, with what goes with them.
+class TaskInput(Sequence[str]):
+    """What a task is given: texts, with the columns that it asked for.
 
     Args:
         strings: The texts.
@@ -40,11 +40,11 @@ class Texts(Sequence[str]):
     def __getitem__(self, at: int) -> str: ...
 
     @overload
-    def __getitem__(self, at: slice) -> Texts: ...
+    def __getitem__(self, at: slice) -> TaskInput: ...
 
-    def __getitem__(self, at: int | slice) -> str | Texts:
+    def __getitem__(self, at: int | slice) -> str | TaskInput:
         if isinstance(at, slice):
-            return Texts(self.strings[at], {k: v[at] for k, v in self.columns.items()})
+            return TaskInput(self.strings[at], {k: v[at] for k, v in self.columns.items()})
         return self.strings[at]
 
     def __iter__(self) -> Iterator[str]:

@@ -108,7 +108,7 @@ class ClassifyAnnotate:
         """One label struct per text; windows of a long text are merged as the job says."""
         failures: dict[int, RowError] = {}
         if self.pairs is not None:
-            sequences, owner, weights, failures = self.pairs.windows(texts)
+            sequences, owner, weights, failures = self.pairs.sequences(texts)
         else:
             sequences, cuts = self.text.windows(
                 self.text.encode(texts), first=self.options.merge == "first"

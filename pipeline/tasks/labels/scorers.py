@@ -158,7 +158,7 @@ class EncoderScorer:
         self.encoder = SentenceEncoder(encoder, reference=reference)
         self.temperature = temperature
         self.first = first
-        found = self.encoder.windows(words)
+        found = self.encoder.window_vectors(words)
         if found.failures:
             at, error = next(iter(found.failures.items()))
             raise JobError(f"the label {words[at]!r} can't be embedded: {error.message}")
@@ -166,7 +166,7 @@ class EncoderScorer:
 
     def score(self, texts: Sequence[str]) -> LabelScores:
         """Every window against every label."""
-        found = self.encoder.windows(texts, first=self.first)
+        found = self.encoder.window_vectors(texts, first=self.first)
         out = LabelScores(
             np.zeros((len(found.owner), len(self.labels)), dtype=np.float32),
             found.owner,

@@ -31,7 +31,7 @@ class TextPairs:
         self.first = first
         self.pairs = Pairs(text)
 
-    def windows(
+    def sequences(
         self, texts: Sequence[str]
     ) -> tuple[Sequences, np.ndarray, np.ndarray, dict[int, RowError]]:
         """Texts, which come with their columns -> sequences that the model takes.

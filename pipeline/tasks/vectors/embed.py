@@ -113,7 +113,7 @@ class EmbedAnnotate:
         """One vector per text."""
         import pyarrow as pa
 
-        found = self.encoder.windows(texts)
+        found = self.encoder.window_vectors(texts)
         dim = self.output_type.list_size
         values = np.zeros((len(texts), dim), dtype=np.float32)
         if len(found.failures) < len(texts):

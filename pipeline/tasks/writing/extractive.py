@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.models.sentence import SentenceEncoder, unit
 from pipeline.models.text import passages
-from pipeline.models.text.texts import Texts
+from pipeline.models.text.texts import TaskInput
 from pipeline.tasks.contract import Annotated
 
 if TYPE_CHECKING:
@@ -73,13 +73,13 @@ class Extractive:
     def annotate(self, texts: Sequence[str]) -> Annotated:
         """One summary struct per text; a text of few enough sentences is its own summary."""
         split = [split_sentences(text, language=self.language) for text in texts]
-        flat = Texts([sentence for sentences in split for sentence in sentences])
+        flat = TaskInput([sentence for sentences in split for sentence in sentences])
         counts = np.array([len(sentences) for sentences in split], dtype=np.int64)
         firsts = np.cumsum(counts) - counts
         lengths = self.encoder.text.encode(flat).lengths
         # A text of few enough sentences is its own summary: its sentences need no vectors.
         wanted = np.repeat(counts > self.sentences, counts)
-        found = self.encoder.windows(flat, wanted=wanted)
+        found = self.encoder.window_vectors(flat, wanted=wanted)
         places = np.flatnonzero(wanted)
         vectors = np.zeros((len(flat), found.values.shape[1]))
         vectors[places] = unit(self.encoder.merge(found, rows=len(places)).astype(np.float64))
