@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.engine.driver.lease import Holder, holder
+from pipeline.errors import ShardscribeError
 from pipeline.job.check import check, pin
 from pipeline.job.job import Job
 from pipeline.lake.plan import differences
 from pipeline.lake.sink.footers import Footer, look_all
 from pipeline.lake.split import SUFFIXES
-from pipeline.lake.store.base import Entry
+from pipeline.lake.store.base import Entry, Store
 from pipeline.lake.store.open import open_store
 from pipeline.records.reader import RecordedRun, read_run, run_names
 from pipeline.records.schema import RowCounts
@@ -62,8 +65,7 @@ def output_status(address: str, *, job: Job | None = None) -> Status:
     """
     store = open_store(address)
     entries = [entry for entry in store.entries() if entry.path.endswith(SUFFIXES)]
-    runs = [read_run(store.own, run) for run in run_names(store.own)[:RUNS_SHOWN]]
-    status = Status(store.root, runs=runs)
+    status = Status(store.root, runs=_last_runs(store.own))
     footers = list(look_all(store, entries))
     for entry, footer in zip(entries, footers, strict=True):
         _count(status, entry, footer)
@@ -71,6 +73,18 @@ def output_status(address: str, *, job: Job | None = None) -> Status:
         present = {entry.path for entry in entries}
         _compare(status, job, present, [footer.said for footer in footers if footer.said])
     return status
+
+
+def _last_runs(own: Store) -> list[RecordedRun]:
+    """The lease first: who gives it up has written the summary before."""
+    held: Holder | None = None
+    known = False
+    with suppress(OSError, ShardscribeError):  # then it is not known who lives
+        held = holder(own)
+        known = True
+    lives = {held.run: held.lives} if held is not None else {}
+    names = run_names(own)[:RUNS_SHOWN]
+    return [read_run(own, run, lives=lives.get(run, False if known else None)) for run in names]
 
 
 def _count(status: Status, entry: Entry, footer: Footer) -> None:

@@ -42,6 +42,7 @@ def status(job_or_output: str, overrides: tuple[str, ...], as_json: bool, watche
             watch(address, as_json=as_json)
         except KeyboardInterrupt:
             return  # as other programs that watch end
+    from pipeline.cli.display import status_line
     from pipeline.status import output_status
 
     found = output_status(address, job=job)
@@ -76,7 +77,8 @@ def status(job_or_output: str, overrides: tuple[str, ...], as_json: bool, watche
         summary = run.summary
         seconds = f" in {summary.seconds:,.0f} s" if summary else ""
         say(f"run     {run.run}: {run.state}{seconds}")
-        for told in (summary.error if summary else "", run.problem):
+        far = status_line(run.progress.progress) if run.progress else ""
+        for told in (summary.error if summary else far, run.problem):
             if told:
                 say(f"        {told}")
     # Of the last run alone: what failed before it may have been mended since.

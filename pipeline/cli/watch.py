@@ -76,13 +76,17 @@ class JsonScreen(LineScreen):
 
 
 class LiveScreen:
-    """The run's own bar, and what its workers have, in one place of a terminal."""
+    """The run's own bar, and what its workers have, in one place of a terminal.
 
-    def __init__(self) -> None:
+    Args:
+        console: Of rich; standard output by default.
+    """
+
+    def __init__(self, console: Any = None) -> None:
         from rich.console import Console
         from rich.live import Live
 
-        self._console = Console()
+        self._console = console or Console()
         self._bar = make_bar(self._console)
         self._live = Live(console=self._console, transient=True, auto_refresh=False)
 
@@ -122,7 +126,6 @@ class LiveScreen:
 def worker_lines(line: ProgressLine, *, most: int) -> list[str]:
     """What workers have in flight, in at most so many lines."""
     lines = []
-    shown = 0
     for has in line.in_flight:
         worker = has.worker
         for split in has.some:
@@ -131,10 +134,8 @@ def worker_lines(line: ProgressLine, *, most: int) -> list[str]:
                 f"  {worker:<24} {split.fraction:4.0%}  {split.rows:>9,} rows  {split.path}{region}"
             )
             worker = ""
-        shown += len(has.some)
-    if len(lines) > most:
-        shown -= len(lines) - max(0, most - 1)
+    all_of_them = max(len(lines), line.splits_in_flight)
+    if len(lines) > most or all_of_them > len(lines):
         lines = lines[: max(0, most - 1)]
-    if line.splits_in_flight > shown:
-        lines.append(f"  and {line.splits_in_flight - shown:,} more splits in flight")
+        lines.append(f"  and {all_of_them - len(lines):,} more splits in flight")
     return lines
