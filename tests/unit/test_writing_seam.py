@@ -9,7 +9,7 @@ from helpers import loaded_by
 
 from pipeline.errors import JobError, RowError
 from pipeline.models.decoding import Sampling
-from pipeline.models.text.texts import Texts
+from pipeline.models.text.texts import TaskInput
 
 pytestmark = pytest.mark.unit
 
@@ -213,7 +213,7 @@ def test_a_chat_model_answers_each_texts_own_question() -> None:
         instruction="{question} short",
         max_answer_tokens=4,
     )
-    asked = Texts(["w1", "w2", "w3", "w4"], {"q": ["Who?", None, "Where?", "w5 " * 40]})
+    asked = TaskInput(["w1", "w2", "w3", "w4"], {"q": ["Who?", None, "Where?", "w5 " * 40]})
     answer = task.annotate(asked)
     codes = {at: error.code for at, error in answer.failures.items()}
     assert codes == {1: "no_question", 3: "question_too_long"}
