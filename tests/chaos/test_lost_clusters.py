@@ -16,7 +16,7 @@ pytestmark = pytest.mark.chaos
 
 # As the command, with less patience for a head that is gone.
 IMPATIENT = (
-    "from pipeline.engine import cluster\n"
+    "from pipeline.engine.driver import cluster\n"
     "cluster.HEAD_SECONDS = 2.0\n"
     "from pipeline.cli.main import main\n"
     "main()\n"
