@@ -1,13 +1,16 @@
-"""One million splits through the driver: planning and scheduling, without Ray and without models.
+"""One million splits and 10,000 workers through the driver, without Ray and without models.
 
-The input's listing and the output's are made up; everything the driver does with them is its own
-code: hashing splits, comparing with what is there, handing splits to 64 workers with two in
-flight each, adding up results, and writing the run record to a local directory. In a second
-round one worker fails whatever it gets, and fast, as a machine with a broken disk does. Exits 1
-if it takes more than 60 s or 1 GB.
+The input's listing and the output's are made up, and the workers are no processes: each answers
+after as long as it would need, at about a split a second, in a time of their own that passes at
+once whenever the driver waits. Everything the driver does is its own code: hashing splits,
+comparing with what is there, the pool's loop with its feeding, heartbeats and stalls, adding up
+results, and writing the run record to a local directory. Each answer comes alone, so that each
+costs a turn of the loop. In a second round, of a tenth, one worker fails whatever it gets, and
+fast, as a machine with a broken disk does. Exits 1 where the pool does fewer than 10,000 splits a
+processor second, as that is what so many workers do, or where the driver takes more than 1.5 GB.
 
     python benchmarks/million.py
-    python benchmarks/million.py --splits 100000 --profile
+    python benchmarks/million.py --splits 100000 --workers 1000 --profile
 """
 
 from __future__ import annotations
@@ -19,16 +22,23 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from heapq import heappop, heappush
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from pipeline.engine.driver.scheduler import Attempt, Scheduler
+from pipeline import __version__
+from pipeline.engine.driver.actors import Answer
+from pipeline.engine.driver.placement import Shape
+from pipeline.engine.driver.pool import Pool
+from pipeline.engine.driver.scheduler import Scheduler
 from pipeline.engine.driver.tally import Tally
-from pipeline.engine.messages import Heartbeat, SplitResult
+from pipeline.engine.messages import Failure, Heartbeat, SplitResult, WorkPlan
+from pipeline.errors import SplitError, WorkerLost
+from pipeline.job.job import Compute, Limits
 from pipeline.lake.memory import Memory
 from pipeline.lake.plan import Plan
 from pipeline.lake.source.base import Listing
@@ -41,12 +51,12 @@ from pipeline.records.schema import Progress, RowCounts, Summary
 from pipeline.records.writer import RunRecord
 
 SPLITS = 1_000_000
-WORKERS = 64
-IN_FLIGHT = 2
+WORKERS = 10_000
+SPLIT_SECONDS = 1.0  # that a worker needs for one
+LOAD_SECONDS = 20.0
 BROKEN_IS_FASTER = 100
-TICK_EVERY = 1_000  # splits; a real run ticks twice a second
-MAX_SECONDS = 60.0
-MAX_MB = 1_000.0
+LEAST_RATE = 10_000.0  # splits a second
+MAX_MB = 1_500.0
 FINGERPRINT = "0123456789abcdef"
 TASKS = ("sentiment", "pii", "gist")
 
@@ -85,27 +95,102 @@ class Silent:
         """Nothing."""
 
 
+class CrowdActor:
+    """A worker of the crowd."""
+
+    def __init__(self, crowd: Crowd, name: str, *, broken: bool) -> None:
+        self.node = f"node-of-{name}"
+        self.crowd = crowd
+        self.name = name
+        self.broken = broken
+        self.free = 0.0  # when it is through with what it has
+        self.flying: dict[str, Split] = {}
+        self.done = 0
+
+    def hello(self) -> int:
+        """Placed at once."""
+        said = {"host": self.node, "version": __version__, "node": self.node}
+        return self.crowd.ask(0.1, lambda: said)
+
+    def load(self, plan: WorkPlan) -> int:
+        """Some later than others; the broken one last, as it would fail splits that no other had."""
+        more = 1.0 if self.broken else self.crowd.calls % 97 / 97
+        return self.crowd.ask(LOAD_SECONDS * (1 + more), lambda: None)
+
+    def annotate(self, splits: Sequence[Split]) -> int:
+        """One call after the other, as the device is held by one at a time."""
+        seconds = SPLIT_SECONDS * len(splits) * (0.5 + self.crowd.calls % 101 / 101)
+        if self.broken:
+            seconds = SPLIT_SECONDS / BROKEN_IS_FASTER * len(splits)
+        now = self.crowd.now()
+        self.free = max(self.free, now) + seconds
+        self.flying.update((split.id, split) for split in splits)
+        return self.crowd.ask(self.free - now, lambda: self._answers(splits, seconds))
+
+    def _answers(self, splits: Sequence[Split], seconds: float) -> list[SplitResult | Failure]:
+        for split in splits:
+            del self.flying[split.id]
+        if self.broken:
+            said = "input/output error"
+            return [Failure(SplitError(f"/lake/{split.path}: {said}")) for split in splits]
+        self.done += len(splits)
+        return [result_of(split, self.name, seconds) for split in splits]
+
+    def heartbeat(self) -> int:
+        """Answers at once."""
+        return self.crowd.ask(0.01, self._beat)
+
+    def _beat(self) -> Heartbeat:
+        return Heartbeat(
+            tokens=12_000 * self.done,
+            padded_tokens=13_000 * self.done,
+            busy_seconds=9.0,
+            seconds=10.0,
+            fractions=dict.fromkeys(self.flying, 0.5),
+            rows=dict.fromkeys(self.flying, 50),
+            moves=dict.fromkeys(self.flying, (self.done, 0, 0)),
+        )
+
+    def cause(self) -> WorkerLost:
+        """Nobody dies here."""
+        raise AssertionError(self.name)
+
+    def kill(self) -> None:
+        """Nothing is left of it."""
+
+
 class Crowd:
-    """What the tally asks of a pool of workers."""
+    """Workers that are no processes, and a time that passes when somebody waits."""
 
-    ready = WORKERS
+    def __init__(self, *, broken: str | None) -> None:
+        self.calls = 0
+        self._broken = broken
+        self._now = 0.0
+        self._coming: list[tuple[float, int, Callable[[], Any]]] = []
 
-    def __init__(self) -> None:
-        self.flying: dict[str, list[Attempt]] = {f"worker-{n}": [] for n in range(WORKERS)}
+    def now(self) -> float:
+        """The crowd's own time."""
+        return self._now
 
-    def heartbeats(self) -> list[Heartbeat]:
-        """One per worker."""
-        return [
-            Heartbeat(
-                tokens=1000,
-                padded_tokens=1100,
-                busy_seconds=9.0,
-                seconds=10.0,
-                fractions={attempt.split.id: 0.5 for attempt in attempts},
-                rows={attempt.split.id: 50 for attempt in attempts},
-            )
-            for attempts in self.flying.values()
-        ]
+    def start(self, name: str, shape: Shape, *, avoid: Collection[str]) -> CrowdActor:
+        """One more."""
+        return CrowdActor(self, name, broken=name == self._broken)
+
+    def ask(self, seconds: float, value: Callable[[], Any]) -> int:
+        """An answer will come."""
+        self.calls += 1
+        heappush(self._coming, (self._now + seconds, self.calls, value))
+        return self.calls
+
+    def wait(self, seconds: float) -> list[Answer]:
+        """The next answer."""
+        until = self._now + seconds
+        if not self._coming or self._coming[0][0] > until:
+            self._now = until
+            return []
+        when, call, value = heappop(self._coming)
+        self._now = max(self._now, when)
+        return [Answer(call, value())]
 
 
 def listing(count: int) -> list[Entry]:
@@ -120,54 +205,37 @@ def listing(count: int) -> list[Entry]:
     ]
 
 
-def result_of(split: Split, worker: str) -> SplitResult:
+def result_of(split: Split, worker: str, seconds: float) -> SplitResult:
     """As a worker would give it."""
     counts = {name: RowCounts(100, 98, 1, 1) for name in TASKS}
     return SplitResult(
-        split.id, split.output_path, True, RowCounts(100, 98, 1, 1), counts, 12_000, 13_000, 1.25,
-        51_000, [(7, "pii", "the text is not UTF-8")], worker,
+        split.id, split.output_path, True, RowCounts(100, 98, 1, 1), counts, 12_000, 13_000,
+        seconds, 51_000, [(7, "pii", "the text is not UTF-8")], worker,
     )  # fmt: skip
 
 
-def work(plan: Plan, scheduler: Scheduler, tally: Tally, *, broken: str | None = None) -> None:
-    """The pool's loop with workers that answer at once.
-
-    `broken` fails whatever it gets, a hundred times in the time that others need for one split.
-    """
-    crowd = Crowd()
-    for worker in crowd.flying:
-        scheduler.join(worker)
-    ended = ticked = 0
-    while not scheduler.finished:
-        for worker, attempts in crowd.flying.items():
-            for _ in range(BROKEN_IS_FASTER if worker == broken else 1):
-                while len(attempts) < IN_FLIGHT and (attempt := scheduler.next(worker)):
-                    attempts.append(attempt)
-                ended += len(attempts)
-                if worker == broken and not attempts:
-                    break
-                if worker == broken:
-                    fail(attempts, scheduler, tally)
-        if ended - ticked >= TICK_EVERY:
-            ticked = ended
-            tally.tick(crowd)
-        for worker, attempts in crowd.flying.items():
-            for attempt in attempts:
-                if scheduler.succeed(attempt):
-                    tally.done(attempt.split, result_of(attempt.split, worker))
-            attempts.clear()
+def work(
+    splits: Sequence[Split], listener: Any, *, workers: int, broken: str | None = None
+) -> Pool:
+    """The pool's own loop; one worker may fail whatever it gets, a hundred times as fast."""
+    crowd = Crowd(broken=broken)
+    job: Any = SimpleNamespace(compute=Compute(), limits=Limits())
+    pool = Pool(
+        WorkPlan(job, {}, {}, {}, FINGERPRINT, __version__, "cpu", 1, "/lake"),
+        Scheduler(splits),
+        actors=crowd,
+        shape=Shape(1, 0),
+        limit=workers,
+        nodes=lambda: {"node": {"CPU": float(workers)}},
+        listener=listener,
+    )
+    listener.clock = crowd.now
+    pool.run(stop=lambda: 0)
+    assert pool.lost == 0
+    return pool
 
 
-def fail(attempts: list[Attempt], scheduler: Scheduler, tally: Tally) -> None:
-    """Takes the answers of a worker that can't read its disk."""
-    for attempt in attempts:
-        reason = f"/lake/{attempt.split.path}: OSError: input/output error"
-        if scheduler.fail(attempt, reason):
-            tally.failed(attempt.split, reason, final=attempt.split.id in scheduler.failed)
-    attempts.clear()
-
-
-def measure(count: int, directory: Path) -> list[Phase]:
+def measure(count: int, directory: Path, *, workers: int = WORKERS) -> list[Phase]:
     """Plans and schedules that many splits, then again with half of them done before."""
     phases: list[Phase] = []
 
@@ -183,7 +251,7 @@ def measure(count: int, directory: Path) -> list[Phase]:
         )  # fmt: skip
 
     with phase("import Ray, which a run needs", 0):
-        import_module("pipeline.engine.driver.pool")
+        import_module("pipeline.engine.driver.ray_actors")
     with phase("list the input (made up)"):
         files = listing(count)
     with phase("cut it into splits"):
@@ -209,10 +277,11 @@ def measure(count: int, directory: Path) -> list[Phase]:
     with phase("plan, no output is there"):
         plan = plan_run(pinned, MadeUp(str(directory / "none"), []))
     assert len(plan.todo) == count
-    run("schedule and record", plan, directory / "none", phase)
+    run(f"pool of {workers:,}, and record", plan, directory / "none", phase, workers=workers)
     # Fewer: what is looked for is a time that grows with the square.
     plan = Plan(todo=splits[: count // 10], files=count // 10)
-    run("the same, a tenth, one worker broken", plan, directory / "bad", phase, "worker-0")
+    name, few = "the same, a tenth of both, one worker broken", max(2, workers // 10)
+    run(name, plan, directory / "bad", phase, workers=few, broken="worker-1")
     return phases
 
 
@@ -221,15 +290,16 @@ def run(
     plan: Plan,
     output: Path,
     phase: Callable[[str, int], Any],
+    *,
+    workers: int,
     broken: str | None = None,
 ) -> None:
-    """Schedules a plan, and proves that each split ended once."""
+    """Works a plan off, and proves that each split ended once."""
     record = RunRecord(LocalStore(str(output)).own, "run")
     count = len(plan.todo)
     with phase(name, count), record:
         tally = Tally(plan, TASKS, record, Silent(), lambda path: None)
-        scheduler = Scheduler(plan.todo)
-        work(plan, scheduler, tally, broken=broken)
+        work(plan.todo, tally, workers=workers, broken=broken)
         summary = Summary(
             run="run", job="million", state="done", exit_code=0, started="", seconds=0,
             input="", output="",
@@ -278,21 +348,27 @@ def main() -> int:
     """Prints the table; 1 if the driver took too long or too much."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--splits", type=int, default=SPLITS)
+    parser.add_argument("--workers", type=int, default=WORKERS)
     parser.add_argument("--profile", action="store_true", help="Also print where the time went.")
     options = parser.parse_args()
     profile = cProfile.Profile()
     with tempfile.TemporaryDirectory() as directory:
         if options.profile:
             profile.enable()
-        phases = measure(options.splits, Path(directory))
+        phases = measure(options.splits, Path(directory), workers=options.workers)
         profile.disable()
     print(table(phases))
     if options.profile:
         pstats.Stats(profile).sort_stats("tottime").print_stats(25)
-    seconds, most = sum(phase.seconds for phase in phases), phases[-1].most_mb
-    scale = options.splits / SPLITS
-    if seconds > MAX_SECONDS * max(scale, 0.01) and not options.profile:
-        print(f"{seconds:.1f} s is more than {MAX_SECONDS * scale:g} s")
+    most = phases[-1].most_mb
+    pooled = next(phase for phase in phases if phase.name.startswith("pool of"))
+    # The driver is one thread: what else the machine does is not its own.
+    rate = pooled.splits / pooled.processor
+    print(
+        f"\n{rate:,.0f} splits a processor second through the pool of {options.workers:,} workers"
+    )
+    if rate < LEAST_RATE and not options.profile:
+        print(f"fewer than {LEAST_RATE:,.0f}")
         return 1
     if most > MAX_MB:
         print(f"{most:,.0f} MB is more than {MAX_MB:,.0f} MB")

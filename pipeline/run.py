@@ -209,6 +209,7 @@ def _annotate(
     with ray_cluster(address) as cluster:
         from pipeline.engine.driver.placement import describe, places, shape_of
         from pipeline.engine.driver.pool import Pool
+        from pipeline.engine.driver.ray_actors import RayActors
         from pipeline.engine.driver.scheduler import Scheduler
 
         there = list(cluster.nodes().values())
@@ -220,6 +221,8 @@ def _annotate(
             )
         pool = Pool(
             WorkPlan.of(pinned, device=shape.device, threads=shape.cpus),
+            Scheduler(plan.todo),
+            actors=RayActors(),
             shape=shape,
             limit=None if compute.workers == "auto" else compute.workers,
             nodes=cluster.nodes,
@@ -228,10 +231,9 @@ def _annotate(
         summary.device = shape.device
         tally.phase("starting workers")
         try:
-            pool.run(Scheduler(plan.todo), stop=lambda: 2 if cluster.lost else stop())
+            pool.run(stop=lambda: 2 if cluster.lost else stop())
         except Interrupted as error:
             raise cluster.lost or error from error
         finally:
             summary.workers, summary.workers_lost = pool.most_ready, pool.lost
             summary.deaths = pool.deaths[:DEATHS_KEPT]
-            tally.heartbeats = pool.heartbeats()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,6 +17,8 @@ from pipeline.records.schema import RowCounts
 
 # What a worker calls the loading of its models, among its calls, which are named after splits.
 LOADING = ""
+# Calls that a worker has at once: while one holds the device, the other is read and tokenized.
+IN_FLIGHT = 2
 
 
 @dataclass(frozen=True)
@@ -139,14 +141,10 @@ class Heartbeat:
     rows: Mapping[str, int]
     moves: Mapping[str, Sign] = field(default_factory=dict)
 
-    def without(self, splits: Collection[str]) -> Heartbeat:
-        """The same, with these no longer in flight."""
+    def only(self, splits: Container[str]) -> Heartbeat:
+        """The same, with no splits in flight but these."""
         return replace(
             self,
-            fractions={split: f for split, f in self.fractions.items() if split not in splits},
-            rows={split: rows for split, rows in self.rows.items() if split not in splits},
+            fractions={split: f for split, f in self.fractions.items() if split in splits},
+            rows={split: rows for split, rows in self.rows.items() if split in splits},
         )
-
-    def at_rest(self) -> Heartbeat:
-        """The same, with nothing in flight: the counters of a worker that is gone."""
-        return replace(self, fractions={}, rows={}, moves={})

@@ -35,7 +35,7 @@ FLOORS = (
 FLOOR = {part: height for height, parts in enumerate(reversed(FLOORS)) for part in parts}
 # Modules that are nothing without one of them; only their like imports them when it is imported.
 ALLOWED = {
-    "engine.driver.pool": {"ray"},
+    "engine.driver.ray_actors": {"ray"},
     "engine.worker.actor": {"ray"},
     "learn.train_sentiment": {"torch"},
     "learn.low_rank": {"torch"},

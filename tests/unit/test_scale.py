@@ -14,8 +14,6 @@ from typing import Any
 
 import pytest
 
-from pipeline.engine.driver.scheduler import Scheduler
-from pipeline.lake.plan import Plan
 from pipeline.lake.source.cut import splits_of
 from pipeline.lake.split import Split
 from pipeline.lake.store.local import LocalStore
@@ -41,7 +39,13 @@ def million() -> ModuleType:
 class NoTally:
     """Takes note of nothing."""
 
-    def tick(self, pool: Any) -> None:
+    def tick(self, *, ready: int) -> None:
+        pass
+
+    def notice(self, text: str) -> None:
+        pass
+
+    def heard(self, worker: str, heartbeat: Any) -> None:
         pass
 
     def done(self, split: Split, result: Any) -> None:
@@ -61,23 +65,36 @@ def calls(work: Callable[[], Any]) -> int:
 def test_planning_scheduling_and_recording_ten_times_the_splits_is_ten_times_the_work(
     million: ModuleType, tmp_path: Path
 ) -> None:
-    million.measure(SPLITS // 100, tmp_path / "imports")
+    million.measure(SPLITS // 100, tmp_path / "imports", workers=20)
     few, many = (
-        calls(lambda n=count: million.measure(n, tmp_path / str(n)))
+        calls(lambda n=count: million.measure(n, tmp_path / str(n), workers=20))
         for count in (SPLITS // 10, SPLITS)
     )
     assert many < 11 * few
-    assert many < 250 * SPLITS, f"{many / SPLITS:.0f} calls a split"
+    assert many < 350 * SPLITS, f"{many / SPLITS:.0f} calls a split"
+
+
+def splits_of_a_lake(million: ModuleType, root: Path, count: int) -> list[Split]:
+    return list(splits_of(LocalStore(str(root)), million.listing(count), fingerprint="f"))
+
+
+def test_the_work_for_a_split_does_not_grow_with_the_number_of_workers(
+    million: ModuleType, tmp_path: Path
+) -> None:
+    def work(workers: int) -> int:
+        splits = splits_of_a_lake(million, tmp_path, 10 * workers)
+        return calls(lambda: million.work(splits, NoTally(), workers=workers))
+
+    few, many = work(100), work(1_000)
+    assert many < 11 * few, f"ten times the workers took {many / few:.1f} times the calls"
 
 
 def test_the_work_for_a_split_does_not_grow_when_one_worker_fails_all_it_gets(
     million: ModuleType, tmp_path: Path
 ) -> None:
     def work(count: int) -> int:
-        files = million.listing(count)
-        splits = list(splits_of(LocalStore(str(tmp_path)), files, fingerprint="f"))
-        plan, scheduler = Plan(todo=splits), Scheduler(splits)
-        return calls(lambda: million.work(plan, scheduler, NoTally(), broken="worker-0"))
+        splits = splits_of_a_lake(million, tmp_path, count)
+        return calls(lambda: million.work(splits, NoTally(), workers=20, broken="worker-1"))
 
-    few, many = work(2_500), work(25_000)
+    few, many = work(1_000), work(10_000)
     assert many < 11 * few, f"ten times the splits took {many / few:.1f} times the calls"

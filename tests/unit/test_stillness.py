@@ -13,7 +13,7 @@ from helpers import PATIENCE, wait_for
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.engine.driver.stillness import LONGEST_LOOK, Stillness
+from pipeline.engine.driver.stillness import LONGEST_LOOK, Stillness, WatchedTime
 from pipeline.models.device import Device
 from pipeline.moves import Moves, line, moved, working
 
@@ -31,11 +31,11 @@ class Clock:
 def judged(signs: list[Any], *, limit: float, every: float = 1.0) -> list[bool]:
     """Whether a line stands still, one look a second, given its sign at each."""
     still = Stillness()
-    still.start("s", limit=limit)
+    still.start("s", 0, limit=limit)
     out = []
     for second, sign in enumerate(signs):
-        still.hear({"s": sign})
-        out.append(still.look(second * every) is not None)
+        still.hear({"s": sign}, second * every)
+        out.append(still.judge(second * every) is not None)
     return out
 
 
@@ -51,29 +51,40 @@ def test_whatever_part_of_the_sign_changes_the_line_moves(part: int, seconds: in
 
 def test_one_line_that_stands_still_is_seen_whatever_the_other_does() -> None:
     still = Stillness()
-    still.start("moves", limit=3)
-    still.start("hangs", limit=3)
+    still.start("moves", 0, limit=3)
+    still.start("hangs", 0, limit=3)
     for second in range(5):
-        still.hear({"moves": (second, 0, 0), "hangs": (1, 0, 0)})
-        found = still.look(second)
+        still.hear({"moves": (second, 0, 0), "hangs": (1, 0, 0)}, second)
+        found = still.judge(second)
     assert found == 3
 
 
 def test_a_line_that_has_ended_is_not_judged() -> None:
     still = Stillness()
-    still.start("s", limit=1)
-    still.look(0)
+    still.start("s", 0, limit=1)
     still.end("s")
-    assert still.look(50) is None
-    still.hear({"s": (1, 0, 0)})
+    assert still.judge(50) is None
+    still.hear({"s": (1, 0, 0)}, 50)
+    assert still.judge(100) is None
+
+
+def test_a_line_is_judged_from_its_own_start() -> None:
+    still = Stillness()
+    still.start("s", 1000, limit=5)
+    assert still.judge(1005) is None
+    assert still.judge(1006) == 5
 
 
 def test_time_in_which_the_driver_did_not_look_is_no_proof() -> None:
+    time = WatchedTime()
     still = Stillness()
-    still.start("s", limit=4 * LONGEST_LOOK)
-    still.look(0)
-    assert still.look(3600) is None, "one look after an hour"
-    assert still.look(3600 + LONGEST_LOOK) is None
+    still.start("s", time.look(7), limit=4 * LONGEST_LOOK)
+    assert still.judge(time.look(3600)) is None, "one look after an hour"
+    assert time.seconds == LONGEST_LOOK
+    assert still.judge(time.look(3600 + LONGEST_LOOK)) is None
+    for look in range(2, 5):
+        found = still.judge(time.look(3600 + look * LONGEST_LOOK))
+    assert found == 4 * LONGEST_LOOK
 
 
 @contextmanager

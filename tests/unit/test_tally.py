@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -78,8 +75,8 @@ class AnyRun(RuleBasedStateMachine):
         self.waiting = list(self.splits)
         # By worker: what it has, and how many rows of each it has done.
         self.workers: dict[str, dict[str, int]] = {}
-        self.seen: dict[str, Heartbeat] = {}
-        self.retired: list[Heartbeat] = []
+        # By split in flight: the rows that were last heard of.
+        self.seen: dict[str, int] = {}
         self.born = 0
         self.done: list[str] = []
         self.failed: list[str] = []
@@ -110,8 +107,9 @@ class AnyRun(RuleBasedStateMachine):
     def hear(self, data: st.DataObject) -> None:
         worker = data.draw(st.sampled_from(sorted(self.workers)))
         has = self.workers[worker]
-        self.seen[worker] = heartbeat(
-            {s: (rows / self.splits[s].size, rows) for s, rows in has.items()}
+        self.seen |= has
+        self.tally.heard(
+            worker, heartbeat({s: (rows / self.splits[s].size, rows) for s, rows in has.items()})
         )
 
     @precondition(lambda self: any(self.workers.values()))
@@ -120,6 +118,7 @@ class AnyRun(RuleBasedStateMachine):
         worker = data.draw(st.sampled_from([w for w, has in self.workers.items() if has]))
         split = data.draw(st.sampled_from(sorted(self.workers[worker])))
         del self.workers[worker][split]
+        self.seen.pop(split, None)
         size = self.splits[split].size
         if how == "done":
             result = SplitResult(split, "out", rows=RowCounts(size, size))
@@ -133,9 +132,10 @@ class AnyRun(RuleBasedStateMachine):
     @rule(data=st.data())
     def lose(self, data: st.DataObject) -> None:
         worker = data.draw(st.sampled_from(sorted(self.workers)))
-        self.waiting += self.workers.pop(worker)
-        if worker in self.seen:
-            self.retired.append(self.seen.pop(worker).at_rest())
+        for split in self.workers.pop(worker):
+            self.seen.pop(split, None)
+            self.tally.failed(self.splits[split], "its worker was lost", final=False)
+            self.waiting.append(split)
 
     @invariant()
     def nothing_exceeds_what_is_there(self) -> None:
@@ -145,21 +145,11 @@ class AnyRun(RuleBasedStateMachine):
         total = sum(split.size for split in self.splits.values())
         assert shown.rows <= total
         assert 0 <= shown.fraction <= 1
-        ended = [*self.done, *self.failed]
-        seen = {s: dict(p.rows) for s, p in self.seen.items()}
-        most = {s: 0 for s in self.splits if s not in ended}
-        for rows in seen.values():
-            for split in rows.keys() & most.keys():
-                most[split] = max(most[split], rows[split])
         committed = sum(self.splits[split].size for split in self.done)
-        assert committed <= shown.rows <= committed + sum(most.values())
-        if not any(self.seen.values()):
-            assert shown.rows == committed
+        assert shown.rows == committed + sum(self.seen.values())
 
     def tick(self) -> Progress:
-        heartbeats = [*self.retired, *self.seen.values()]
-        watched: Any = SimpleNamespace(ready=len(self.workers), heartbeats=lambda: heartbeats)
-        self.tally.tick(watched)
+        self.tally.tick(ready=len(self.workers))
         return self.tally.progress
 
     def teardown(self) -> None:
@@ -182,25 +172,34 @@ AnyRun.TestCase.settings = settings(max_examples=60, stateful_step_count=25, dea
 TestAnyRun = AnyRun.TestCase
 
 
-def test_rows_in_flight_are_replaced_by_the_receipt_and_not_added_to_it() -> None:
+def test_rows_in_flight_are_replaced_by_the_result_and_not_added_to_it() -> None:
     split, other = splits_of([40, 60])
     tally = tally_of([split, other])
-    said = [heartbeat({split.id: (1.0, 40)})]
-    watched: Any = SimpleNamespace(ready=1, heartbeats=lambda: said)
-    tally.tick(watched)
+    tally.heard("w", heartbeat({split.id: (1.0, 40)}))
+    tally.tick(ready=1)
     assert (tally.progress.rows, tally.progress.fraction) == (40, 0.4)
     tally.done(split, SplitResult(split.id, "out", rows=RowCounts(40, 40)))
-    tally.tick(watched)
+    tally.tick(ready=1)
     assert (tally.progress.rows, tally.progress.fraction) == (40, 0.4)
+    tally.heard("w", heartbeat({split.id: (1.0, 40)}))
+    tally.tick(ready=1)
+    assert (tally.progress.rows, tally.progress.fraction) == (40, 0.4), "said too late"
 
 
 def test_what_a_lost_worker_had_done_is_no_longer_counted() -> None:
     [split] = splits_of([40])
     tally = tally_of([split])
-    said = [heartbeat({split.id: (0.95, 38)})]
-    watched: Any = SimpleNamespace(ready=1, heartbeats=lambda: said)
-    tally.tick(watched)
+    tally.heard("w", heartbeat({split.id: (0.95, 38)}))
+    tally.tick(ready=1)
     assert tally.progress.fraction == 0.95
-    said[0] = said[0].at_rest()
-    tally.tick(watched)
+    tally.failed(split, "its worker was lost", final=False)
+    tally.tick(ready=0)
     assert (tally.progress.rows, tally.progress.fraction) == (0, 0)
+
+
+def test_what_workers_have_done_is_the_sum_of_what_each_said_last() -> None:
+    tally = tally_of(splits_of([40]))
+    for worker, tokens, busy in (("a", 10, 0.5), ("b", 7, 1.0), ("a", 30, 1.5)):
+        tally.heard(worker, Heartbeat(tokens, 2 * tokens, busy, 4.0, {}, {}))
+    work = tally.work
+    assert (work.tokens, work.padded_tokens, work.busy_seconds, work.seconds) == (37, 74, 2.5, 8.0)

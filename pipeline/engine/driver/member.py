@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.engine.driver.actors import Actor, Call
+from pipeline.engine.driver.placement import Shape
 from pipeline.engine.driver.scheduler import Attempt
 from pipeline.engine.driver.stillness import Stillness
-from pipeline.engine.messages import Heartbeat
 
 # Small files go through a model together, so that batches are full and a call is worth its
 # millisecond: as many as a worker does in about this time, as a kill loses what is in flight.
@@ -22,34 +23,29 @@ class Member:
 
     Attributes:
         name: For people.
-        handle: The actor.
+        actor: To be asked.
+        shape: What it asks of its node.
         born: When it was asked for.
         hello: What it said when it was placed; empty before.
         ready: Whether its models are loaded.
+        calls: What takes the answer, by call that is not answered.
         attempts: What it has, by call.
-        heartbeat: The latest.
-        heartbeat_ref: The one that is asked for.
-        asked: When.
+        asked: Whether a heartbeat is asked for.
         call_splits: Splits that it may get in a call.
         still: Judges whether it stands still.
     """
 
     name: str
-    handle: Any
+    actor: Actor
+    shape: Shape
     born: float
     hello: Mapping[str, Any] = field(default_factory=dict)
     ready: bool = False
-    attempts: dict[Any, list[Attempt]] = field(default_factory=dict)
-    heartbeat: Heartbeat | None = None
-    heartbeat_ref: Any = None
-    asked: float = 0.0
+    calls: dict[Call, Callable[[Member, Call, Any], None]] = field(default_factory=dict)
+    attempts: dict[Call, list[Attempt]] = field(default_factory=dict)
+    asked: bool = False
     call_splits: int = 1
     still: Stillness = field(default_factory=Stillness)
-
-    @property
-    def node(self) -> str:
-        """Where it is; empty before it is placed."""
-        return str(self.hello.get("node", ""))
 
     @property
     def told(self) -> str:
@@ -63,21 +59,6 @@ class Member:
         elif seconds > 2 * CALL_SECONDS:
             self.call_splits = max(1, splits // 2)
 
-    def give(self, ref: Any, attempts: list[Attempt], *, stall: float) -> None:
-        """It has a call more."""
-        self.attempts[ref] = attempts
-        self.still.start(attempts[0].split.id, limit=stall)
-
-    def take(self, ref: Any) -> list[Attempt]:
-        """A call has been answered."""
-        attempts = self.attempts.pop(ref)
-        self.still.end(attempts[0].split.id)
-        if self.heartbeat is not None:
-            self.heartbeat = self.heartbeat.without({attempt.split.id for attempt in attempts})
-        return attempts
-
-    def hear(self, heartbeat: Heartbeat) -> None:
-        """A heartbeat has come."""
-        self.heartbeat_ref = None
-        self.heartbeat = heartbeat
-        self.still.hear(heartbeat.moves)
+    def in_flight(self) -> set[str]:
+        """The splits that it has."""
+        return {attempt.split.id for call in self.attempts.values() for attempt in call}

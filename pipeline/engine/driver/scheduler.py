@@ -51,9 +51,11 @@ class Scheduler:
     ) -> None:
         self._fresh = Fresh(splits)
         self._again: deque[Split] = deque()
+        self._suspect: deque[Split] = deque()
         self._trouble: dict[str, _Trouble] = {}
         self._running: dict[str, Attempt] = {}
-        self._by_worker: dict[str, set[str]] = {}
+        self._by_worker: dict[str, dict[str, None]] = {}
+        self._alone: set[str] = set()
         self._numbers: dict[str, int] = {}
         self._max_failures = failures
         self._max_losses = losses
@@ -64,6 +66,11 @@ class Scheduler:
     @property
     def waiting(self) -> int:
         """Splits that no worker has."""
+        return self.waiting_for_any + len(self._suspect)
+
+    @property
+    def waiting_for_any(self) -> int:
+        """Those of them that a worker may get that has others: not one that may kill its worker."""
         return len(self._fresh) + len(self._again)
 
     @property
@@ -78,7 +85,11 @@ class Scheduler:
 
     def join(self, worker: str) -> None:
         """A worker is ready."""
-        self._by_worker.setdefault(worker, set())
+        self._by_worker.setdefault(worker, {})
+
+    def has_room(self, worker: str) -> bool:
+        """Whether a worker may get a split more: not beside one that may kill it."""
+        return worker not in self._alone
 
     def next(self, worker: str, *, at_most: int | None = None) -> Attempt | None:
         """A split for a worker that has room for one more; None if there is none for it now.
@@ -87,8 +98,7 @@ class Scheduler:
             worker: Who asks.
             at_most: Only a split that no worker has tried, of at most so many bytes.
         """
-        mine = self._by_worker[worker]
-        if any(self._is_suspect(split) for split in mine):
+        if not self.has_room(worker):
             return None
         if self._fresh:
             if at_most is not None and self._fresh.first(worker).size > at_most:
@@ -96,14 +106,21 @@ class Scheduler:
             return self._start(self._fresh.take(worker), worker)
         if at_most is not None:
             return None
-        for _ in range(min(len(self._again), LOOK_AHEAD)):
-            split = self._again.popleft()
-            trouble = self._trouble[split.id]
-            must_be_alone = bool(trouble.losses) and bool(mine)
-            tried = worker in trouble.avoid and not self._by_worker.keys() <= trouble.avoid
-            if not must_be_alone and not tried:
-                return self._start(split, worker)
-            self._again.append(split)
+        found = self._untried(worker, self._again)
+        if found is None and not self._by_worker[worker]:
+            found = self._untried(worker, self._suspect)
+            if found is not None:
+                self._alone.add(worker)
+        return None if found is None else self._start(found, worker)
+
+    def _untried(self, worker: str, splits: deque[Split]) -> Split | None:
+        """The first one that the worker has not failed, or that every worker has."""
+        for _ in range(min(len(splits), LOOK_AHEAD)):
+            split = splits.popleft()
+            avoid = self._trouble[split.id].avoid
+            if worker not in avoid or self._by_worker.keys() <= avoid:
+                return split
+            splits.append(split)
         return None
 
     def take(self, worker: str, *, most: int, size: int) -> list[Attempt]:
@@ -150,7 +167,8 @@ class Scheduler:
             The splits that it had.
         """
         self._fresh.leave(worker)
-        held = [self._running[split] for split in self._by_worker.pop(worker, set())]
+        held = [self._running[split] for split in self._by_worker.pop(worker, {})]
+        self._alone.discard(worker)
         for attempt in held:
             del self._running[attempt.split.id]
             trouble = self._trouble.setdefault(attempt.split.id, _Trouble())
@@ -161,26 +179,26 @@ class Scheduler:
 
     def left(self) -> list[Split]:
         """Splits that have not ended, running ones included."""
-        return [*(a.split for a in self._running.values()), *self._again, *self._fresh]
+        running = (attempt.split for attempt in self._running.values())
+        return [*running, *self._again, *self._suspect, *self._fresh]
 
     def _start(self, split: Split, worker: str) -> Attempt:
         number = self._numbers.get(split.id, 0) + 1
         self._numbers[split.id] = number
         attempt = Attempt(split, number, worker)
         self._running[split.id] = attempt
-        self._by_worker[worker].add(split.id)
+        self._by_worker[worker][split.id] = None
         return attempt
 
     def _end(self, attempt: Attempt) -> bool:
         if self._running.get(attempt.split.id) != attempt:
             return False
         del self._running[attempt.split.id]
-        self._by_worker[attempt.worker].discard(attempt.split.id)
+        mine = self._by_worker[attempt.worker]
+        mine.pop(attempt.split.id, None)
+        if not mine:
+            self._alone.discard(attempt.worker)
         return True
-
-    def _is_suspect(self, split_id: str) -> bool:
-        trouble = self._trouble.get(split_id)
-        return trouble is not None and trouble.losses > 0
 
     def _again_or_failed(self, split: Split, trouble: _Trouble) -> None:
         if trouble.failures >= self._max_failures or trouble.losses >= self._max_losses:
@@ -188,4 +206,4 @@ class Scheduler:
             self._trouble.pop(split.id)
             self._numbers.pop(split.id, None)
         else:
-            self._again.append(split)
+            (self._suspect if trouble.losses else self._again).append(split)

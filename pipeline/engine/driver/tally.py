@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pipeline.engine.driver.listener import Watched
+from pipeline.engine.driver.work import Work
 from pipeline.engine.messages import Heartbeat, SplitResult
 from pipeline.errors import ShardscribeError
 from pipeline.lake.plan import Plan
@@ -59,14 +59,18 @@ class Tally:
     bytes_out: int = 0
     sizes: dict[str, int] = field(default_factory=dict)
     bytes_seen: int = 0
-    heartbeats: list[Heartbeat] = field(default_factory=list)
+    work: Work = field(default_factory=Work)
     first_ready: float | None = None
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
         self.task_rows = {name: RowCounts() for name in self.tasks}
-        # Of splits that have not ended: what a heartbeat says of the others is in their results.
         self._open = {split.id: split.size for split in self.plan.todo}
+        self._work_of: dict[str, Work] = {}
+        # Rows and bytes of splits in flight, as last heard.
+        self._flying: dict[str, tuple[int, int]] = {}
+        self._flying_rows = 0
+        self._flying_bytes = 0
         self._bytes = max(1, sum(self._open.values()))
         outdated = self.plan.outdated
         self._left = Counter(split.path for split in self.plan.todo if split.path in outdated)
@@ -94,6 +98,7 @@ class Tally:
             self.task_rows[name].add(counts)
         self.bytes_out += result.bytes_out
         self.sizes[result.output] = result.bytes_out
+        self._land(split.id)
         self._end(split)
         self.record.event("done", path=split.path, **split.region.fields, **result.fields())
         if split.path in self._left:
@@ -112,6 +117,7 @@ class Tally:
 
     def failed(self, split: Split, reason: str, *, final: bool) -> None:
         """Takes note of a failed attempt; says so when the split is given up."""
+        self._land(split.id)
         self.record.event("failed", path=split.path, split=split.id, reason=reason, final=final)
         if final:
             self._end(split)
@@ -124,36 +130,41 @@ class Tally:
             if len(self.failed_splits) == FAILURES_SHOWN:
                 self.display.notice("further failed splits are in the record alone")
 
+    def heard(self, worker: str, heartbeat: Heartbeat) -> None:
+        """A worker says how far it is: what came since it last did is added."""
+        before = self._work_of.get(worker, Work())
+        self._work_of[worker] = said = Work.of(heartbeat)
+        self.work = self.work.plus(said, less=before)
+        for split, rows in heartbeat.rows.items():
+            if split in self._open:
+                self._land(split)
+                size = int(self._open[split] * min(1.0, heartbeat.fractions.get(split, 0.0)))
+                self._flying[split] = (rows, size)
+                self._flying_rows += rows
+                self._flying_bytes += size
+
+    def _land(self, split: str) -> None:
+        """What was said of a split in flight counts no more: it is about to be said better."""
+        rows, size = self._flying.pop(split, (0, 0))
+        self._flying_rows -= rows
+        self._flying_bytes -= size
+
     def _end(self, split: Split) -> None:
         self.bytes_seen += self._open.pop(split.id, 0)
 
-    def _in_flight(self) -> tuple[int, float]:
-        """Rows and bytes of splits that a living worker has, each counted once."""
-        fractions: dict[str, float] = {}
-        rows: dict[str, int] = {}
-        for heartbeat in self.heartbeats:
-            fractions |= heartbeat.fractions
-            rows |= heartbeat.rows
-        return (
-            sum(count for split, count in rows.items() if split in self._open),
-            sum(self._open.get(split, 0) * min(1.0, done) for split, done in fractions.items()),
-        )
-
-    def tick(self, pool: Watched) -> None:
+    def tick(self, *, ready: int) -> None:
         """Brings the progress up to date and shows it."""
         now = self.clock()
-        if self.first_ready is None and pool.ready:
+        if self.first_ready is None and ready:
             self.first_ready = now
-        self.heartbeats = pool.heartbeats()
-        rows, size = self._in_flight()
         shown = self.progress
-        shown.workers = pool.ready
+        shown.workers = ready
         shown.phase = "annotating" if self.first_ready is not None else "loading models"
         shown.splits_done, shown.splits_failed = self.splits_done, len(self.failed_splits)
-        shown.rows = self.rows.rows + rows
-        shown.tokens = sum(heartbeat.tokens for heartbeat in self.heartbeats)
+        shown.rows = self.rows.rows + self._flying_rows
+        shown.tokens = self.work.tokens
         # Honest rather than rising: it falls when a worker takes what it had done with it.
-        shown.fraction = (self.bytes_seen + size) / self._bytes
+        shown.fraction = (self.bytes_seen + self._flying_bytes) / self._bytes
         shown.seconds = now - self.first_ready if self.first_ready is not None else 0.0
         shown.eta = self._eta(now)
         self.display.progress(shown)
@@ -192,14 +203,12 @@ class Tally:
         summary.splits.left = planned - self.splits_done - len(self.failed_splits)
         summary.failed_splits = self.failed_splits
         summary.bytes_out = self.bytes_out
-        summary.tokens = sum(heartbeat.tokens for heartbeat in self.heartbeats)
-        padded = sum(heartbeat.padded_tokens for heartbeat in self.heartbeats)
+        summary.tokens, padded = self.work.tokens, self.work.padded_tokens
         summary.padding_share = round(1 - summary.tokens / padded, 4) if padded else 0.0
         if self.first_ready is not None:
             seconds = max(1e-9, now - self.first_ready)
             summary.annotate_seconds = round(seconds, 3)
             summary.rows_per_second = round(summary.rows.rows / seconds, 2)
             summary.tokens_per_second = round(summary.tokens / seconds, 1)
-            worked = sum(heartbeat.seconds for heartbeat in self.heartbeats)
-            busy = sum(heartbeat.busy_seconds for heartbeat in self.heartbeats)
+            worked, busy = self.work.seconds, self.work.busy_seconds
             summary.device_share = round(busy / worked, 4) if worked else 0.0
