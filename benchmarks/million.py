@@ -113,7 +113,7 @@ class CrowdActor:
         return self.crowd.ask(0.1, lambda: said)
 
     def load(self, plan: WorkPlan) -> int:
-        """Some later than others; the broken one last, as it would fail splits that no other had."""
+        """Some later than others; the broken one last, as alone it would fail all for good."""
         more = 1.0 if self.broken else self.crowd.calls % 97 / 97
         return self.crowd.ask(LOAD_SECONDS * (1 + more), lambda: None)
 
