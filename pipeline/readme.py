@@ -43,10 +43,19 @@ def with_tasks(readme: str, *, jobs: Path) -> str:
     Raises:
         ValueError: It has no such marks.
     """
-    parts = re.split(f"({re.escape(BEGIN)}|{re.escape(END)})", readme)
-    if len(parts) != 5:
-        raise ValueError(f"the README needs {BEGIN} once and {END} once after it")
-    parts[2] = f"\n\n{_table(jobs)}\n\n{_notes()}\n\n"
+    return made_anew(readme, begin=BEGIN, end=END, middle=f"{_table(jobs)}\n\n{_notes()}")
+
+
+def made_anew(text: str, *, begin: str, end: str, middle: str) -> str:
+    """A text with what stands between two marks replaced.
+
+    Raises:
+        ValueError: It has no such marks.
+    """
+    parts = re.split(f"({re.escape(begin)}|{re.escape(end)})", text)
+    if [part for part in parts if part in (begin, end)] != [begin, end]:
+        raise ValueError(f"{begin} is needed once and {end} once after it")
+    parts[2] = f"\n\n{middle}\n\n"
     return "".join(parts)
 
 

@@ -1,9 +1,9 @@
 """What is generated: ``python -m pipeline.schemas`` writes it.
 
 Contracts go to ``schemas/``: the job file's JSON Schema, the Arrow schema of each task's column,
-and the JSON Schema of a run's ``summary.json``. Beside them stand the fingerprints of the ready
-jobs, which are only ever added here: a change of one has to be seen. The README's part on tasks is
-made anew.
+and the JSON Schemas of a run's summary, progress and events. Beside them stand the fingerprints of
+the ready jobs, which are only ever added here: a change of one has to be seen. The README's part on
+tasks and the glossary in CONTRIBUTING.md are made anew.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.engine.worker.annotated_rows import ERRORS_TYPE
+from pipeline.glossary import with_glossary
 from pipeline.job.file import load_job
 from pipeline.job.job import ERRORS_COLUMN, Job, fingerprint
 from pipeline.readme import WIDTH, shown_task, with_tasks
@@ -21,6 +22,7 @@ from pipeline.records.reader import ANY_EVENT
 from pipeline.records.schema import ProgressLine, Summary
 from pipeline.tasks import TASKS
 
+HOUSE = Path(__file__).parent
 PINS = "fingerprints.json"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -79,6 +81,9 @@ def main(root: str = ".") -> None:
     (schemas / PINS).write_text(_pins(schemas / PINS, jobs), encoding="utf-8")
     said = with_tasks(readme.read_text(encoding="utf-8"), jobs=jobs)
     readme.write_text(said, encoding="utf-8")
+    contributing = Path(root, "CONTRIBUTING.md")
+    said = with_glossary(contributing.read_text(encoding="utf-8"), house=HOUSE)
+    contributing.write_text(said, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -14,14 +14,14 @@ BATCH_TOKENS = 8_192
 
 
 @dataclass(frozen=True)
-class Example:
-    """Token ids, special tokens included, and the index of the label."""
+class EncodedReview:
+    """A review: its token ids, special tokens included, and the index of its label."""
 
     ids: list[int]
     target: int
 
 
-def encode(texts: Sequence[Review], tokenizer: Any, *, most: int) -> list[Example]:
+def encode(texts: Sequence[Review], tokenizer: Any, *, most: int) -> list[EncodedReview]:
     """Tokenize reviews.
 
     Args:
@@ -33,7 +33,9 @@ def encode(texts: Sequence[Review], tokenizer: Any, *, most: int) -> list[Exampl
         An example each, in the same order.
     """
     ids = tokenizer([item.text for item in texts], truncation=True, max_length=most)["input_ids"]
-    return [Example(row, LABELS.index(item.label)) for row, item in zip(ids, texts, strict=True)]
+    return [
+        EncodedReview(row, LABELS.index(item.label)) for row, item in zip(ids, texts, strict=True)
+    ]
 
 
 def _rounded(length: int) -> int:
@@ -41,7 +43,7 @@ def _rounded(length: int) -> int:
     return -(-length // 16) * 16
 
 
-def batches(examples: Sequence[Example], *, tokens: int, rows: int) -> Iterator[list[int]]:
+def batches(examples: Sequence[EncodedReview], *, tokens: int, rows: int) -> Iterator[list[int]]:
     """Group rows of like length.
 
     Args:
@@ -63,7 +65,7 @@ def batches(examples: Sequence[Example], *, tokens: int, rows: int) -> Iterator[
         yield batch
 
 
-def logits_of(model: Any, examples: Sequence[Example]) -> Tensor:
+def logits_of(model: Any, examples: Sequence[EncodedReview]) -> Tensor:
     """Run a model over a batch.
 
     Args:
@@ -84,7 +86,7 @@ def logits_of(model: Any, examples: Sequence[Example]) -> Tensor:
 
 
 @torch.inference_mode()
-def correct(model: Any, examples: Sequence[Example]) -> list[bool]:
+def correct(model: Any, examples: Sequence[EncodedReview]) -> list[bool]:
     """Tell for each example whether the model is right.
 
     Args:

@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional
 
 from pipeline.learn.low_rank import RANK, low_rank_layers, trained_part
-from pipeline.learn.measure import Example, accuracy, batches, correct, encode, logits_of
+from pipeline.learn.measure import EncodedReview, accuracy, batches, correct, encode, logits_of
 from pipeline.starter import catalog, reviews, sentiment
 from pipeline.starter.fetch import sha256_of
 from pipeline.starter.reviews import LONG, SHORT, DividedReviews
@@ -64,7 +64,7 @@ Measured on the merged model as users load it, in float32.
 """
 
 
-def window(example: Example, *, length: int, dice: random.Random) -> Example:
+def window(example: EncodedReview, *, length: int, dice: random.Random) -> EncodedReview:
     """Cut a window of a long example: its beginning, its end or somewhere between.
 
     Args:
@@ -81,7 +81,7 @@ def window(example: Example, *, length: int, dice: random.Random) -> Example:
     # The verdict is mostly at the end.
     start = dice.choice((0, spare, spare, dice.randint(0, spare)))
     inner = example.ids[1:-1][start : start + length - 2]
-    return Example([example.ids[0], *inner, example.ids[-1]], example.target)
+    return EncodedReview([example.ids[0], *inner, example.ids[-1]], example.target)
 
 
 def train(model: Any, tokenizer: Any, parts: DividedReviews, *, epochs: int, seed: int) -> None:
@@ -100,7 +100,7 @@ def train(model: Any, tokenizer: Any, parts: DividedReviews, *, epochs: int, see
     short = encode([item for item in parts.train if item.source == SHORT], tokenizer, most=512)
     long = encode([item for item in parts.train if item.source == LONG], tokenizer, most=512)
     dev = encode(parts.dev, tokenizer, most=256)
-    plan: list[list[Example]] = []
+    plan: list[list[EncodedReview]] = []
     for epoch in range(epochs):
         shares = [window(i, length=dice.choice(WINDOWS), dice=dice) for i in long[epoch::epochs]]
         rows = short + shares

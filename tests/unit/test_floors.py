@@ -17,6 +17,7 @@ FLOORS = (
     ("__main__",),
     ("cli",),
     ("run", "preview", "status", "watch", "schemas"),
+    ("glossary",),
     ("readme",),
     ("learn",),
     ("planning",),

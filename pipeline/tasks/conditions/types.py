@@ -71,7 +71,7 @@ FUNCTIONS: dict[type, tuple[str, str, Make]] = {
 
 
 @dataclass(frozen=True)
-class Value:
+class Operand:
     """The values of a condition's part.
 
     Attributes:
@@ -84,14 +84,14 @@ class Value:
     series: pl.Series
     constant: bool = False
 
-    def cast(self, kind: str, dtype: Any) -> Value:
+    def cast(self, kind: str, dtype: Any) -> Operand:
         """The same in another type; null where it can't be."""
         if self.kind == "text" and kind in MOMENTS:
             found = [None if text is None else moment(text) for text in self.series]
             series = pl.Series(found, dtype=MOMENT).cast(dtype)
         else:
             series = self.series.cast(dtype, strict=False)
-        return Value(kind, series, self.constant)
+        return Operand(kind, series, self.constant)
 
 
 def castable(value: str, kind: str) -> bool:
@@ -105,9 +105,9 @@ def castable(value: str, kind: str) -> bool:
     }
 
 
-def constant(value: Any, kind: str, dtype: Any) -> Value:
+def constant(value: Any, kind: str, dtype: Any) -> Operand:
     """What is written in a condition."""
-    return Value(kind, pl.Series([value], dtype=dtype), constant=True)
+    return Operand(kind, pl.Series([value], dtype=dtype), constant=True)
 
 
 def series_of(column: pa.ChunkedArray) -> pl.Series:
@@ -118,24 +118,24 @@ def series_of(column: pa.ChunkedArray) -> pl.Series:
     return found
 
 
-def of_column(series: pl.Series) -> Value:
+def of_column(series: pl.Series) -> Operand:
     """In one type for each kind, whatever the file has; times in UTC."""
     kind = series.dtype
     if kind.is_integer():
-        return Value("number", series.cast(INT))
+        return Operand("number", series.cast(INT))
     if kind.is_numeric():
         narrow = kind in (pl.Float16, pl.Float32)
-        return Value("number", series.cast(FLOAT if narrow else DOUBLE))
+        return Operand("number", series.cast(FLOAT if narrow else DOUBLE))
     if kind in (pl.String, pl.Categorical, pl.Enum):
-        return Value("text", series.cast(pl.String()))
+        return Operand("text", series.cast(pl.String()))
     if isinstance(kind, pl.Datetime):
         if kind.time_zone is not None:
             series = series.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
-        return Value("timestamp", series.cast(MOMENT))
-    return Value("null" if kind == pl.Null else type(kind).__name__.lower(), series)
+        return Operand("timestamp", series.cast(MOMENT))
+    return Operand("null" if kind == pl.Null else type(kind).__name__.lower(), series)
 
 
-def number_type(values: Sequence[Value]) -> Any:
+def number_type(values: Sequence[Operand]) -> Any:
     """The type that numbers are compared in.
 
     A narrow float keeps its width beside what is written in the condition, so that a score that

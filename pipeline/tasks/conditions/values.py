@@ -15,7 +15,7 @@ from sqlglot import exp
 
 from pipeline.errors import JobError, one_line
 from pipeline.tasks.conditions import types as types
-from pipeline.tasks.conditions.types import Make, Value, constant, moment
+from pipeline.tasks.conditions.types import Make, Operand, constant, moment
 from pipeline.tasks.conditions.wording import ALLOWED, HINT, unknown, wrong
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Values:
         self.condition = condition
         self.table = table
 
-    def of(self, node: Any) -> Value:
+    def of(self, node: Any) -> Operand:
         """The values of a node.
 
         Raises:
@@ -79,7 +79,7 @@ class Values:
     def _wrong(self, reason: str, hint: str = HINT) -> JobError:
         return wrong(self.condition, reason, hint=hint)
 
-    def _made(self, kind: str, make: Make, *values: Value) -> Value:
+    def _made(self, kind: str, make: Make, *values: Operand) -> Operand:
         """A new value from others, row by row."""
         fixed = all(value.constant for value in values)
         series: list[pl.Series] = []
@@ -94,9 +94,9 @@ class Values:
             found = pl.DataFrame(series).select(make(*given).alias("found")).to_series()
         except pl.exceptions.PolarsError as error:
             raise self._wrong(one_line(error, most=200)) from error
-        return Value(kind, found, fixed)
+        return Operand(kind, found, fixed)
 
-    def _column(self, node: Any) -> Value:
+    def _column(self, node: Any) -> Operand:
         names = [part.name for part in node.parts if isinstance(part, exp.Identifier)]
         if len(names) != len(node.parts):
             raise self._wrong("only names stand behind a dot", ALLOWED)
@@ -117,7 +117,7 @@ class Values:
             series = series.struct.field(name)
         return types.of_column(series)
 
-    def _constant(self, node: Any) -> Value:
+    def _constant(self, node: Any) -> Operand:
         if isinstance(node, exp.Boolean):
             return constant(bool(node.this), "boolean", pl.Boolean())
         if isinstance(node, exp.Null):
@@ -135,7 +135,7 @@ class Values:
             int(node.this) if whole else number, "number", types.INT if whole else types.DOUBLE
         )
 
-    def _as(self, kind: str, node: Any, part: Any) -> Value:
+    def _as(self, kind: str, node: Any, part: Any) -> Operand:
         """A part that must be of a kind."""
         value = self.of(part)
         if value.kind == "null":
@@ -148,7 +148,7 @@ class Values:
             )
         return value
 
-    def _alike(self, node: Any, parts: Sequence[Any]) -> list[Value]:
+    def _alike(self, node: Any, parts: Sequence[Any]) -> list[Operand]:
         """Parts that are held against each other, in one type."""
         values = [self.of(part) for part in parts]
         kinds = {value.kind for value in values} - {"null"}
@@ -176,7 +176,7 @@ class Values:
         dtype = types.number_type(values) if kind == "number" else types.TYPES[kind]
         return [value.cast(kind, dtype) for value in values]
 
-    def _moment(self, value: Value) -> Value:
+    def _moment(self, value: Operand) -> Operand:
         text = value.series[0]
         found = None if text is None else moment(text)
         if text is not None and found is None:
@@ -185,10 +185,10 @@ class Values:
             )
         return constant(found, "timestamp", types.MOMENT)
 
-    def _chain(self, node: Any) -> Value:
+    def _chain(self, node: Any) -> Operand:
         """ANDs or ORs, in a loop: there may be thousands."""
         make: Make = (lambda a, b: a & b) if isinstance(node, exp.And) else (lambda a, b: a | b)
-        out: Value | None = None
+        out: Operand | None = None
         waiting = [node]
         while waiting:
             part = waiting.pop()
@@ -200,7 +200,7 @@ class Values:
         assert out is not None
         return out
 
-    def _is(self, node: Any) -> Value:
+    def _is(self, node: Any) -> Operand:
         wanted = node.expression
         if isinstance(wanted, exp.Null):
             return self._made("boolean", lambda a: a.is_null(), self.of(node.this))
@@ -210,7 +210,7 @@ class Values:
         given = self._as("boolean", node, node.this)
         return self._made("boolean", lambda a: a.eq_missing(pl.lit(holds)), given)
 
-    def _in(self, node: Any) -> Value:
+    def _in(self, node: Any) -> Operand:
         if not node.expressions:
             raise self._wrong("IN wants a list in brackets", "Write `language IN ('en', 'de')`")
         sought, *listed = self._alike(node, [node.this, *node.expressions])
@@ -227,7 +227,7 @@ class Values:
             out = self._made("boolean", lambda a, b, c: a | (b == c), out, sought, other)
         return out
 
-    def _like(self, node: Any) -> Value:
+    def _like(self, node: Any) -> Operand:
         pattern = node.expression
         if not (isinstance(pattern, exp.Literal) and pattern.is_string):
             raise self._wrong(
@@ -243,7 +243,7 @@ class Values:
         text = self._as("text", node, node.this)
         return self._made("boolean", lambda a: a.str.contains(regex) == wanted, text)
 
-    def _case(self, node: Any) -> Value:
+    def _case(self, node: Any) -> Operand:
         plain = isinstance(node, exp.Case)
         branches = node.args["ifs"] if plain else [node]
         tests = [branch.this for branch in branches]
@@ -257,7 +257,7 @@ class Values:
             out = self._made(out.kind, lambda a, b, c: pl.when(a).then(b).otherwise(c), *given)
         return out
 
-    def _cast(self, node: Any) -> Value:
+    def _cast(self, node: Any) -> Operand:
         kind, dtype = types.CASTS.get(getattr(node.to.this, "name", ""), ("", None))
         value = self.of(node.this)
         if (
@@ -272,7 +272,7 @@ class Values:
             )
         return value.cast(kind, dtype)
 
-    def _arithmetic(self, node: Any) -> Value:
+    def _arithmetic(self, node: Any) -> Operand:
         make = types.ARITHMETIC[type(node)]
         given = [self._as("number", node, part) for part in _parts(node)]
         near = self._made("number", make, *(value.cast("number", types.DOUBLE) for value in given))
