@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline import RESULTS_VERSION
+from pipeline import RESULTS_VERSION, glossary, readme
 from pipeline.engine.driver import cluster
 from pipeline.job import check
 from pipeline.job.file import load_job
@@ -18,7 +18,6 @@ from pipeline.lake.source.base import Listing
 from pipeline.lake.source.open import open_source
 from pipeline.models.device import dtype_on
 from pipeline.models.resolve import ModelInfo
-from pipeline.readme import BEGIN, END
 from pipeline.schemas import PINS, job_fingerprint, main
 from pipeline.tasks import TASKS
 
@@ -50,7 +49,8 @@ def test_what_is_pinned_stays_until_somebody_removes_it(tmp_path: Path) -> None:
     (tmp_path / "jobs").mkdir()
     for name in ("cascade", "movie_reviews"):
         shutil.copy(JOBS / f"{name}.yaml", tmp_path / "jobs")
-    (tmp_path / "README.md").write_text(f"{BEGIN}{END}")
+    for name, made in (("README.md", readme), ("CONTRIBUTING.md", glossary)):
+        (tmp_path / name).write_text(f"{made.BEGIN}{made.END}")
     main(str(tmp_path))
     pins = tmp_path / "schemas" / PINS
     assert json.loads(pins.read_text()) == {n: PINNED[n] for n in ("cascade", "movie_reviews")}
