@@ -5,14 +5,15 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import ShardscribeError, one_line
+from pipeline.errors import ShardscribeError, SplitError, one_line
 from pipeline.job.check import check, pin
 from pipeline.job.columns import carried_columns
 from pipeline.job.job import Job
@@ -84,7 +85,9 @@ def verify_job(job: Job) -> Verdict:
     footers = read_footers(output, sorted(there))
     pinned = pin(checked, like={str(footer.get("fingerprint")) for footer in footers})
     verdict = Verdict()
-    for split in pinned.splits(there=set(there)):
+    splits = pinned.splits(there=set(there))
+    verdict.problems += uncovered(pinned.checked.source, splits)
+    for split in splits:
         if not there.pop(split.output_path, 0):
             verdict.problems.append(f"{split.told} has no output file")
             continue
@@ -99,6 +102,25 @@ def verify_job(job: Job) -> Verdict:
     if not missed:  # else they may be of what can't be read
         verdict.problems += [f"{path} belongs to no split of the input" for path in sorted(there)]
     return verdict
+
+
+def uncovered(source: Source, splits: Sequence[Split]) -> Iterator[str]:
+    """Which files have a row that is in none of their splits, or in two.
+
+    Args:
+        source: The input.
+        splits: All of it, those of a file side by side and in order.
+    """
+    for path, group in groupby(splits, key=lambda split: split.path):
+        parts = [split for split in group if split.region != WHOLE]
+        at = 0
+        with suppress(SplitError):  # that it can't be read is told of each split
+            for split in [*parts, *(replace(split, region=WHOLE) for split in parts[:1])]:
+                with closing(source.open(split)) as found:
+                    begin = found.first if split.region != WHOLE else found.rows
+                    if begin != at:
+                        yield f"{path} is not cut well: rows {at} and {begin} should be one"
+                    at = found.first + found.rows
 
 
 def compare(source: Source, output: Store, split: Split, job: Job) -> Finding:

@@ -8,7 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
-from chaos_jobs import ROUNDS, SLOW, Cluster, Job, kill_all, take, write_lake
+import tiny_writers
+from chaos_jobs import ROUNDS, SLOW, Cluster, Job, kill_all, rows_by_id, take, write_lake
 from helpers import PATIENCE, wait_for
 
 pytestmark = pytest.mark.chaos
@@ -102,6 +103,31 @@ def test_after_many_kills_the_same_command_finishes_as_if_nothing_had_been(
     assert last["splits"]["done_before"] >= killer.committed[-1], note
     assert last["splits"]["done_before"] + last["splits"]["done"] == 200, note
     job.assert_right(undisturbed, note=note)
+
+
+def test_of_a_large_file_that_a_model_writes_on_a_kill_costs_no_more_than_what_is_in_flight(
+    cluster, tmp_path
+):
+    rows = 640
+    lake = write_lake(tmp_path / "lake", files=1, rows=rows, words=8, seed=3)
+    model = tiny_writers.t5(tmp_path / "model")
+    writes = {"kind": "generate", "model": str(model), "max_new_tokens": 4}
+    job = Job(tmp_path, lake=lake, tasks={"said": writes}, compute={"workers": 1})
+    with job.process("--address", cluster.address) as process:
+        wait_for(lambda: len(job.outputs()) >= 3 or process.poll() is not None, what=job.said)
+        kill_all(process)
+    kept = job.outputs()
+    names = {f"part-000-rows{first:010}-{first + 63:010}" for first in range(0, rows, 64)}
+    assert {name.rsplit("-", 1)[0] for name in kept} < names
+    assert "640 rows in 10 splits of 64 rows" in job.said()
+    assert job.finish("--address", cluster.address) == 0, job.said()
+    last = job.summaries()[-1]
+    assert last["splits"]["done_before"] == len(kept) >= 3
+    assert last["splits"]["done_before"] + last["splits"]["done"] == 10
+    assert job.finish(verb="verify") == 0, job.said()[-2000:]
+    found = rows_by_id(job.output)
+    assert sorted(found) == list(range(rows))
+    assert all(row["said"]["output_tokens"] is not None for row in found.values())
 
 
 def test_an_actor_that_is_killed_costs_the_run_nothing_but_time(

@@ -327,12 +327,16 @@ def test_status_counts_and_verify_finds_what_is_missing_extra_or_changed(job, la
     assert problems() == []
 
 
-def test_a_file_cut_into_splits_is_verified_like_a_whole_one(job, lake, out, display, monkeypatch):
+@pytest.mark.parametrize("by", ["row groups", "rows"])
+def test_a_file_cut_into_splits_is_verified_like_a_whole_one(
+    job, lake, out, display, monkeypatch, by
+):
     texts = [f"w{n % 200} w{n % 7}" for n in range(1000)]
     write(lake, "large.parquet", *texts, row_group_size=100)
     write(lake, "small.parquet")
     size = (lake / "large.parquet").stat().st_size
-    monkeypatch.setattr(Job, "cut", Cut(bytes=size // 4))
+    cut = Cut(bytes=size // 4) if by == "row groups" else Cut(bytes=None, rows=230)
+    monkeypatch.setattr(Job, "cut", cut)
     summary = run_job(job(), display=display)
     assert (summary.exit_code, summary.rows.rows) == (0, 1000 + ROWS)
     large = [name for name in outputs(out) if name.startswith("large-")]
@@ -347,9 +351,12 @@ def test_a_file_cut_into_splits_is_verified_like_a_whole_one(job, lake, out, dis
     rewrite(out / large[0], lambda table: table.slice(1))
     (problem,) = verify_job(job()).problems
     assert problem.startswith(large[0])
-    assert "large.parquet (row groups " in problem
+    assert f"large.parquet ({by} " in problem
 
-    # One split's output is lost; it alone is annotated again.
+    # It alone is annotated again; and so is one whose output is lost.
+    summary = run_job(job(), display=display, choices=Choices(retry_damaged=True))
+    assert (summary.exit_code, summary.splits.done) == (0, 1)
+    assert verify_job(job()).problems == []
     (out / large[0]).unlink()
     before = outputs(out)
     summary = run_job(job(), display=display)

@@ -26,6 +26,7 @@ from pipeline.lake.store.base import Entry
 from pipeline.lake.store.local import LocalStore
 from pipeline.models.resolve import ModelInfo
 from pipeline.planning import told
+from pipeline.verify import uncovered
 
 pytestmark = pytest.mark.unit
 
@@ -356,3 +357,20 @@ def test_the_head_of_a_run_tells_how_many_splits_there_are_and_how_large(
 ) -> None:
     todo = [Split("s", "a", n, "v", region) for region, n in zip(regions, sizes, strict=True)]
     assert told(Plan(todo=todo)) == said
+
+
+def test_a_file_that_is_not_cut_well_is_told(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", 100, group=10)
+    source = open_source(str(path))
+    (entry,) = source.listing().files
+
+    def said(*regions: Region) -> list[str]:
+        splits = [Split.of(entry, fingerprint="f", region=region) for region in regions]
+        return list(uncovered(source, splits))
+
+    assert said(WHOLE) == said(Rows(0, 64), Rows(64, 36)) == []
+    assert said(RowGroups(0, 3), Rows(40, 20), RowGroups(6, 9)) == []
+    assert said(Rows(0, 64)) == ["a.parquet is not cut well: rows 64 and 100 should be one"]
+    assert len(said(Rows(0, 64), Rows(63, 37))) == len(said(Rows(0, 64), Rows(65, 35))) == 1
+    assert len(said(RowGroups(1, 9))) == 1
+    assert said(Rows(0, 64), Rows(64, 37)) == [], "which compare tells: it is not in the file"

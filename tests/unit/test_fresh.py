@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.engine.driver.fresh import Fresh
-from pipeline.engine.driver.scheduler import Scheduler
+from pipeline.engine.driver.scheduler import Attempt, Scheduler
 from pipeline.lake.split import WHOLE, Rows, Split
 
 pytestmark = pytest.mark.unit
@@ -84,3 +84,25 @@ def test_one_call_takes_ranges_of_one_file_side_by_side() -> None:
     ]  # fmt: skip
     assert scheduler.waiting == 4
     assert len(scheduler.left()) == 12
+
+
+def test_two_workers_are_busy_to_within_a_tenth_of_the_end_of_a_file_of_one_row_group() -> None:
+    # 300 MB are 36 ranges; each worker has two in flight, and does one after the other.
+    scheduler = Scheduler(ranges("a", 36))
+    chance, time = random.Random(0), 0.0
+    busy: dict[str, list[Attempt]] = {"1": [], "2": []}
+    ends: dict[str, float] = {}
+    for worker in busy:
+        scheduler.join(worker)
+    idle: dict[str, float] = {}
+    while not scheduler.finished:
+        for worker, held in busy.items():
+            while len(held) < 2 and (attempt := scheduler.next(worker)) is not None:
+                held.append(attempt)
+            if held and worker not in ends:
+                ends[worker] = time + chance.uniform(0.8, 1.2)
+        worker = min(ends, key=ends.__getitem__)
+        time = ends.pop(worker)
+        scheduler.succeed(busy[worker].pop(0))
+        idle[worker] = time
+    assert min(idle.values()) > 0.9 * time
