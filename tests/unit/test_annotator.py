@@ -25,6 +25,7 @@ from pipeline.lake.source import open_files, reader
 from pipeline.lake.source.cut import splits_of
 from pipeline.lake.source.open import open_source
 from pipeline.lake.split import Split
+from pipeline.models.resolve import ModelInfo
 from pipeline.tasks import TASKS, Annotated, Task
 from pipeline.tasks.spans.ner import NerOptions
 
@@ -553,6 +554,22 @@ def test_small_files_go_through_the_model_together_and_become_a_file_each(
     assert sum(result.tokens for result in results) == 21  # type: ignore[union-attr]
     assert sum(result.padded_tokens for result in results) == 9  # type: ignore[union-attr]
     assert list((own(tmp_path / "out") / "scratch").iterdir()) == []
+
+
+def test_what_a_language_model_writes_on_a_cpu_is_committed_a_few_splits_at_a_time(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = property(lambda task: ModelInfo("none", {}), lambda task, info: None)
+    monkeypatch.setattr(Shout, "info", known, raising=False)
+    monkeypatch.setattr(Shout, "writes", True)
+    monkeypatch.setattr("pipeline.engine.worker.annotator.WRITTEN_ROWS", 10)
+    annotator = make()
+    for number in range(6):
+        write(annotator, [f"{number} {row}" for row in range(4)], f"{number}.parquet")
+    watching = watch(annotator)
+    results = annotator.annotate_all(splits_in(annotator))
+    assert [len(call) for call in watching.calls] == [8, 8, 8]
+    assert all(isinstance(result, SplitResult) for result in results)
 
 
 def test_a_broken_file_among_small_ones_fails_alone(make: Make, tmp_path: Path) -> None:

@@ -30,6 +30,9 @@ from pipeline.moves import moved, working
 
 # Small files are committed side by side: most of the time is waiting for the disk or the store.
 PUBLISHERS = 8
+# Splits whose rows are annotated together are committed together. On a CPU, so many rows are
+# minutes of a language model's work, and more of them at once are no faster.
+WRITTEN_ROWS = 256
 # What a split's upload may take without a sign, by its size; a link of 2 Mbit a second.
 SLOWEST_UPLOAD = 256 * 1024
 
@@ -79,6 +82,8 @@ class Annotator:
             budget=None if budget == "auto" else budget,
         )
         tasks = self.job.bind(plan.infos)
+        slow = plan.device == "cpu" and any(t.info and t.writes for t in tasks.values())
+        self._most_rows = WRITTEN_ROWS if slow else reader.BATCH_ROWS
         self.rows = RowAnnotator(
             tasks, models, text=self.job.input.text, longest=self.job.limits.text
         )
@@ -175,6 +180,7 @@ class Annotator:
 
     def _read(self, writers: Sequence[SplitWriter]) -> Iterator[RowBatch]:
         chunks: list[RowChunk] = []
+        most = min(reader.BATCH_ROWS, self._most_rows)
         rows = held = 0
         types: list[Any] = []
         for writer in writers:
@@ -182,7 +188,7 @@ class Annotator:
                 if chunk.table is not None:
                     count, size = chunk.table.num_rows, chunk.table.nbytes
                     theirs = chunk.table.select(self.job.reads).schema.types
-                    full = rows + count > reader.BATCH_ROWS or held + size > reader.BATCH_BYTES
+                    full = rows + count > most or held + size > reader.BATCH_BYTES
                     if rows and (full or theirs != types):
                         yield self._prepared(chunks)
                         chunks, rows, held = [], 0, 0
