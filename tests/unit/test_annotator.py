@@ -24,7 +24,8 @@ from pipeline.lake.sink.publish import read_footer
 from pipeline.lake.source import open_files, reader
 from pipeline.lake.source.cut import splits_of
 from pipeline.lake.source.open import open_source
-from pipeline.lake.split import Split
+from pipeline.lake.split import Cut, Rows, Split
+from pipeline.lake.store.base import Entry
 from pipeline.models.resolve import ModelInfo
 from pipeline.tasks import TASKS, Annotated, Task
 from pipeline.tasks.spans.ner import NerOptions
@@ -510,9 +511,54 @@ def test_a_pulse_shows_the_split_in_flight_and_nothing_afterwards(make: Make) ->
     assert after.fractions == after.rows == {}
 
 
-def splits_in(annotator: Annotator) -> list[Split]:
+def splits_in(annotator: Annotator, cut: Cut = Cut()) -> list[Split]:  # noqa: B008
     dataset = open_source(annotator.job.input.path)
-    return list(splits_of(dataset.store, dataset.listing().files, fingerprint="f"))
+    return list(splits_of(dataset.store, dataset.listing().files, fingerprint="f", cut=cut))
+
+
+@pytest.mark.parametrize("rows", [1, 7, 24, 25])
+@pytest.mark.parametrize("group", [None, 10])
+def test_a_file_annotated_by_ranges_of_rows_is_what_it_is_when_it_is_annotated_whole(
+    make: Make, tmp_path: Path, rows: int, group: int | None
+) -> None:
+    annotator = make(limits={"bad_rows": 1})
+    texts = [f"{n} text" if n % 5 else None for n in range(25)]
+    texts[13] = "13 BUG"
+    table = pa.table({
+        "id": range(25), "text": texts, "tags": [[{"n": n}] * (n % 3) for n in range(25)],
+        "kind": pa.array([f"k{n % 4}" for n in range(25)]).dictionary_encode(),
+    })  # fmt: skip
+    pq.write_table(table, tmp_path / "in/a.parquet", row_group_size=group)
+    (whole,) = annotator.annotate_all(splits_in(annotator))
+    assert isinstance(whole, SplitResult)
+    expected = pq.read_table(tmp_path / "out" / whole.output).to_pylist()
+    assert whole.bad_rows == [(13, "shout", "ValueError: no such luck")]
+
+    ranges = splits_in(annotator, Cut(bytes=None, rows=rows))
+    assert len(ranges) == -(-25 // rows)
+    results = [*annotator.annotate_all(ranges[1::2]), *annotator.annotate_all(ranges[::2])]
+    made = [result for result in results if isinstance(result, SplitResult)]
+    assert len(made) == len(ranges)
+    assert [bad for result in made for bad in result.bad_rows] == whole.bad_rows
+    paths = sorted({result.output for result in made})
+    found = [pq.read_table(tmp_path / "out" / path) for path in paths]
+    assert [row for part in found for row in part.to_pylist()] == expected
+    footer = read_footer(annotator.output, paths[0])
+    assert footer.get("row_range") == ([0, rows - 1] if rows < 25 else None)
+    assert footer["row_groups"] is None
+
+
+def test_a_range_that_is_not_in_its_file_fails_alone(make: Make) -> None:
+    annotator = make()
+    write(annotator, ["a", "b", "c"])
+    (whole,) = splits_in(annotator)
+    entry = Entry(whole.path, whole.size, whole.version)
+    ranges = [Split.of(entry, fingerprint="f", region=Rows(at, 2)) for at in (0, 2, 9)]
+    first, *others = annotator.annotate_all(ranges)
+    assert isinstance(first, SplitResult)
+    for other, told in zip(others, ("rows 2 to 3", "rows 9 to 10"), strict=True):
+        assert isinstance(other, SplitError)
+        assert f"a.parquet ({told}) is not in the file, which has 3 rows" in str(other)
 
 
 class Watching:

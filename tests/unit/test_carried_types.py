@@ -60,7 +60,7 @@ def annotate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Annotate:
     """Annotates all of ``in/``; gives the output files."""
     monkeypatch.setitem(TASKS, "ner", Shout)
 
-    def made(*, columns: Sequence[str] | None = None, split_bytes: int = 1 << 30) -> list[Path]:
+    def made(*, columns: Sequence[str] | None = None, cut: Cut = Cut()) -> list[Path]:  # noqa: B008
         job = Job.model_validate(
             {
                 "name": "loud",
@@ -71,11 +71,7 @@ def annotate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Annotate:
         )
         dataset = open_source(str(tmp_path / "in"))
         plan = WorkPlan(job, {}, {"none": "r1"}, {}, "f", "0", "cpu", 1, dataset)
-        splits = list(
-            splits_of(
-                dataset.store, dataset.listing().files, fingerprint="f", cut=Cut(bytes=split_bytes)
-            )
-        )
+        splits = list(splits_of(dataset.store, dataset.listing().files, fingerprint="f", cut=cut))
         for answer in Annotator(plan, name="w1").annotate_all(splits):
             assert isinstance(answer, SplitResult), answer
         return [tmp_path / "out" / split.output_path for split in splits]
@@ -139,11 +135,14 @@ def test_of_carried_columns_and_a_lost_index_pandas_makes_what_it_can(
     assert found.index.tolist() == [0, 1, 2]
 
 
-def test_a_range_index_goes_on_from_split_to_split(tmp_path: Path, annotate: Annotate) -> None:
+@pytest.mark.parametrize("cut", [Cut(bytes=2_500), Cut(bytes=None, rows=17)])
+def test_a_range_index_goes_on_from_split_to_split(
+    tmp_path: Path, annotate: Annotate, cut: Cut
+) -> None:
     rows = pd.DataFrame({"text": [f"{n} {uuid.uuid4().hex * 9}" for n in range(60)]})
     rows.index = pd.RangeIndex(100, 220, 2)
     rows.to_parquet(tmp_path / "in/a.parquet", row_group_size=10)
-    paths = annotate(split_bytes=(tmp_path / "in/a.parquet").stat().st_size // 4)
+    paths = annotate(cut=cut)
     assert len(paths) > 2
     parts = [pd.read_parquet(path) for path in paths]
     assert [n for part in parts for n in part.index] == list(range(100, 220, 2))
