@@ -2,15 +2,23 @@
 
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tiny_families
 import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.models.batching import Sequences
+from pipeline.models.device import Device
+from pipeline.models.inference import BatchRunner, Inference
+from pipeline.models.text.side import TextSide
+from pipeline.models.torch.heads import TorchClassifier, TorchEncoder, TorchTokenClassifier
+from pipeline.models.torch.model import Model
 from pipeline.models.torch.packed import Packed, PackedEncoder, packed
 from pipeline.models.torch.pooling import pool
 
@@ -275,3 +283,34 @@ def test_a_batch_says_where_its_texts_start() -> None:
 def test_a_batch_with_an_empty_text_or_other_lengths_is_refused(lengths: list[int]) -> None:
     with pytest.raises(ValueError, match="at least one token"):
         Packed.place(np.array([5, 6]), np.array(lengths, dtype=np.int64), device="cpu")
+
+
+def head_results(
+    head: str, family: str, sequences: Sequences, *, pack: bool
+) -> Inference[np.ndarray]:
+    module = tiny(family, head, implementation="sdpa")
+    text = TextSide(tiny_families.tokenizer(), module.config, folder=Path("nowhere"))
+    model = Model(module, text, BatchRunner(Device("cpu"), budget=100))
+    model.packed = packed_of(module) if pack else None
+    if head == "Model":
+        return TorchEncoder(model).vectors(sequences, pooling="mean")
+    if head == "ForSequenceClassification":
+        return TorchClassifier(model).logits(sequences)
+    return TorchTokenClassifier(model).scores(sequences)
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("family", ["Bert", "Roberta"])
+def test_a_head_gives_the_same_packed_and_padded(family: str, head: str) -> None:
+    sequences = Sequences.of(texts())
+    plain = head_results(head, family, sequences, pack=False)
+    tight = head_results(head, family, sequences, pack=True)
+    assert tight.padded_tokens == tight.tokens == plain.tokens < plain.padded_tokens
+    for one, other in zip(tight.results, plain.results, strict=True):
+        np.testing.assert_allclose(one, other, atol=TOLERANCE)
+
+
+def test_two_texts_in_one_sequence_are_padded_on_a_packed_model() -> None:
+    sequences = Sequences.of(texts(), paired=True)
+    out = head_results("ForSequenceClassification", "Roberta", sequences, pack=True)
+    assert out.padded_tokens > out.tokens
