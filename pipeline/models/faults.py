@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-from pipeline.errors import OutOfMemory, RowError, ShardscribeError, WorkerLost, one_line
+from pipeline.errors import OutOfMemory, RowError, ShardscribeError, one_line
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether a smaller batch may go through."""
-    import torch
-
-    return isinstance(error, (torch.OutOfMemoryError, OutOfMemory, MemoryError))
+    """Whether a smaller batch may go through. Engines raise `OutOfMemory` for their libraries."""
+    return isinstance(error, (OutOfMemory, MemoryError))
 
 
 def raise_if_fatal(error: Exception) -> None:
     """Lets through what no halving of a batch can heal.
 
     Raises:
-        WorkerLost: The device is broken for the whole process, as after a failed assertion in a
-            CUDA kernel.
-        ShardscribeError: The error is of the split, the job or the run.
+        ShardscribeError: The error is of the worker, the split, the job or the run.
     """
-    import torch
-
     if isinstance(error, ShardscribeError) and not isinstance(error, (RowError, OutOfMemory)):
         raise error
-    broken = getattr(torch, "AcceleratorError", None)
-    if broken is not None and isinstance(error, broken) and not is_out_of_memory(error):
-        raise WorkerLost(f"the device is broken: {error}") from error
 
 
 def row_error(error: Exception, *, code: str = "model_error") -> RowError:

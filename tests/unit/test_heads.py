@@ -10,6 +10,7 @@ import tiny_families
 import torch
 from tokenizers import Tokenizer
 
+from pipeline.errors import WorkerLost
 from pipeline.models.device import Device
 from pipeline.models.heads import HeadName, Models
 from pipeline.models.inference import Inference
@@ -233,3 +234,19 @@ def test_heads_of_one_tokenizer_share_it_so_that_texts_are_tokenized_once(
     one, other = (models.classifier(str(folder)) for _ in range(2))
     assert one.text is other.text
     assert models.with_adapter(None).classifier(str(folder)).text is one.text
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_a_model_that_the_device_has_no_room_for_is_no_mistake_of_the_job(
+    made: Callable[[str, str], Made], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    folder, _ = made("sequence-classification", "bert")
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(torch.nn.Module, "to", full)
+    with pytest.raises(WorkerLost, match="there is no memory for model") as caught:
+        torch_engine(folder).classifier(str(folder))
+    assert str(folder) in caught.value.message
+    assert "take a smaller model" in caught.value.hint

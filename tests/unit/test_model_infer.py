@@ -22,7 +22,7 @@ from transformers import (
     T5EncoderModel,
 )
 
-from pipeline.errors import JobError, OutOfMemory, RowError
+from pipeline.errors import JobError, OutOfMemory, RowError, WorkerLost
 from pipeline.models.device import Device
 from pipeline.models.inference import BatchRunner
 from pipeline.models.text.side import FALLBACK_MAX_TOKENS, TextSide
@@ -213,7 +213,7 @@ def test_a_broken_device_is_not_blamed_on_rows(bert: Model) -> None:
     def forward(ids: Any, mask: Any) -> Any:
         raise torch.AcceleratorError("CUDA error: device-side assert triggered")
 
-    with pytest.raises(Exception, match="device-side assert"):
+    with pytest.raises(WorkerLost, match=r"the device is broken: .*device-side assert"):
         bert.infer([[5], [6]], forward)
 
 

@@ -13,11 +13,11 @@ from typing import Any, Self
 
 import numpy as np
 
-from pipeline.errors import JobError, one_line
-from pipeline.models.adapters import Brought, label_fields, look_into, merged
+from pipeline.errors import JobError, WorkerLost, one_line
+from pipeline.models.adapters import Brought, label_fields, look_into
 from pipeline.models.device import Device
 from pipeline.models.families import WEIGHTS_READ, check_family, pads
-from pipeline.models.faults import raise_if_fatal
+from pipeline.models.faults import is_out_of_memory, raise_if_fatal
 from pipeline.models.heads import HeadName, writing_head
 from pipeline.models.inference import BatchRunner
 from pipeline.models.resolve import ModelInfo, fetch
@@ -25,6 +25,7 @@ from pipeline.models.text.side import TextSide, own_pad_token
 from pipeline.models.text.texts import Tokenizer
 from pipeline.models.text.tokenizer import load_tokenizer
 from pipeline.models.torch.calibrate import CPU_BUDGETS, GPU_BUDGETS, Budgets, find_budget
+from pipeline.models.torch.faults import own_errors
 from pipeline.models.torch.first_token import shorten
 from pipeline.models.torch.generation import TorchGenerator
 from pipeline.models.torch.heads import (
@@ -36,6 +37,7 @@ from pipeline.models.torch.heads import (
 from pipeline.models.torch.inputs import first_position, read_to_the_end, token_types
 from pipeline.models.torch.likelihood import TorchAnswerScorer
 from pipeline.models.torch.linear import lay_out
+from pipeline.models.torch.merge import merged
 from pipeline.models.torch.model import Model
 from pipeline.models.torch.packed import Packed, packed
 from pipeline.models.torch.sparse import keep_sparse
@@ -53,6 +55,7 @@ AUTO_CLASSES: Mapping[HeadName, str] = {
 GENERATING: tuple[HeadName, ...] = ("seq2seq", "causal")
 # Texts of about this length are what budgets are timed with: the mean of real paragraphs.
 PROBE_TOKENS = 64
+ROOM = "Free the device of other programs, set compute.dtype to bfloat16, or take a smaller model"
 
 
 class TorchModels:
@@ -212,11 +215,21 @@ class TorchModels:
 
 @contextmanager
 def _loading(info: ModelInfo, head: HeadName) -> Iterator[None]:
-    """Whatever a library makes of a model's files, it is the model that can't be loaded."""
+    """Whatever a library makes of a model's files, it is the model that can't be loaded.
+
+    Raises:
+        JobError: As said.
+        WorkerLost: The model may be well, but there is no memory for it here.
+    """
     try:
-        yield
+        with own_errors():
+            yield
     except Exception as error:
         raise_if_fatal(error)
+        if is_out_of_memory(error):
+            raise WorkerLost(
+                f"there is no memory for model {info.reference}: {one_line(error)}", hint=ROOM
+            ) from error
         raise JobError(
             f"model {info.reference} can't be loaded for {head}: {one_line(error)}",
             hint="Check that the folder is complete and the architecture fits the task",

@@ -10,6 +10,7 @@ import numpy as np
 from pipeline.models.batching import Sequences
 from pipeline.models.inference import BatchRunner, Inference
 from pipeline.models.text.side import TextSide
+from pipeline.models.torch.faults import own_errors
 from pipeline.models.torch.inputs import Inputs
 from pipeline.models.torch.packed import Packed, PackedEncoder
 
@@ -102,7 +103,8 @@ class Model:
 
         ids, mask = sequences.padded(batch, pad_id=self.text.pad_id, left=left_padded)
         useful = ids.size if mask is None else int(mask.sum())
-        with self.device.hold(lanes=lanes, tokens=useful, padded=ids.size), torch.inference_mode():
+        held = self.device.hold(lanes=lanes, tokens=useful, padded=ids.size)
+        with held, own_errors(), torch.inference_mode():
             rows = forward(self._place(ids), None if mask is None else self._place(mask))
         return rows, ids.size
 
@@ -117,7 +119,8 @@ class Model:
         import torch
 
         ids, lengths = sequences.flat(batch)
-        with self.device.hold(tokens=len(ids), padded=len(ids)), torch.inference_mode():
+        held = self.device.hold(tokens=len(ids), padded=len(ids))
+        with held, own_errors(), torch.inference_mode():
             rows = forward(encoder, Packed.place(ids, lengths, device=self.device.name))
         return rows, len(ids)
 
