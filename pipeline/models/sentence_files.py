@@ -10,7 +10,9 @@ from typing import Any, get_args
 
 from pipeline.errors import JobError
 from pipeline.models.heads import Pooling
+from pipeline.models.resolve import ModelInfo
 
+WRITING = ("ForConditionalGeneration", "ForCausalLM", "LMHeadModel")
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 # Modules that need no weights of their own; dropout does nothing outside of training.
 KNOWN_MODULES = ("Transformer", "Pooling", "Normalize", "Dropout")
@@ -128,3 +130,26 @@ def width(config: Mapping[str, Any], *, reference: str) -> int:
         f"model {reference}: config.json does not say how wide the model is ({', '.join(WIDTHS)})",
         hint="Name a text encoder",
     )
+
+
+def check_encodes(model: ModelInfo, *, kind: str, pooling: str = "auto") -> None:
+    """Refuses a model that has no one vector per token, or a part that is not built here.
+
+    Args:
+        model: As it was looked up.
+        kind: Of task, for messages.
+        pooling: As the job says it; ``auto``: as the model's files say.
+
+    Raises:
+        JobError: The model writes text, or its files ask for more than pooling.
+    """
+    if model.is_encoder_decoder or any(a.endswith(WRITING) for a in model.architectures):
+        raise JobError(
+            f"model {model.reference} is a {' / '.join(model.architectures)}; {kind} needs an "
+            "encoder",
+            hint="Name an encoder such as starter/minilm",
+        )
+    if model.folder is not None:
+        files = SentenceFiles.of(model.folder, reference=model.reference)
+        named = files.pooling if pooling == "auto" else pooling
+        known_pooling(named, reference=model.reference)

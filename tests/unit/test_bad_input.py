@@ -8,6 +8,7 @@ from click.testing import CliRunner
 from helpers import hollow_model
 
 from pipeline.cli.main import main
+from pipeline.tasks import TASKS
 
 pytestmark = pytest.mark.unit
 
@@ -216,7 +217,7 @@ def test_an_output_that_holds_other_parquet_is_refused(tmp_path, lake, folder):
 def test_an_unknown_kind_names_the_known_ones(tmp_path, lake, folder):
     code, said = run(tmp_path, **job_of(tmp_path, lake, folder, kind="classifyy"))
     assert code == 2
-    assert "unknown kind `classifyy`. Use one of answer, classify, embed, generate, ner" in said
+    assert f"unknown kind `classifyy`. Use one of {', '.join(TASKS)}" in said
 
 
 def test_an_unknown_starter_names_the_known_ones(tmp_path, lake):

@@ -12,13 +12,11 @@ from pipeline.errors import JobError
 from pipeline.models.heads import Models
 from pipeline.models.resolve import ModelInfo
 from pipeline.models.sentence import SentenceEncoder
-from pipeline.models.sentence_files import SentenceFiles, width
+from pipeline.models.sentence_files import check_encodes, width
 from pipeline.tasks.contract import Annotated, Example, Task, TaskOptions
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-WRITES = ("ForConditionalGeneration", "ForCausalLM", "LMHeadModel")
 
 
 class EmbedOptions(TaskOptions):
@@ -79,15 +77,8 @@ class Embed(Task[EmbedOptions]):
         Raises:
             JobError: The model writes text, or its files ask for more than pooling.
         """
-        arch = " / ".join(model.architectures)
-        if model.is_encoder_decoder or any(a.endswith(WRITES) for a in model.architectures):
-            raise JobError(
-                f"model {model.reference} is a {arch}; embed needs an encoder",
-                hint="Name an encoder such as starter/minilm",
-            )
+        check_encodes(model, kind=self.options.kind, pooling=self.options.pooling)
         width(model.config, reference=model.reference)
-        if model.folder is not None:
-            SentenceFiles.of(model.folder, reference=model.reference)
 
     def load(self, models: Models) -> EmbedAnnotate:
         """Loads the encoder."""
