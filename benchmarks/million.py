@@ -31,7 +31,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from pipeline import __version__
-from pipeline.engine.driver.actors import Answer
+from pipeline.engine.driver.actors import Reply
 from pipeline.engine.driver.placement import Shape
 from pipeline.engine.driver.pool import Pool
 from pipeline.engine.driver.scheduler import Scheduler
@@ -182,7 +182,7 @@ class Crowd:
         heappush(self._coming, (self._now + seconds, self.calls, value))
         return self.calls
 
-    def wait(self, seconds: float) -> list[Answer]:
+    def wait(self, seconds: float) -> list[Reply]:
         """The next answer."""
         until = self._now + seconds
         if not self._coming or self._coming[0][0] > until:
@@ -190,7 +190,7 @@ class Crowd:
             return []
         when, call, value = heappop(self._coming)
         self._now = max(self._now, when)
-        return [Answer(call, value())]
+        return [Reply(call, value())]
 
 
 def listing(count: int) -> list[Entry]:

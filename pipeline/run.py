@@ -156,6 +156,7 @@ def _run_under(
             pinned, plan, tally, summary, address=choices.address,
             stop=lambda: 2 if lease.lost else stop(),
         )  # fmt: skip
+        tally.phase("looking at what is there")
         lease.refuse_loss()
         owner.refuse_loss()
         left = len(tally.failed_splits) + len(plan.held)

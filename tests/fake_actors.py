@@ -9,7 +9,7 @@ from itertools import count
 from typing import Any
 
 from pipeline import __version__
-from pipeline.engine.driver.actors import Answer
+from pipeline.engine.driver.actors import Reply
 from pipeline.engine.driver.placement import Shape
 from pipeline.engine.messages import Heartbeat, SplitResult, WorkPlan
 from pipeline.errors import WorkerLost
@@ -98,7 +98,7 @@ class FakeActor:
         """Its process is gone: each call that is open is answered so."""
         self._error = error
         for call in self.calls:
-            self.actors.answer(self, Answer(call, died=True), after=0)
+            self.actors.answer(self, Reply(call, died=True), after=0)
 
     def _ask(self, value: Any) -> int:
         assert not self.killed, f"{self.name} is asked though it was killed"
@@ -107,12 +107,12 @@ class FakeActor:
         after = value.seconds if isinstance(value, After) else 0
         value = value.value if isinstance(value, After) else value
         if self._error is not None:
-            self.actors.answer(self, Answer(call, died=True), after=0)
+            self.actors.answer(self, Reply(call, died=True), after=0)
         elif isinstance(value, WorkerLost):
             if after < NEVER:
                 self.actors.at(self.actors.now() + after, lambda: self.die(value))
         elif after < NEVER:
-            self.actors.answer(self, Answer(call, value), after=after)
+            self.actors.answer(self, Reply(call, value), after=after)
         return call
 
 
@@ -131,7 +131,7 @@ class FakeActors:
         self.late = False
         self._make = make
         self._now = 0.0
-        self._events: list[tuple[float, int, Callable[[], Answer | None]]] = []
+        self._events: list[tuple[float, int, Callable[[], Reply | None]]] = []
 
     def now(self) -> float:
         return self._now
@@ -145,10 +145,10 @@ class FakeActors:
         """Something happens at a time, if anybody waits so long."""
         heapq.heappush(self._events, (when, next(self.numbers), what))
 
-    def answer(self, actor: FakeActor, answer: Answer, *, after: float) -> None:
+    def answer(self, actor: FakeActor, answer: Reply, *, after: float) -> None:
         """A call will be answered."""
 
-        def come() -> Answer | None:
+        def come() -> Reply | None:
             if answer.call not in actor.calls or (actor.killed and not self.late):
                 return None
             del actor.calls[answer.call]
@@ -156,16 +156,16 @@ class FakeActors:
 
         self.at(self._now + after, come)
 
-    def wait(self, seconds: float) -> list[Answer]:
+    def wait(self, seconds: float) -> list[Reply]:
         self.waits += 1
         assert self.waits < 100_000, "the pool never ends"
         until = self._now + seconds
-        answers: list[Answer] = []
+        answers: list[Reply] = []
         while not answers and self._events and self._events[0][0] <= until:
             self._now = max(self._now, self._events[0][0])
             while self._events and self._events[0][0] <= self._now:
                 answer = heapq.heappop(self._events)[2]()
-                answers += [answer] if isinstance(answer, Answer) else []
+                answers += [answer] if isinstance(answer, Reply) else []
         if not answers:
             self._now = until
         return answers

@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.cli.say import say, say_json
 from pipeline.escape import visible
 from pipeline.lake.store.own import own_address
-from pipeline.records.schema import Progress, Summary
+from pipeline.records.schema import ANNOTATING, Progress, Summary
 
 LINE_EVERY = 30.0
 
@@ -46,12 +46,13 @@ def status_line(progress: Progress) -> str:
     if not progress.seconds:
         return progress.phase
     failed = f", {progress.splits_failed} failed" if progress.splits_failed else ""
+    then = f"ETA {duration(progress.eta)}" if progress.phase == ANNOTATING else progress.phase
     return (
         f"{progress.fraction:4.0%}  splits {progress.splits_done}/{progress.splits}{failed}  "
         f"{progress.rows:,} rows  {count(progress.rows_per_second)} rows/s  "
         f"{count(progress.tokens_per_second)} tokens/s  "
         f"{progress.workers} worker{'s' if progress.workers != 1 else ''}  "
-        f"ETA {duration(progress.eta)}"
+        f"{then}"
     )
 
 

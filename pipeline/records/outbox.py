@@ -25,6 +25,7 @@ class Outbox:
         self._waiting: dict[str, bytes] = {}
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._putting = False
         self._closing = False
         self._told = False
 
@@ -42,6 +43,12 @@ class Outbox:
         if lost:
             self._tell("the store does not keep up")
 
+    @property
+    def busy(self) -> bool:
+        """Whether there is a file that is not put yet."""
+        with self._changed:
+            return bool(self._waiting) or self._putting
+
     def close(self) -> None:
         """Waits until all are put; of a store that refuses one now, only the last is asked of."""
         with self._changed:
@@ -53,12 +60,14 @@ class Outbox:
     def _work(self) -> None:
         while True:
             with self._changed:
+                self._putting = False
                 while not self._waiting and not self._closing:
                     self._changed.wait()
                 if not self._waiting:
                     return
                 name = next(iter(self._waiting))
                 content = self._waiting.pop(name)
+                self._putting = True
             try:
                 self._put(name, content)
             except Exception as error:  # whatever it is, it is no reason to stop a run

@@ -9,6 +9,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 DEATHS_KEPT = 20
+# The phase in which numbers rise.
+ANNOTATING = "annotating"
 
 State = Literal[
     "done",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
+from helpers import wait_for
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -12,7 +15,7 @@ from pipeline.engine.messages import Heartbeat, SplitResult
 from pipeline.lake.plan import Plan
 from pipeline.lake.split import Split
 from pipeline.lake.store.local import LocalStore
-from pipeline.records.schema import Progress, RowCounts
+from pipeline.records.schema import Progress, ProgressLine, RowCounts
 from pipeline.records.writer import RunRecord
 
 pytestmark = pytest.mark.unit
@@ -203,3 +206,78 @@ def test_what_workers_have_done_is_the_sum_of_what_each_said_last() -> None:
         tally.heard(worker, Heartbeat(tokens, 2 * tokens, busy, 4.0, {}, {}))
     work = tally.work
     assert (work.tokens, work.padded_tokens, work.busy_seconds, work.seconds) == (37, 74, 2.5, 8.0)
+
+
+class Kept(Nowhere):
+    """Keeps every line of progress."""
+
+    def __init__(self) -> None:
+        super().__init__("/nonexistent")
+        self.lines: list[ProgressLine] = []
+
+    def put(self, path: str, content: bytes) -> None:
+        if path.endswith("progress.json"):
+            self.lines.append(ProgressLine.model_validate_json(content))
+
+
+def recorded(tally: Tally, kept: Kept, step: Callable[[], object]) -> bool:
+    """Whether a step writes a line."""
+    before = len(kept.lines)
+    step()
+    wait_for(lambda: not tally.record._outbox.busy)
+    return len(kept.lines) > before
+
+
+def test_progress_is_recorded_at_each_phase_and_then_every_ten_seconds() -> None:
+    splits = splits_of([40, 60])
+    kept, tally, now = Kept(), tally_of(splits), [0.0]
+    tally.record, tally.clock = RunRecord(kept, "run"), lambda: now[0]
+
+    def tick(at: float, ready: int = 1) -> bool:
+        now[0] = at
+        return recorded(tally, kept, lambda: tally.tick(ready=ready))
+
+    assert recorded(tally, kept, lambda: tally.phase("starting Ray"))
+    assert tick(1, ready=0), "models are being loaded"
+    assert not tick(5, ready=0)
+    assert tick(6), "the first worker is ready"
+    assert [tick(at) for at in (7, 10, 15, 16, 17, 25, 26, 100, 100.5)] == [
+        False, False, False, True, False, False, True, True, False,
+    ]  # fmt: skip
+    phases = [line.progress.phase for line in kept.lines]
+    assert phases == ["starting Ray", "loading models", *["annotating"] * 4]
+
+
+def test_a_line_says_what_each_worker_has_and_no_more_of_it_than_fits() -> None:
+    splits = splits_of([10] * 400)
+    kept, tally = Kept(), tally_of(splits)
+    tally.record = RunRecord(kept, "run")
+    for worker in range(40):
+        mine = splits[10 * worker : 10 * worker + 10]
+        tally.heard(f"worker-{worker + 1}", heartbeat({s.id: (0.5, 5) for s in mine}))
+    tally.done(splits[0], SplitResult("s0", "out", rows=RowCounts(10, 10)))
+    tally.failed(splits[1], "lost", final=False)
+    recorded(tally, kept, lambda: tally.tick(ready=40))
+    [line] = kept.lines
+    assert line.splits_in_flight == 398
+    assert [has.worker for has in line.in_flight] == [f"worker-{n}" for n in range(1, 17)]
+    assert [has.splits for has in line.in_flight] == [8, *[10] * 15]
+    assert [split.path for split in line.in_flight[0].some] == [
+        f"{n}.parquet" for n in (2, 3, 4, 5)
+    ]
+    assert {(s.fraction, s.rows, s.region) for has in line.in_flight for s in has.some} == {
+        (0.5, 5, "all")
+    }
+    assert len(line.model_dump_json()) < 10_000
+
+
+def test_a_split_that_goes_from_a_lost_worker_to_another_is_said_to_be_there_alone() -> None:
+    [split] = splits_of([40])
+    kept, tally = Kept(), tally_of([split])
+    tally.record = RunRecord(kept, "run")
+    tally.heard("worker-1", heartbeat({split.id: (0.9, 36)}))
+    tally.failed(split, "lost", final=False)
+    tally.heard("worker-2", heartbeat({split.id: (0.1, 4)}))
+    recorded(tally, kept, lambda: tally.tick(ready=1))
+    assert [(has.worker, has.some[0].rows) for has in kept.lines[0].in_flight] == [("worker-2", 4)]
+    assert kept.lines[0].progress.rows == 4

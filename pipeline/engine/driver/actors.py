@@ -14,7 +14,7 @@ from pipeline.lake.split import Split
 Call = Hashable
 
 
-class Answer(NamedTuple):
+class Reply(NamedTuple):
     """What became of a call.
 
     Attributes:
@@ -69,5 +69,5 @@ class Actors(Protocol):
             avoid: Nodes that it may not be placed on.
         """
 
-    def wait(self, seconds: float) -> list[Answer]:
+    def wait(self, seconds: float) -> list[Reply]:
         """Waits for an answer, so long at most, and gives all that have come."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 from heapq import heappop, heappush
 from typing import Any
 
-from pipeline.engine.driver.actors import Actors, Answer, Call
+from pipeline.engine.driver.actors import Actors, Call, Reply
 from pipeline.engine.driver.listener import Listener
 from pipeline.engine.driver.member import Member
 from pipeline.engine.driver.placement import Node, Shape
@@ -170,7 +170,7 @@ class Pool:
         self._calls[call] = member
         member.calls[call] = answered
 
-    def _take(self, answer: Answer) -> None:
+    def _take(self, answer: Reply) -> None:
         member = self._calls.pop(answer.call, None)
         if member is None:
             return  # its worker was given up a moment ago

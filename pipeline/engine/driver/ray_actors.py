@@ -17,7 +17,7 @@ from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, RayTaskErr
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.engine.deaths import CODE, MEMORY, last_words
-from pipeline.engine.driver.actors import Answer
+from pipeline.engine.driver.actors import Reply
 from pipeline.engine.driver.placement import Shape
 from pipeline.engine.messages import IN_FLIGHT, WorkPlan
 from pipeline.engine.worker.actor import Worker
@@ -75,13 +75,13 @@ class RayActor:
         self.killed = True
         ray.kill(self._handle)
 
-    def answer(self, future: Future[Any]) -> Answer:
+    def answer(self, future: Future[Any]) -> Reply:
         """What became of a call of it that has ended."""
         error = future.exception()
         if error is None:
-            return Answer(future, future.result())
+            return Reply(future, future.result())
         self._error = error
-        return Answer(future, died=True)
+        return Reply(future, died=True)
 
     @property
     def _said(self) -> Hello:
@@ -122,9 +122,9 @@ class RayActors:
             actor = actor.options(label_selector={"ray.io/node-id": f"!in({','.join(avoid)})"})
         return RayActor(actor.remote(name, shape.cpus), self._answers.put)
 
-    def wait(self, seconds: float) -> list[Answer]:
+    def wait(self, seconds: float) -> list[Reply]:
         """Waits for an answer, so long at most, and gives all that have come."""
-        answers: list[Answer] = []
+        answers: list[Reply] = []
         with suppress(Empty):
             actor, future = self._answers.get(timeout=seconds)
             while True:

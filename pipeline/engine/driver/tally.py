@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from pipeline.engine.driver.flying import Flying
 from pipeline.engine.driver.work import Work
 from pipeline.engine.messages import Heartbeat, SplitResult
 from pipeline.errors import ShardscribeError
 from pipeline.lake.plan import Plan
 from pipeline.lake.split import Split
-from pipeline.records.schema import FailedSplit, Progress, RowCounts, Summary
+from pipeline.records.schema import ANNOTATING, FailedSplit, Progress, RowCounts, Summary
 from pipeline.records.writer import RunRecord
 
 FLUSH_EVERY = 30.0
@@ -65,13 +66,9 @@ class Tally:
 
     def __post_init__(self) -> None:
         self.task_rows = {name: RowCounts() for name in self.tasks}
-        self._open = {split.id: split.size for split in self.plan.todo}
         self._work_of: dict[str, Work] = {}
-        # Rows and bytes of splits in flight, as last heard.
-        self._flying: dict[str, tuple[int, int]] = {}
-        self._flying_rows = 0
-        self._flying_bytes = 0
-        self._bytes = max(1, sum(self._open.values()))
+        self._flying = Flying(self.plan.todo)
+        self._bytes = max(1, sum(split.size for split in self.plan.todo))
         outdated = self.plan.outdated
         self._left = Counter(split.path for split in self.plan.todo if split.path in outdated)
         self._flushed = self.clock()
@@ -98,8 +95,7 @@ class Tally:
             self.task_rows[name].add(counts)
         self.bytes_out += result.bytes_out
         self.sizes[result.output] = result.bytes_out
-        self._land(split.id)
-        self._end(split)
+        self.bytes_seen += self._flying.end(split.id)
         self.record.event("done", path=split.path, **split.region.fields, **result.fields())
         if split.path in self._left:
             self._left[split.path] -= 1
@@ -117,10 +113,10 @@ class Tally:
 
     def failed(self, split: Split, reason: str, *, final: bool) -> None:
         """Takes note of a failed attempt; says so when the split is given up."""
-        self._land(split.id)
+        self._flying.land(split.id)
         self.record.event("failed", path=split.path, split=split.id, reason=reason, final=final)
         if final:
-            self._end(split)
+            self.bytes_seen += self._flying.end(split.id)
             self.failed_splits.append(
                 FailedSplit(path=split.path, **split.region.fields, reason=reason)
             )
@@ -135,22 +131,7 @@ class Tally:
         before = self._work_of.get(worker, Work())
         self._work_of[worker] = said = Work.of(heartbeat)
         self.work = self.work.plus(said, less=before)
-        for split, rows in heartbeat.rows.items():
-            if split in self._open:
-                self._land(split)
-                size = int(self._open[split] * min(1.0, heartbeat.fractions.get(split, 0.0)))
-                self._flying[split] = (rows, size)
-                self._flying_rows += rows
-                self._flying_bytes += size
-
-    def _land(self, split: str) -> None:
-        """What was said of a split in flight counts no more: it is about to be said better."""
-        rows, size = self._flying.pop(split, (0, 0))
-        self._flying_rows -= rows
-        self._flying_bytes -= size
-
-    def _end(self, split: Split) -> None:
-        self.bytes_seen += self._open.pop(split.id, 0)
+        self._flying.hear(worker, heartbeat)
 
     def tick(self, *, ready: int) -> None:
         """Brings the progress up to date and shows it."""
@@ -159,12 +140,12 @@ class Tally:
             self.first_ready = now
         shown = self.progress
         shown.workers = ready
-        shown.phase = "annotating" if self.first_ready is not None else "loading models"
+        shown.phase = ANNOTATING if self.first_ready is not None else "loading models"
         shown.splits_done, shown.splits_failed = self.splits_done, len(self.failed_splits)
-        shown.rows = self.rows.rows + self._flying_rows
+        shown.rows = self.rows.rows + self._flying.rows
         shown.tokens = self.work.tokens
         # Honest rather than rising: it falls when a worker takes what it had done with it.
-        shown.fraction = (self.bytes_seen + self._flying_bytes) / self._bytes
+        shown.fraction = (self.bytes_seen + self._flying.bytes) / self._bytes
         shown.seconds = now - self.first_ready if self.first_ready is not None else 0.0
         shown.eta = self._eta(now)
         self.display.progress(shown)
@@ -178,7 +159,9 @@ class Tally:
         then, phase = self._noted
         if now - then >= PROGRESS_EVERY or phase != self.progress.phase:
             self._noted = (now, self.progress.phase)
-            self.record.progress(self.progress)
+            self.record.progress(
+                self.progress, splits_in_flight=len(self._flying), in_flight=self._flying.some()
+            )
 
     def _eta(self, now: float) -> float | None:
         """What is left in tokens, by the tokens per byte so far, at the rate of late."""
