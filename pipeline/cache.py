@@ -131,3 +131,25 @@ def publish(made: Path, final: Path, *, marker: Mapping[str, object]) -> Path:
         else:
             return final
     raise RunError(f"{final} is replaced by others all the time.", hint="Pull again.")
+
+
+def add(final: Path, files: Mapping[str, Path]) -> None:
+    """Put further files into a finished folder, each in one step.
+
+    Args:
+        final: A folder that `publish` put in place.
+        files: Path in it to the file that is moved there, on the cache's own file system.
+
+    Raises:
+        RunError: The folder can't be written.
+    """
+    try:
+        mode = (final / MARKER).stat().st_mode
+        for name, file in files.items():
+            (final / name).parent.mkdir(parents=True, exist_ok=True)
+            file.chmod(mode)
+            file.rename(final / name)
+    except OSError as error:
+        raise RunError(
+            f"{final} can't be written: {error.strerror}.", hint="Remove it, and pull again."
+        ) from error

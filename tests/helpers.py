@@ -35,7 +35,7 @@ def wait_for(condition: Callable[[], object], *, what: object = "") -> None:
 
 
 # Slow to import: only what computes may need them, so that all else answers at once.
-HEAVY = {"torch", "transformers", "ray", "datasets"}
+HEAVY = {"torch", "transformers", "ray", "datasets", "onnxruntime"}
 
 
 def loaded_by(code: str, *arguments: object) -> set[str]:

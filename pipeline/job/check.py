@@ -22,6 +22,7 @@ from pipeline.lake.store.open import open_store
 from pipeline.lake.store.places import is_within
 from pipeline.models.adapters import with_adapter
 from pipeline.models.device import device_here
+from pipeline.models.engines import ENGINES
 from pipeline.models.families import check_family
 from pipeline.models.resolve import ModelInfo, look_up
 from pipeline.tasks.chain import check_chain
@@ -95,12 +96,13 @@ def check_models(job: Job) -> dict[str, ModelInfo]:
     Raises:
         JobError: Naming the task.
     """
+    engine = ENGINES[job.compute.engine]
     infos: dict[str, ModelInfo] = {}
     for name, task in job.configured.items():
         reference = task.options.model
         try:
             if reference not in infos:
-                infos[reference] = look_up(reference)
+                infos[reference] = look_up(reference, weights=engine.weights)
             model = infos[reference]
             if model.is_adapter:
                 raise JobError(
@@ -118,7 +120,9 @@ def check_models(job: Job) -> dict[str, ModelInfo]:
                 model = with_adapter(model, infos[adapter])
             task.bind(model)
             task.check_model(model)
-            check_family(model.config, head=task.head(model), reference=reference)
+            head = task.head(model)
+            check_family(model.config, head=head, reference=reference)
+            engine.check(model, head=head, adapter=infos[adapter] if adapter else None)
         except JobError as error:
             raise JobError(f"tasks.{name}: {error.message}", hint=error.hint) from error
     return infos

@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from pipeline import RESULTS_VERSION
+from pipeline.job.compute import Compute
 from pipeline.job.input import Input, Part, cut_of
 from pipeline.job.quantities import Bytes, Seconds
 from pipeline.lake.split import Cut
@@ -43,33 +44,6 @@ class Output(Part):
     )
     compression: Literal["zstd", "snappy", "gzip", "none"] = Field(
         "zstd", title="Compression", description="Parquet compression of the output."
-    )
-
-
-class Compute(Part):
-    """What the job runs on; none of it changes results, except dtype."""
-
-    workers: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
-        "auto", title="Workers", description="Ray actors; auto: as many as the cluster can place."
-    )
-    cpus_per_worker: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
-        "auto",
-        title="CPUs per worker",
-        description="Cores and torch threads of a worker; auto: up to 4 of a machine's cores.",
-    )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", title="Device", description="auto: a GPU per worker if the cluster has any."
-    )
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", title="Arithmetic", description="auto: bfloat16 on a GPU, float32 on a CPU."
-    )
-    batch_tokens: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
-        "auto", title="Padded tokens per batch", description="auto: as the device likes."
-    )
-    wait: Seconds = Field(
-        300.0,
-        title="Wait for workers",
-        description="How long the cluster may take to place a first worker, such as 5m.",
     )
 
 
@@ -237,6 +211,7 @@ class Job(Part):
             "columns": list(self.input.columns) if self.input.columns is not None else None,
             "split": str(self.input.split),
             "compression": self.output.compression,
+            "engine": self.compute.engine,
             # Which rows are bad depends on it, and so does what other tasks read of them.
             "limits.text": self.limits.text,
         }
@@ -261,6 +236,7 @@ USUAL = {
     "columns": Input.model_fields["columns"].default,
     "split": Input.model_fields["split"].default,
     "compression": Output.model_fields["compression"].default,
+    "engine": Compute.model_fields["engine"].default,
     "limits.text": Limits.model_fields["text"].default,
 }
 

@@ -70,6 +70,15 @@ UNPADDED = _names(
     t5gemma xlnet yoso
     """
 )
+# Their positions are counted from the padding token's number on, so that there are so many fewer.
+COUNTED_FROM_PADDING = _names(
+    """
+    camembert data2vec-text esm ibert longformer luke mpnet roberta roberta-prelayernorm
+    xlm-roberta xlm-roberta-xl xmod
+    """
+)
+# They only compare token types with each other, and without any leave that term out.
+COMPARING_TYPES = frozenset({"funnel", "xlnet"})
 # Without a mask they take the padding token for padding, also where a text holds it.
 MASKED = frozenset({"flaubert", "t5gemma", "xlm"})
 # Their modules read the weights of their linear layers, beside calling them.
@@ -142,3 +151,14 @@ def pads(config: Any) -> bool:
     rope = getattr(config.get_text_config(), "rope_parameters", None) or {}
     layers = [rope, *(layer for layer in rope.values() if isinstance(layer, Mapping))]
     return not any(layer.get("rope_type") in SCALED_ROTARY for layer in layers)
+
+
+def first_position(config: Any) -> int:
+    """The number of a text's first position, told from a model's configuration.
+
+    Args:
+        config: Of transformers.
+    """
+    if config.model_type not in COUNTED_FROM_PADDING:
+        return 0
+    return int(config.pad_token_id or 0) + 1

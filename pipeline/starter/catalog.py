@@ -8,11 +8,11 @@ import hashlib
 import importlib.util
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from pipeline.cache import cache_dir, publish, revision_in, workspace
+from pipeline.cache import add, cache_dir, publish, revision_in, workspace
 from pipeline.errors import JobError
 from pipeline.starter import minilm, pii, sentiment, smollm2
 from pipeline.starter.fetch import check, fetch
@@ -44,6 +44,8 @@ class Starter:
         converter: Counted up when ``convert`` comes to give a different folder.
         needs: Import packages that only the conversion needs.
         base: Name of the starter it builds on.
+        kept: Files of the package that the folder holds as they are: path in it to path in the
+            package. They are no part of the revision beyond what ``files`` says of them.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Starter:
     converter: int
     needs: tuple[str, ...] = ()
     base: str | None = None
+    kept: Mapping[str, str] = field(default_factory=dict)
 
 
 _LIST = (
@@ -107,6 +110,7 @@ _LIST = (
         convert=pii.convert,
         converter=1,
         needs=("onnx",),
+        kept=pii.KEPT,
     ),
     Starter(
         name="starter/sentiment",
@@ -221,6 +225,10 @@ def pull(names: Iterable[str], *, progress: Callable[[str], None]) -> list[Path]
 def _pull(starter: Starter, *, progress: Callable[[str], None]) -> Path:
     place = _place(starter)
     if revision_in(place) == revision(starter):
+        if lacking := {to: of for to, of in starter.kept.items() if not (place / to).is_file()}:
+            with workspace() as work:  # it was pulled by a version that did not keep them
+                _get_source(starter, work, progress=progress)
+                add(place, {to: work / of for to, of in lacking.items()})
         progress(f"{starter.name}: ready in {place}")
         return place
     missing = [module for module in starter.needs if importlib.util.find_spec(module) is None]
@@ -240,6 +248,9 @@ def _pull(starter: Starter, *, progress: Callable[[str], None]) -> Path:
         made = work / "made"
         made.mkdir()
         starter.convert(source, made, base=base)
+        for to, of in starter.kept.items():
+            (made / to).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / of, made / to)
         publish(made, place, marker=_marker(starter))
     progress(f"{starter.name}: ready in {place}")
     return place

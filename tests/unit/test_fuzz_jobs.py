@@ -179,11 +179,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         lake.mkdir(parents=True, exist_ok=True)
         pq.write_table(table, lake / "a.parquet")
 
-    def found(name: str) -> ModelInfo:
+    def found(name: str, **how: Any) -> ModelInfo:
         if name in HEADS:
             config = {"architectures": [HEADS[name]], "hidden_size": 8}
             return ModelInfo(name, config, commit="c", chat_template=True)
-        return look_up(name)
+        return look_up(name, **how)
 
     monkeypatch.setattr(check, "look_up", found)
     return tmp_path

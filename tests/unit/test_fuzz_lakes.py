@@ -112,7 +112,7 @@ def test_any_parquet_is_annotated_or_refused_in_a_few_lines(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(TASKS, "ner", Loud)
-        patch.setattr(check, "look_up", lambda name: ModelInfo(name, {}, commit="c"))
+        patch.setattr(check, "look_up", lambda name, **_: ModelInfo(name, {}, commit="c"))
         # Says where it stands, should it stand still.
         faulthandler.dump_traceback_later(120)
         annotate(tmp_path_factory.mktemp("lake"), seed)

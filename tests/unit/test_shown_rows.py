@@ -56,7 +56,9 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """A job over two files of 100 texts, of which each tenth is bad."""
     SEEN.clear()
     monkeypatch.setitem(TASKS, "ner", Loud)
-    monkeypatch.setattr("pipeline.job.check.look_up", lambda name: ModelInfo(name, {}, commit="c"))
+    monkeypatch.setattr(
+        "pipeline.job.check.look_up", lambda name, **_: ModelInfo(name, {}, commit="c")
+    )
     lake = tmp_path / "lake"
     lake.mkdir()
     for file in range(2):

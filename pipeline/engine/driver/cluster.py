@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.engine.driver.placement import shape_of
 from pipeline.errors import Interrupted, RunError, one_line
-from pipeline.job.job import Compute
+from pipeline.job.compute import Compute
 
 # Ray's own store; what passes through it here is results.
 RAY_STORE_BYTES = 128 * 1024 * 1024

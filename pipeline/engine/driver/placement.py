@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.job.job import Compute
+from pipeline.job.compute import Compute
 
 # More threads than this gain little on one batch; more workers do.
 CPUS_PER_WORKER = 4

@@ -24,7 +24,7 @@ from pipeline.lake.source import reader
 from pipeline.lake.split import Split
 from pipeline.lake.store.open import open_store
 from pipeline.models.device import Device
-from pipeline.models.engines import open_models
+from pipeline.models.engines import ENGINES
 from pipeline.models.resolve import here
 from pipeline.moves import moved, working
 
@@ -76,7 +76,7 @@ class Annotator:
         self.job = plan.job
         self.device = Device(plan.device, dtype=plan.job.compute.dtype)
         budget = plan.job.compute.batch_tokens
-        models = open_models(
+        models = ENGINES[plan.job.compute.engine].open(
             {ref: here(info, plan.revisions[ref]) for ref, info in plan.infos.items()},
             device=self.device,
             budget=None if budget == "auto" else budget,

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from pipeline.errors import JobError
 from pipeline.models.onnx.graph import Graph, read_graph
+from pipeline.starter.catalog import STARTERS
 
 NAME = "model.onnx"
 # Where exporters put it: optimum at the top, transformers.js and sentence-transformers below.
@@ -43,7 +44,7 @@ class OnnxFile:
         raise JobError(
             f"model {reference} has no ONNX file ({' or '.join(PLACES)}), which "
             "compute.engine: onnxruntime needs",
-            hint=EXPORT,
+            hint=f"run: shardscribe models pull {reference}" if _is_kept(reference) else EXPORT,
         )
 
     def patterns(self, file: str) -> Sequence[str]:
@@ -72,6 +73,12 @@ ONNX_FILE = OnnxFile()
 def _is_candidate(name: str) -> bool:
     path = PurePosixPath(name)
     return path.suffix == ".onnx" and str(path.parent) in (".", "onnx")
+
+
+def _is_kept(reference: str) -> bool:
+    """Whether pulling a starter anew brings its ONNX file: earlier versions left it out."""
+    starter = STARTERS.get(reference)
+    return starter is not None and any(map(_is_candidate, starter.kept))
 
 
 def whole_graph(folder: Path, file: str) -> Graph:

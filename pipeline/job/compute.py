@@ -1,0 +1,68 @@
+"""What a job runs on, as its file says."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from pipeline.job.input import Part
+from pipeline.job.quantities import Seconds
+
+
+class Compute(Part):
+    """What the job runs on; none of it changes results, except engine and dtype."""
+
+    workers: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto", title="Workers", description="Ray actors; auto: as many as the cluster can place."
+    )
+    cpus_per_worker: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto",
+        title="CPUs per worker",
+        description="Cores and torch threads of a worker; auto: up to 4 of a machine's cores.",
+    )
+    engine: Literal["torch", "onnxruntime"] = Field(
+        "torch",
+        title="Engine",
+        description="What computes the models. onnxruntime: classifiers, token classifiers and "
+        "encoders from the ONNX file of their folder: `model.onnx`, at the top or in `onnx/`, or "
+        "else the only one there.",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto",
+        title="Device",
+        description="auto: a GPU per worker if the cluster has any; cpu with onnxruntime.",
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        title="Arithmetic",
+        description="auto: bfloat16 on a GPU, float32 on a CPU. With onnxruntime the ONNX file "
+        "decides: leave it at auto.",
+    )
+    batch_tokens: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto", title="Padded tokens per batch", description="auto: as the device likes."
+    )
+    wait: Seconds = Field(
+        300.0,
+        title="Wait for workers",
+        description="How long the cluster may take to place a first worker, such as 5m.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_left_open(cls, given: Any) -> Any:
+        """What onnxruntime computes on does not depend on the machine, nor does the arithmetic."""
+        if not isinstance(given, dict) or given.get("engine") != "onnxruntime":
+            return given
+        usual = {"device": "cpu", "dtype": "float32"}
+        return given | {k: v for k, v in usual.items() if given.get(k, "auto") == "auto"}
+
+    @field_validator("dtype")
+    @classmethod
+    def _the_file_decides(cls, dtype: str, info: ValidationInfo) -> str:
+        if info.data.get("engine") == "onnxruntime" and dtype != "float32":
+            raise ValueError(
+                "with compute.engine: onnxruntime the ONNX file decides the arithmetic: leave it "
+                "at auto"
+            )
+        return dtype

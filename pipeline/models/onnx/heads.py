@@ -1,0 +1,123 @@
+"""The heads of `pipeline.models.heads` that onnxruntime computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import JobError
+from pipeline.models.batching import Sequences
+from pipeline.models.heads import Pooling
+from pipeline.models.inference import BatchRunner, Inference
+from pipeline.models.onnx.session import Session
+from pipeline.models.sentence_files import SentenceFiles
+from pipeline.models.text.side import TextSide
+
+# A batch's output and its mask, None where nothing is padded -> one result for each row.
+Finish = Callable[[np.ndarray, np.ndarray | None], Sequence[Any] | np.ndarray]
+
+
+class OnnxHead:
+    """A model with a head.
+
+    Args:
+        session: The model's graph.
+        text: How the model is given texts.
+        runner: Takes batches through the device.
+    """
+
+    def __init__(self, session: Session, text: TextSide, runner: BatchRunner) -> None:
+        self.session = session
+        self.text = text
+        self.runner = runner
+
+    def infer(self, sequences: Sequences, finish: Finish) -> Inference[np.ndarray]:
+        """Runs sequences through the graph.
+
+        Raises:
+            JobError: They are pairs of texts, which the graph can't tell apart.
+        """
+        if sequences.paired and self.session.one_text_only:
+            raise JobError(
+                f"the ONNX file of {self.text.folder} takes no token_type_ids, by which its model "
+                "tells the two texts of a pair apart",
+                hint="Export it with them, or leave compute.engine at torch",
+            )
+        device = self.runner.device
+        on_cpu = device.name == "cpu"
+
+        def compute(batch: Sequence[int], lanes: int | None) -> tuple[Sequence[Any], int]:
+            ids, mask = sequences.padded(batch, pad_id=self.text.pad_id)
+            useful = ids.size if mask is None else int(mask.sum())
+            # One thread computes it, also where it is the only one.
+            with device.hold(lanes=1 if on_cpu else lanes, tokens=useful, padded=ids.size):
+                found = self.session.run(ids, mask, typed=sequences.typed)
+            return list(finish(found, mask)), ids.size
+
+        return self.runner.run(sequences, compute)
+
+
+class OnnxClassifier(OnnxHead):
+    """Labels of whole sequences."""
+
+    def logits(self, sequences: Sequences) -> Inference[np.ndarray]:
+        """Float32 of shape [labels] for each sequence."""
+        return self.infer(sequences, lambda found, mask: found)
+
+
+class OnnxTokenClassifier(OnnxHead):
+    """Labels of tokens."""
+
+    def scores(self, sequences: Sequences) -> Inference[np.ndarray]:
+        """Float32 of shape [tokens, labels] for each sequence, special tokens included."""
+
+        def shares(found: np.ndarray, mask: np.ndarray | None) -> Sequence[np.ndarray]:
+            exp = np.exp(found - found.max(axis=-1, keepdims=True))
+            rows = exp / exp.sum(axis=-1, keepdims=True)
+            if mask is None:
+                return list(rows)
+            return [row[:length] for row, length in zip(rows, mask.sum(axis=1), strict=True)]
+
+        return self.infer(sequences, shares)
+
+
+class OnnxEncoder(OnnxHead):
+    """Vectors of sequences."""
+
+    def vectors(self, sequences: Sequences, *, pooling: Pooling) -> Inference[np.ndarray]:
+        """Float32 of shape [dim] for each sequence, not normalised unless the graph does it.
+
+        Raises:
+            JobError: The graph pools, and not as asked.
+        """
+        if self.session.ports.dimensions == 2:
+            files = SentenceFiles.of(self.text.folder, reference=str(self.text.folder))
+            if pooling != files.pooling:
+                raise JobError(
+                    f"the ONNX file of {self.text.folder} gives vectors of texts, which can't be "
+                    f"pooled by {pooling}",
+                    hint="Leave pooling at auto, or export it with last_hidden_state",
+                )
+            return self.infer(sequences, lambda found, mask: found)
+        return self.infer(sequences, lambda found, mask: pool(found, mask, how=pooling))
+
+
+def pool(hidden: np.ndarray, mask: np.ndarray | None, *, how: Pooling) -> np.ndarray:
+    """Vectors of tokens, of shape [rows, longest, dim] -> vectors of rows, of shape [rows, dim].
+
+    Args:
+        hidden: Float32.
+        mask: Int64 of shape [rows, longest], 0 on padding; None when there is none.
+        how: ``mean`` over tokens, ``cls`` (the first token) or ``max`` per dimension.
+    """
+    if how == "cls":
+        return hidden[:, 0]
+    if mask is None:
+        return np.asarray(hidden.mean(axis=1) if how == "mean" else hidden.max(axis=1))
+    inside = mask[:, :, None]
+    if how == "max":
+        return np.asarray(np.where(inside == 0, -np.inf, hidden).max(axis=1), dtype=np.float32)
+    weights = inside.astype(np.float32)
+    return np.asarray((hidden * weights).sum(axis=1) / weights.sum(axis=1))
