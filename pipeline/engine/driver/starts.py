@@ -11,7 +11,7 @@ from pipeline.engine.driver.machines import STARTS, Machines
 from pipeline.engine.driver.member import Member
 from pipeline.engine.driver.placement import Node, Shape, describe, places, shape_of
 from pipeline.errors import JobError, RunError, ShardscribeError
-from pipeline.job.job import Compute
+from pipeline.job.compute import Compute
 
 PAUSE = 2.0  # seconds before the next start, doubled each time
 REPORT_EVERY = 30.0

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pipeline.errors import JobError, one_line
 from pipeline.models.device import Device
 from pipeline.models.families import COUNTED_FROM_PADDING
-from pipeline.models.heads import HeadName
+from pipeline.models.heads import HeadName, Models
 from pipeline.models.onnx.files import EXPORT, ONNX_FILE, whole_graph
 from pipeline.models.onnx.load import OnnxModels
 from pipeline.models.onnx.ports import OUTPUTS, POSITIONS, Ports
@@ -57,7 +57,7 @@ class OnnxEngine:
 
     def open(
         self, infos: Mapping[str, ModelInfo], *, device: Device, budget: int | None = None
-    ) -> OnnxModels:
+    ) -> Models:
         """The models of a worker."""
         return OnnxModels(infos, device=device, budget=budget)
 

@@ -65,8 +65,12 @@ class OnnxModels:
         """There is none."""
         raise _has_no_head(reference)
 
-    def get(self, reference: str, *, head: HeadName) -> NoReturn:
-        """There is none beside the heads."""
+    def answer_scorer(self, reference: str) -> NoReturn:
+        """There is none."""
+        raise _has_no_head(reference)
+
+    def generator(self, reference: str) -> NoReturn:
+        """There is none."""
         raise _has_no_head(reference)
 
     def _get(self, reference: str, head: HeadName) -> tuple[Session, TextSide, BatchRunner]:
