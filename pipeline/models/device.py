@@ -104,20 +104,21 @@ class Device:
 
     @contextmanager
     def reporting(self, report: Callable[[float], None]) -> Iterator[None]:
-        """While the block runs, `report` hears how far this thread's inference is, 0 to 1."""
+        """While the block runs, `report` hears how far this thread is in it, 0 to 1."""
+        before = getattr(self._thread, "report", None)
         self._thread.report = report
         try:
             yield
         finally:
-            self._thread.report = None
+            self._thread.report = before
 
     def reporter(self) -> Callable[[float], None]:
-        """What to tell how far the inference of this thread is; also from another thread."""
-        return getattr(self._thread, "report", None) or (lambda share: None)
+        """What to tell how far this thread is; also from another thread."""
+        return getattr(self._thread, "report", None) or (lambda fraction: None)
 
-    def report(self, share: float) -> None:
-        """Says how far the inference of this thread is."""
-        self.reporter()(share)
+    def report(self, fraction: float) -> None:
+        """Says how far this thread is in what `reporting` is about, 0 to 1."""
+        self.reporter()(fraction)
         self.moved()
 
     def moved(self) -> None:

@@ -31,6 +31,10 @@ HeadName = Literal[
 Pooling = Literal["mean", "cls", "max"]
 
 
+# The heads that write.
+WRITING_HEADS: tuple[HeadName, ...] = ("seq2seq", "causal")
+
+
 def writing_head(model: ModelInfo) -> HeadName:
     """What a model that writes is loaded as."""
     return "seq2seq" if model.is_encoder_decoder else "causal"

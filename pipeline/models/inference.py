@@ -151,7 +151,9 @@ class _BatchQueue:
                     return
                 batch = self.waiting.popleft()
             try:
-                rows, padded = run(batch)
+                # A batch that takes long, as writing does, may say how far it is.
+                with self.runner.device.reporting(self._inside(batch)):
+                    rows, padded = run(batch)
             except Exception as error:  # a model may raise anything for a row
                 with self._lock:
                     self._again(batch, error)
@@ -161,8 +163,16 @@ class _BatchQueue:
                     self.out.results[index] = row
                 self.out.tokens += int(self._sizes[batch].sum())
                 self.out.padded_tokens += padded
-                self._ended += int(self._lengths[batch].sum())
-                self._report(self._ended / self._total)
+                self._end(batch)
+
+    def _inside(self, batch: list[int]) -> Callable[[float], None]:
+        """What hears how far a batch is, 0 to 1."""
+        tokens = int(self._lengths[batch].sum())
+        return lambda fraction: self._report((self._ended + fraction * tokens) / self._total)
+
+    def _end(self, batch: list[int]) -> None:
+        self._ended += int(self._lengths[batch].sum())
+        self._report(self._ended / self._total)
 
     def _again(self, batch: list[int], error: Exception) -> None:
         """Puts back what is left to do of a batch that raised."""
@@ -174,6 +184,7 @@ class _BatchQueue:
         half = len(batch) // 2
         if not half:
             self.out.failures[batch[0]] = row_error(error)
+            self._end(batch)
         elif is_out_of_memory(error):
             lengths, runner = self._lengths, self.runner
             whole = lengths[batch].sum() if self._pack else len(batch) * lengths[batch[0]]

@@ -23,15 +23,12 @@ from typing import Annotated as ConstrainedType
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipeline.errors import JobError, RowError
-from pipeline.models.heads import HeadName, Models
+from pipeline.models.heads import WRITING_HEADS, HeadName, Models
 from pipeline.models.resolve import ModelInfo
 
 if TYPE_CHECKING:
     import pyarrow as pa  # for annotations alone: it is heavy, and loading a job is not
 
-
-# What `Task.head` calls the heads that write.
-WRITING_HEADS = ("seq2seq", "causal")
 
 # A YAML list is no tuple to a strict model.
 Names = ConstrainedType[tuple[str, ...], Field(strict=False, min_length=1)]

@@ -12,7 +12,7 @@ from helpers import own
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.engine.messages import SplitResult, WorkPlan
+from pipeline.engine.messages import Heartbeat, SplitResult, WorkPlan
 from pipeline.engine.worker import annotator as annotator_module
 from pipeline.engine.worker.annotated_rows import ERRORS_TYPE
 from pipeline.engine.worker.annotator import Annotator
@@ -824,6 +824,38 @@ def test_a_pulse_counts_each_row_once_whatever_is_written_already(
     assert rows == [[2, 0, 0], [6, 0, 0], [9, 0, 0], [10, 1, 0]]
     shares = [[round(heartbeat.fractions[split.id], 3) for split in splits] for heartbeat in seen]
     assert shares == [[0.2, 0, 0], [0.6, 0, 0], [0.9, 0, 0], [1, 0.5, 0.5]]
+
+
+def test_a_pulse_over_ranges_of_a_file_rises_while_a_task_begins_anew(make: Make) -> None:
+    annotator = make()
+    write(annotator, [f"text {number}" for number in range(8)])
+    dataset = open_source(annotator.job.input.path)
+    splits = list(
+        splits_of(dataset.store, dataset.listing().files, fingerprint="f", cut=Cut(rows=4))
+    )
+    assert [split.region for split in splits] == [Rows(0, 4), Rows(4, 4)]
+    seen: list[Heartbeat] = []
+    task = annotator.rows.annotates["shout"]
+
+    class Slow:
+        """As one that summarizes windows, then their summaries."""
+
+        def annotate(self, texts: Sequence[str]) -> Annotated:
+            for done in (0.25, 0.5, 1.0, 0.5, 1.0):
+                annotator.device.report(done)
+                seen.append(annotator.heartbeat())
+            return task.annotate(texts)
+
+    annotator.rows.annotates["shout"] = Slow()
+    for split in splits:
+        annotator.annotate(split)
+    for split, heartbeats in zip(splits, (seen[:5], seen[5:]), strict=True):
+        assert [heartbeat.fractions for heartbeat in heartbeats] == [
+            {split.id: done} for done in (0.25, 0.5, 1.0, 1.0, 1.0)
+        ]
+        assert [heartbeat.rows[split.id] for heartbeat in heartbeats] == [1, 2, 4, 4, 4]
+        signs = [heartbeat.moves[split.id] for heartbeat in heartbeats]
+        assert len(set(signs)) == 5, "each step is a sign of life"
 
 
 def test_a_call_moves_with_what_is_read_annotated_and_published(make: Make) -> None:

@@ -292,6 +292,28 @@ def test_the_thread_hears_how_far_it_is() -> None:
     assert heard == [0.5, 1.0]
 
 
+def test_what_a_batch_says_of_itself_is_its_part_of_the_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = model_of(budget=8)
+    heard: list[float] = []
+
+    def forward(ids: Any, mask: Any) -> list[int]:
+        model.device.report(0.5)
+        if 9 in ids:
+            raise ValueError("no")
+        return [0] * len(ids)
+
+    with model.device.reporting(heard.append):
+        # Each row grows by 2 tokens: the batches are 8, then 4 and 4 of 16 tokens.
+        found = model.infer([[5, 6, 7, 8, 5, 6], [7, 8], [9, 8]], forward, extra_tokens=2)
+        model.device.report(1.0)
+    assert list(found.failures) == [2]
+    assert heard == [0.25, 0.5, 0.75, 0.625, 0.75, 0.875, 1.0, 1.0]
+    model.device.report(0.1)
+    assert heard[-1] == 1.0, "nobody listens any more"
+
+
 @pytest.mark.parametrize(
     ("template", "prefix", "suffix"),
     [

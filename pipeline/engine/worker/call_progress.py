@@ -43,8 +43,12 @@ class CallProgress:
         self._done, self._batch = 0.0, _added({}, batch)
 
     def report(self, done: float) -> None:
-        """How far that batch is, 0 to 1."""
-        self._done = done
+        """How far that batch is, 0 to 1.
+
+        It is never further back than it was: what a task begins anew, as one that summarizes its
+        own summaries does, is the smaller part of its work.
+        """
+        self._done = max(self._done, done)
         self.moves.moved()
 
     def end(self, *, written: bool) -> None:

@@ -42,24 +42,9 @@ class TorchGenerator(TorchHead):
 
     def generate(self, prompts: Sequence[np.ndarray], decoding: Decoding) -> Generations:
         """Writes once per prompt."""
-        ended = 0
-
-        def forward(ids: Any, mask: Any) -> list[Generation]:
-            nonlocal ended
-            # A batch may take longer than a worker may stand still, so steps are reported too.
-            reporter = StepReporter(
-                lambda share: self.model.device.report(
-                    min(1.0, (ended + share * len(ids)) / len(prompts))
-                ),
-                steps=decoding.max_new_tokens,
-            )
-            out = self._generate(ids, mask, decoding, reporter)
-            ended += len(ids)
-            return out
-
         inference = self.model.infer(
             Sequences.of(prompts),
-            forward,
+            lambda ids, mask: self._generate(ids, mask, decoding),
             left_padded=not self.is_encoder_decoder,
             extra_tokens=decoding.max_new_tokens,
             budget_factor=BUDGET_FACTOR,
@@ -72,9 +57,7 @@ class TorchGenerator(TorchHead):
             padded_tokens=inference.padded_tokens,
         )
 
-    def _generate(
-        self, ids: Any, mask: Any, decoding: Decoding, reporter: StepReporter
-    ) -> list[Generation]:
+    def _generate(self, ids: Any, mask: Any, decoding: Decoding) -> list[Generation]:
         import torch
         from transformers import LogitsProcessorList, StoppingCriteriaList
 
@@ -91,6 +74,8 @@ class TorchGenerator(TorchHead):
             if decoding.stops
             else []
         )
+        # A batch may take longer than a worker may stand still, so steps are reported too.
+        reporter = StepReporter(self.model.device.report, steps=decoding.max_new_tokens)
         out = self.model.module.generate(
             input_ids=ids,
             attention_mask=mask,

@@ -18,7 +18,7 @@ from pipeline.models.adapters import Brought, label_fields, look_into
 from pipeline.models.device import Device
 from pipeline.models.families import WEIGHTS_READ, check_family, pads
 from pipeline.models.faults import is_out_of_memory, raise_if_fatal
-from pipeline.models.heads import HeadName, writing_head
+from pipeline.models.heads import WRITING_HEADS, HeadName, writing_head
 from pipeline.models.inference import BatchRunner
 from pipeline.models.resolve import ModelInfo, fetch
 from pipeline.models.text.side import TextSide, own_pad_token
@@ -52,7 +52,6 @@ AUTO_CLASSES: Mapping[HeadName, str] = {
     "causal": "AutoModelForCausalLM",
 }
 
-GENERATING: tuple[HeadName, ...] = ("seq2seq", "causal")
 # Texts of about this length are what budgets are timed with: the mean of real paragraphs.
 PROBE_TOKENS = 64
 ROOM = "Free the device of other programs, set compute.dtype to bfloat16, or take a smaller model"
@@ -169,7 +168,7 @@ class TorchModels:
             if text.room < 1:
                 raise ValueError(f"its special tokens alone fill the {text.max_tokens} it takes")
         text.tokens = self._tokens.setdefault(text.tokens.key, text.tokens)
-        if self.budget is None and head not in GENERATING:
+        if self.budget is None and head not in WRITING_HEADS:
             model.runner.budget = self._calibrated(model, info, head)
         return model
 
@@ -278,6 +277,6 @@ def ready(
         model.packed = packed(module)
     changes = keep_sparse(module)
     # A module that changes itself by the length of a batch computes one batch at a time.
-    if changes or head in GENERATING:
+    if changes or head in WRITING_HEADS:
         model.runner.lanes = 1
     return model

@@ -13,7 +13,7 @@ class StepReporter:
     """Reports each step of a batch; finishes no row.
 
     Args:
-        report: Told the share of the steps that are done.
+        report: Hears what fraction of the steps is done.
         steps: The most there can be.
     """
 
