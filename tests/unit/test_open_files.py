@@ -115,20 +115,24 @@ def test_other_columns_are_read_by_another_reader(tmp_path: Path) -> None:
     assert found == [{"id": [5, 6], "text": ["text 5", "text 6"]}]
 
 
-def test_few_files_are_kept_open_each_for_its_own_version(tmp_path: Path) -> None:
-    path, files = (write(tmp_path / "a.parquet", 100)), OpenFiles()
-    made = [opened(path, f"v{n}") for n in range(KEPT + 1)]
+def test_few_readers_are_kept_and_of_the_file_alone_that_was_read_last(tmp_path: Path) -> None:
+    path, files = write(tmp_path / "a.parquet", 100), OpenFiles()
+    made = [opened(path, "v1") for _ in range(KEPT + 1)]
     for file in made:
-        files.give(file, split(Rows(0, 1)))
+        files.give(file, split(Rows(0, 1), "v1"))
     assert [file.parquet.closed for file in made] == [True] + [False] * KEPT
     assert files.take(split(Rows(0, 1), "v0")) is None
     assert files.take(split(WHOLE, "v1")) is None
     assert files.take(split(Rows(0, 1), "v1")) is made[1]
-    assert files.take(split(Rows(0, 1), "v1")) is None, "it is in use"
-    other = opened(path, "v1")
-    files.give(other, split(WHOLE, "v1"))
-    assert other.parquet.closed
-    assert pickle.loads(pickle.dumps(files)).take(split(Rows(0, 1), "v2")) is None
+    assert files.take(split(Rows(0, 1), "v1")) is made[2]
+    assert files.take(split(Rows(0, 1), "v1")) is None, "they are in use"
+    files.give(made[1], split(Rows(0, 1), "v1"))
+    assert pickle.loads(pickle.dumps(files)).take(split(Rows(0, 1), "v1")) is None
+    whole = opened(path, "v2")
+    files.give(whole, split(WHOLE, "v2"))
+    assert (whole.parquet.closed, made[1].parquet.closed) == (True, False)
+    files.give(opened(path, "v2"), split(Rows(0, 1), "v2"))
+    assert made[1].parquet.closed
 
 
 def test_of_several_open_files_the_nearest_before_the_rows_is_taken(tmp_path: Path) -> None:

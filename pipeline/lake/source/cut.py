@@ -54,8 +54,9 @@ def splits_of(
         return _row_groups(store, entry, cut.texts)
 
     def is_known(entry: Entry) -> bool:
-        whole = Split.of(entry, fingerprint=fingerprint)
-        return cut.is_whole(entry) or whole.output_path in there
+        if cut.is_whole(entry):
+            return True
+        return Split.of(entry, fingerprint=fingerprint).output_path in there
 
     asked = [entry for entry in files if not is_known(entry)]
     with ThreadPoolExecutor(FOOTER_THREADS) as threads:

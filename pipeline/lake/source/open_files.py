@@ -115,7 +115,7 @@ class OpenFile:
 
 
 class OpenFiles:
-    """Files that ranges of rows were read of, kept open for the next. Pickled, there are none."""
+    """What ranges of a file's rows were read of, kept open for the next. Pickled, there is none."""
 
     def __init__(self) -> None:
         self._idle: list[OpenFile] = []
@@ -143,7 +143,8 @@ class OpenFiles:
         closed = [file]
         if isinstance(split.region, Rows):
             with self._lock:
-                self._idle.append(file)
-                closed, self._idle = self._idle[:-KEPT], self._idle[-KEPT:]
+                kept = [other for other in self._idle if other.key == file.key][1 - KEPT :]
+                closed = [other for other in self._idle if other not in kept]
+                self._idle = [*kept, file]
         for each in closed:
             each.close()
