@@ -199,7 +199,7 @@ def summary_lines(summary: Summary, *, command: str) -> list[str]:
     if len(summary.deaths) > 3:
         lines.append("          and more in the record")
     for failed in summary.failed_splits[:10]:
-        lines.append(f"  failed  {failed.path}: {failed.reason}")
+        lines.append(f"  failed  {failed.told}: {failed.reason}")
     if len(summary.failed_splits) > 10:
         lines.append(f"          and {len(summary.failed_splits) - 10} more in the record")
     lines.append(f"  output  {summary.output}")

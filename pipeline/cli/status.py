@@ -84,4 +84,4 @@ def status(job_or_output: str, overrides: tuple[str, ...], as_json: bool, watche
     # Of the last run alone: what failed before it may have been mended since.
     last = found.runs[0].summary if found.runs else None
     for failed in last.failed_splits[:FILES_SHOWN] if last else []:
-        say(f"failed  {failed.path}: {failed.reason}")
+        say(f"failed  {failed.told}: {failed.reason}")

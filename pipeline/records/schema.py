@@ -8,6 +8,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.lake.split import RowGroups, Rows
+
 DEATHS_KEPT = 20
 # The phase in which numbers rise.
 ANNOTATING = "annotating"
@@ -77,6 +79,13 @@ class FailedSplit(Section):
     row_groups: tuple[int, int] | None = Field(None, description="First and last, of a part.")
     row_range: tuple[int, int] | None = Field(None, description="First and last, of a part.")
     reason: str
+
+    @property
+    def told(self) -> str:
+        """What to call it, for people."""
+        if self.row_range is not None:
+            return Rows(self.row_range[0], self.row_range[1] - self.row_range[0] + 1).of(self.path)
+        return RowGroups(*self.row_groups).of(self.path) if self.row_groups else self.path
 
 
 class Unread(Section):

@@ -17,7 +17,14 @@ from pipeline.lake.store.local import LocalStore
 from pipeline.records import outbox
 from pipeline.records.history import History
 from pipeline.records.reader import read_events, read_history, read_run, run_names
-from pipeline.records.schema import InFlight, Progress, RowCounts, Summary, WorkerInFlight
+from pipeline.records.schema import (
+    FailedSplit,
+    InFlight,
+    Progress,
+    RowCounts,
+    Summary,
+    WorkerInFlight,
+)
 from pipeline.records.writer import RunRecord
 from pipeline.schemas import contracts
 
@@ -401,3 +408,11 @@ def test_lines_that_make_no_sense_are_passed_over_and_the_rest_is_read(own):
 def test_nothing_is_read_of_a_run_that_is_not_there(own):
     assert list(read_events(own, "never")) == []
     assert list(read_history(own, "never")) == []
+
+
+def test_a_split_that_failed_is_called_by_its_part_of_the_file() -> None:
+    assert FailedSplit(path="a.parquet", reason="x").told == "a.parquet"
+    of_groups = FailedSplit(path="a.parquet", row_groups=(0, 3), reason="x")
+    assert of_groups.told == "a.parquet (row groups 0 to 3)"
+    of_rows = FailedSplit(path="a.parquet", row_range=(64, 127), reason="x")
+    assert of_rows.told == "a.parquet (rows 64 to 127)"

@@ -121,7 +121,7 @@ class Tally:
                 FailedSplit(path=split.path, **split.region.fields, reason=reason)
             )
             if len(self.failed_splits) <= FAILURES_SHOWN:
-                where = "" if split.path in reason else f"{split.path}: "
+                where = "" if split.path in reason else f"{split.told}: "
                 self.display.notice(f"failed: {where}{reason}")
             if len(self.failed_splits) == FAILURES_SHOWN:
                 self.display.notice("further failed splits are in the record alone")
