@@ -220,10 +220,11 @@ def _annotate(
                 f"a worker asks for {shape}, and this machine has {describe(there)}",
                 hint="Lower compute.cpus_per_worker, or set compute.device to cpu",
             )
+        actors = RayActors(head_answers=cluster.answers)
         pool = Pool(
             WorkPlan.of(pinned, device=shape.device, threads=shape.cpus),
             Scheduler(plan.todo),
-            actors=RayActors(),
+            actors=actors,
             shape=shape,
             limit=None if compute.workers == "auto" else compute.workers,
             nodes=cluster.nodes,
@@ -236,5 +237,6 @@ def _annotate(
         except Interrupted as error:
             raise cluster.lost or error from error
         finally:
+            actors.close()
             summary.workers, summary.workers_lost = pool.most_ready, pool.lost
             summary.deaths = pool.deaths[:DEATHS_KEPT]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import socket
+import threading
 from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from helpers import PATIENCE
+from helpers import PATIENCE, wait_for
 from ray.exceptions import ActorDiedError, NodeDiedError, OutOfMemoryError, RayTaskError
 
 from pipeline.engine import deaths
@@ -91,7 +92,31 @@ def test_what_a_killed_actor_answers_is_not_given(fake: FakeRay) -> None:
     one.kill()
     fake.asked[1][2].set_result(2)
     assert [answer.call for answer in actors.wait(PATIENCE)] == [call]
-    assert len(fake.killed) == 1
+    wait_for(lambda: len(fake.killed) == 1, what=lambda: fake.killed)
+
+
+def test_to_kill_an_actor_waits_for_nothing_though_the_head_is_gone(
+    fake: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back = threading.Event()
+    monkeypatch.setattr(fake, "kill", lambda handle: (back.wait(), fake.killed.append(handle)))
+    actors = RayActors(head_answers=lambda: False)
+    one, other = (actors.start(name, Shape(1, 0), avoid=()) for name in "ab")
+    one.kill()
+    other.kill()
+    assert (one.killed, other.killed, fake.killed) == (True, True, [])
+    assert one.node == ""
+    actors.close()
+    back.set()
+    wait_for(lambda: len(fake.killed) == 1, what=lambda: fake.killed)
+
+
+def test_at_the_end_all_that_were_killed_are(fake: FakeRay) -> None:
+    actors = RayActors()
+    for name in "abc":
+        actors.start(name, Shape(1, 0), avoid=()).kill()
+    actors.close()
+    assert len(fake.killed) == 3
 
 
 def test_a_call_of_a_dead_actor_is_answered_as_such(fake: FakeRay) -> None:

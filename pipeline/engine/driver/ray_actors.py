@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any
 
 import ray
@@ -35,19 +36,33 @@ class RayActor:
     Args:
         handle: Ray's.
         answered: Takes what is answered, in a thread of Ray's.
+        doomed: Takes the handle when the actor is to end.
+        head_answers: Whether Ray may be asked something.
     """
 
-    def __init__(self, handle: Any, answered: Callable[[tuple[RayActor, Future[Any]]], None]):
+    def __init__(
+        self,
+        handle: Any,
+        *,
+        answered: Callable[[tuple[RayActor, Future[Any]]], None],
+        doomed: Callable[[Any], None],
+        head_answers: Callable[[], bool],
+    ) -> None:
         self.killed = False
         self._handle = handle
         self._answered = answered
+        self._doomed = doomed
+        self._head_answers = head_answers
         self._hello: Future[Hello] | None = None
         self._error: BaseException | None = None
 
     @property
     def node(self) -> str:
         """Where it is or was; empty if nobody knows."""
-        return str(self._said.get("node") or _node_of(self._handle))
+        said = self._said.get("node")
+        if not said and self._head_answers():
+            said = _node_of(self._handle)
+        return str(said or "")
 
     def hello(self) -> Future[Any]:
         """Asks where it is."""
@@ -71,9 +86,9 @@ class RayActor:
         return cause(self._error or RayError("it does not answer"), self._said)
 
     def kill(self) -> None:
-        """Ends it."""
+        """Ends it; waits for nothing."""
         self.killed = True
-        ray.kill(self._handle)
+        self._doomed(self._handle)
 
     def answer(self, future: Future[Any]) -> Reply:
         """What became of a call of it that has ended."""
@@ -100,9 +115,18 @@ class RayActor:
 
 
 class RayActors:
-    """Makes Ray actors around `Worker`, and waits for what they answer."""
+    """Makes Ray actors around `Worker`, and waits for what they answer.
 
-    def __init__(self) -> None:
+    Args:
+        head_answers: Whether Ray may be asked something. Where its head is gone, it waits for it
+            and then ends this process, without a word.
+    """
+
+    def __init__(self, *, head_answers: Callable[[], bool] = lambda: True) -> None:
+        self._head_answers = head_answers
+        self._doomed: SimpleQueue[Any] = SimpleQueue()
+        self._reaper: Thread | None = None
+        self._closed = False
         self._answers: SimpleQueue[tuple[RayActor, Future[Any]]] = SimpleQueue()
         self._classes: dict[Shape, Any] = {}
 
@@ -120,7 +144,35 @@ class RayActors:
             )(Worker)
         if avoid:
             actor = actor.options(label_selector={"ray.io/node-id": f"!in({','.join(avoid)})"})
-        return RayActor(actor.remote(name, shape.cpus), self._answers.put)
+        return RayActor(
+            actor.remote(name, shape.cpus),
+            answered=self._answers.put,
+            doomed=self._kill,
+            head_answers=self._head_answers,
+        )
+
+    def _kill(self, handle: Any) -> None:
+        """Kills in a thread: an actor that is not registered yet can't be before the head answers.
+
+        One that is left when this process ends goes with it.
+        """
+        self._doomed.put(handle)
+        if self._reaper is None:
+            self._reaper = Thread(target=self._reap, name="reaper", daemon=True)
+            self._reaper.start()
+
+    def _reap(self) -> None:
+        # Asked after Ray was shut down, it would start anew to do as it is told.
+        while (handle := self._doomed.get()) is not None and not self._closed:
+            with suppress(Exception):  # it is gone, or Ray is
+                ray.kill(handle)
+
+    def close(self) -> None:
+        """Waits until all that were killed are, as long as Ray answers."""
+        self._doomed.put(None)
+        if self._reaper is not None:
+            self._reaper.join(LOOK_SECONDS if self._head_answers() else 0.0)
+        self._closed = True
 
     def wait(self, seconds: float) -> list[Reply]:
         """Waits for an answer, so long at most, and gives all that have come."""
