@@ -41,6 +41,7 @@ from pipeline.errors import SplitError, WorkerLost
 from pipeline.job.job import Compute, Limits
 from pipeline.lake.memory import Memory
 from pipeline.lake.plan import Plan
+from pipeline.lake.sink.files import FileSink
 from pipeline.lake.source.base import Listing
 from pipeline.lake.source.cut import splits_of
 from pipeline.lake.split import Split
@@ -258,7 +259,7 @@ def measure(count: int, directory: Path, *, workers: int = WORKERS) -> list[Phas
         splits = list(splits_of(LocalStore(str(directory)), files, fingerprint=FINGERPRINT))
     pinned: Any = SimpleNamespace(
         splits=lambda memory, there: splits,
-        checked=SimpleNamespace(listing=Listing(files)),
+        checked=SimpleNamespace(listing=Listing(files), source=None, sink=None),
         fingerprint=FINGERPRINT,
         parts={},
     )
@@ -270,12 +271,14 @@ def measure(count: int, directory: Path, *, workers: int = WORKERS) -> list[Phas
         whole.put(entry.path, str(entry.size))
     whole.save()
     with phase("plan, half of the output is there"):
-        plan = plan_run(pinned, half)
+        pinned.checked.sink = FileSink(half)
+        plan = plan_run(pinned)
     assert (len(plan.todo), len(plan.done)) == (count - len(there), len(there))
     del plan, there, half, whole
 
     with phase("plan, no output is there"):
-        plan = plan_run(pinned, MadeUp(str(directory / "none"), []))
+        pinned.checked.sink = FileSink(MadeUp(str(directory / "none"), []))
+        plan = plan_run(pinned)
     assert len(plan.todo) == count
     run(f"pool of {workers:,}, and record", plan, directory / "none", phase, workers=workers)
     # Fewer: what is looked for is a time that grows with the square.

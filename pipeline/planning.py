@@ -12,9 +12,8 @@ from pipeline.job.quantities import bytes_told
 from pipeline.lake.limit import counted, hold_back
 from pipeline.lake.memory import Memory
 from pipeline.lake.plan import Plan, make_plan
-from pipeline.lake.sink.footers import look_all, read_footers
-from pipeline.lake.split import SUFFIXES, Rows, Split
-from pipeline.lake.store.base import Entry, Store
+from pipeline.lake.sink.base import Sink
+from pipeline.lake.split import Rows, Split
 from pipeline.verify import damaged
 
 
@@ -44,19 +43,20 @@ class Choices:
 AS_IT_IS = Choices()
 
 
-def look(pinned: Pinned, output: Store, *, choices: Choices = AS_IT_IS) -> Plan:
+def look(pinned: Pinned, *, choices: Choices = AS_IT_IS) -> Plan:
     """Compares input and output, and changes nothing.
 
     Raises:
         JobError: The output holds something else.
     """
-    large, whole = Memory(output.own, "inputs"), Memory(output.own, "outputs")
-    outputs = _files(output)
+    source, sink = pinned.checked.source, pinned.checked.sink
+    large, whole = Memory(sink.own, "inputs"), Memory(sink.own, "outputs")
+    outputs = sink.present()
     plan = make_plan(
         pinned.splits(large, there={entry.path for entry in outputs}),
         outputs,
         files=len(pinned.checked.listing.files),
-        look=lambda entries: look_all(output, entries),
+        look=sink.look,
         known=lambda entry: whole.get(entry.path, str(entry.size)) is not None,
         fingerprint=pinned.fingerprint,
         parts=pinned.parts,
@@ -69,16 +69,17 @@ def look(pinned: Pinned, output: Store, *, choices: Choices = AS_IT_IS) -> Plan:
             whole.put(entry.path, str(entry.size))
     whole.save({entry.path for entry in outputs})
     if choices.retry_damaged:
-        wrong, unread = damaged(pinned.checked.source, output, plan.done, pinned.checked.job)
+        wrong, unread = damaged(source, sink, plan.done, pinned.checked.job)
         plan.damaged |= wrong
         plan.unread |= unread
         plan.again(split for split in plan.done if split.output_path in wrong)
     if choices.retry_bad_rows:
-        footers = read_footers(output, [split.output_path for split in plan.done])
+        there = {entry.path: entry for entry in outputs}
+        footers = sink.look([there[split.output_path] for split in plan.done])
         pairs = list(zip(plan.done, footers, strict=True))
-        plan.again(split for split, found in pairs if has_bad_rows(found))
+        plan.again(split for split, footer in pairs if has_bad_rows(footer.said))
     if choices.limit is not None:
-        hold_back(plan, choices.limit, count=counted(pinned.checked.source))
+        hold_back(plan, choices.limit, count=counted(source))
     # Longest first: a long split that starts last would run alone at the end. Of one size, as a
     # file's ranges of rows are, they stay side by side.
     plan.todo.sort(key=lambda split: -split.size)
@@ -100,7 +101,6 @@ def told(plan: Plan) -> str:
 
 def plan_run(
     pinned: Pinned,
-    output: Store,
     *,
     choices: Choices = AS_IT_IS,
     notice: Callable[[str], None] = lambda text: None,
@@ -110,32 +110,29 @@ def plan_run(
     Raises:
         JobError: The output holds something else.
     """
-    plan = look(pinned, output, choices=choices)
-    tidy(plan, output, choices=choices, notice=notice)
+    plan = look(pinned, choices=choices)
+    tidy(plan, pinned.checked.sink, choices=choices, notice=notice)
     return plan
 
 
-def tidy(plan: Plan, output: Store, *, choices: Choices, notice: Callable[[str], None]) -> None:
+def tidy(plan: Plan, sink: Sink, *, choices: Choices, notice: Callable[[str], None]) -> None:
     """Says what is wrong with the output, and removes what may go before anything is annotated."""
     _tell(plan, notice)
     # A run may have died after it committed the new files and before it removed the old one.
     waiting = {split.path for split in [*plan.todo, *plan.held]}
     for source in [source for source in plan.outdated if source not in waiting]:
         for path in plan.outdated.pop(source):
-            _delete(output, path, notice)
+            _delete(sink, path, notice)
     if choices.prune:
         for path in plan.vanished:
-            _delete(output, path, notice)
+            _delete(sink, path, notice)
 
 
-def look_again(
-    pinned: Pinned, output: Store, splits: list[Split], *, known: set[str], left: int
-) -> None:
+def look_again(pinned: Pinned, splits: list[Split], *, known: set[str], left: int) -> None:
     """Looks at the output once more, as somebody else may have written to it meanwhile.
 
     Args:
         pinned: The job.
-        output: Its output.
         splits: All of the job's.
         known: Other output files that were there when the run was planned.
         left: How many splits have no file, as far as the run knows.
@@ -143,32 +140,34 @@ def look_again(
     Raises:
         RunError: A file is of another job, or of an input that has another one; or one is gone.
     """
-    there = {entry.path for entry in _files(output)}
+    sink = pinned.checked.sink
+    there = {entry.path: entry for entry in sink.present()}
     missing = [s.output_path for s in splits if s.output_path not in there]
     # A listing of a network file system may be a little behind.
     if len(missing) > left:
-        missing = [path for path in missing if output.entry(path) is None]
+        missing = [path for path in missing if sink.entry(path) is None]
     if len(missing) > left:
         raise RunError(
-            f"{len(missing) - left} files are gone that were committed to {output.root}, "
+            f"{len(missing) - left} files are gone that were committed to {sink.address}, "
             f"such as {missing[0]}",
             hint="Find out who removes them, and run the same command again",
         )
-    others = sorted(there - known - {split.output_path for split in splits})
+    others = sorted(there.keys() - known - {split.output_path for split in splits})
     sources = {split.path for split in splits}
-    for path, footer in zip(others, read_footers(output, others), strict=True):
-        if footer.get("fingerprint") != pinned.fingerprint or footer.get("input") in sources:
+    footers = sink.look([there[path] for path in others])
+    for path, said in zip(others, (footer.said for footer in footers), strict=True):
+        if said.get("fingerprint") != pinned.fingerprint or said.get("input") in sources:
             raise RunError(
-                f"{output.address(path)} was written meanwhile by job "
-                f"{footer.get('job', 'unknown')}, not by this run: rows may be there twice",
+                f"{sink.where(path)} was written meanwhile by job "
+                f"{said.get('job', 'unknown')}, not by this run: rows may be there twice",
                 hint="Let nothing else write to the output, and run the same command again; if "
                 "it is refused, with --supersede",
             )
 
 
-def remember(output: Store, sizes: Mapping[str, int]) -> None:
+def remember(sink: Sink, sizes: Mapping[str, int]) -> None:
     """Keeps the sizes of committed files, so that the next run sees damage without a look."""
-    whole = Memory(output.own, "outputs")
+    whole = Memory(sink.own, "outputs")
     for path, size in sizes.items():
         whole.put(path, str(size))
     whole.save()
@@ -193,12 +192,8 @@ def has_bad_rows(footer: Mapping[str, Any]) -> bool:
     return bool((footer.get("rows") or {}).get("bad"))
 
 
-def _files(output: Store) -> list[Entry]:
-    return [entry for entry in output.entries() if entry.path.endswith(SUFFIXES)]
-
-
-def _delete(output: Store, path: str, notice: Callable[[str], None]) -> None:
+def _delete(sink: Sink, path: str, notice: Callable[[str], None]) -> None:
     try:
-        output.delete(path)
+        sink.delete(path)
     except (OSError, ShardscribeError) as error:
-        notice(f"{output.address(path)} can't be removed; the next run will try again: {error}")
+        notice(f"{sink.where(path)} can't be removed; the next run will try again: {error}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -19,9 +18,7 @@ from pipeline.job.file import job_text
 from pipeline.job.job import Job
 from pipeline.lake.plan import Plan
 from pipeline.lake.sink.owner import Owner
-from pipeline.lake.sink.publish import clean_scratch
-from pipeline.lake.store.base import Store
-from pipeline.lake.store.open import open_store
+from pipeline.lake.sink.scratch import clean_up
 from pipeline.lake.store.probe import check_create_only
 from pipeline.planning import AS_IT_IS, Choices, look, look_again, remember, tidy, told
 from pipeline.records.schema import DEATHS_KEPT, Summary, Unread
@@ -68,25 +65,25 @@ def _run_pinned(
     choices: Choices,
     stop: Callable[[], int],
 ) -> Summary:
-    output = open_store(pinned.checked.job.output.path)
+    sink = pinned.checked.sink
     now = datetime.now(UTC)
     run = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     lease = Lease(
-        output.own, run, output=output.root, wait=choices.wait, notice=display.notice, stop=stop
+        sink.own, run, output=sink.address, wait=choices.wait, notice=display.notice, stop=stop
     )
     try:
-        check_create_only(output.own)
+        check_create_only(sink.own)
         lease.take()
     except OSError as error:
         raise JobError(
-            f"output.path {output.root} can't be written: {error.strerror or error} "
-            f"({output.own.root})",
+            f"output.path {sink.address} can't be written: {error.strerror or error} "
+            f"({sink.own.root})",
             hint="Check the permissions and free space there: records and unfinished files are "
             "kept beside the output",
         ) from error
-    record = RunRecord(output.own, run, notice=display.notice)
+    record = RunRecord(sink.own, run, notice=display.notice)
     with lease, record:
-        summary = _run_under(lease, record, pinned, output, display, choices, stop)
+        summary = _run_under(lease, record, pinned, display, choices, stop)
         summary.started = now.isoformat(timespec="seconds")
         summary.seconds = round(time.monotonic() - started, 3)
         if summary.state != "nothing to do":
@@ -98,22 +95,21 @@ def _run_under(
     lease: Lease,
     record: RunRecord,
     pinned: Pinned,
-    output: Store,
     display: Display,
     choices: Choices,
     stop: Callable[[], int],
 ) -> Summary:
-    job = pinned.checked.job
-    owner = Owner(output, pinned.fingerprint)
+    job, sink = pinned.checked.job, pinned.checked.sink
+    owner = Owner(sink, pinned.fingerprint)
     pinned = replace(pinned, checked=pinned.checked.listed())
     if not owner.is_marked:
         if not choices.supersede:
-            look(pinned, output)  # if it holds another job's files, that one goes on
+            look(pinned)  # if it holds another job's files, that one goes on
         owner.claim(lease.run)
-    plan = look(pinned, output, choices=choices)
+    plan = look(pinned, choices=choices)
     splits = [*plan.done, *plan.todo, *plan.held]
     known, missed = plan.others, pinned.checked.listing.missed
-    tidy(plan, output, choices=choices, notice=display.notice)
+    tidy(plan, sink, choices=choices, notice=display.notice)
     summary = Summary(
         run=lease.run,
         job=job.name,
@@ -138,32 +134,37 @@ def _run_under(
             f"({plan.vanished[0]} is the first)"
         )
     for path, reason in list(missed.items())[:UNREAD_SHOWN]:
-        display.notice(f"{pinned.checked.source.store.address(path)} can't be read: {reason}")
+        display.notice(f"{pinned.checked.source.where(path)} can't be read: {reason}")
     if missed:
         display.notice(
             f"{len(missed)} paths of the input can't be read; {len(plan.hidden)} output files that "
             "may be theirs stay"
         )
         summary.state, summary.exit_code = "some input can't be read", 1
-    _clean(output)
-    if not plan.todo:
-        return summary
-    tally = Tally(plan, job.tasks, record, display, output.delete)
-    record.write("job.yaml", job_text(job))
-    tally.notice(told(plan))
-    try:
-        _annotate(
-            pinned, plan, tally, summary, address=choices.address,
-            stop=lambda: 2 if lease.lost else stop(),
-        )  # fmt: skip
-        tally.phase("looking at what is there")
+    clean_up(sink)
+    tally = Tally(plan, job.tasks, record, display, sink.delete)
+
+    def guard() -> None:
         lease.refuse_loss()
         owner.refuse_loss()
-        left = len(tally.failed_splits) + len(plan.held)
-        look_again(pinned, output, splits, known=known, left=left)
+
+    try:
+        if plan.todo:
+            record.write("job.yaml", job_text(job))
+            tally.notice(told(plan))
+            _annotate(
+                pinned, plan, tally, summary, address=choices.address,
+                stop=lambda: 2 if lease.lost else stop(),
+            )  # fmt: skip
+            tally.phase("looking at what is there")
+            guard()
+            left = len(tally.failed_splits) + len(plan.held)
+            look_again(pinned, splits, known=known, left=left)
+        # Also where there was nothing to do: the run before this one may have died before it.
+        sink.finish(lease.run, guard=guard)
         if tally.failed_splits:
             summary.state, summary.exit_code = "some splits failed", 1
-        elif not missed:
+        elif plan.todo and not missed:
             summary.state = "limit reached" if plan.held else "done"
     except (ShardscribeError, KeyboardInterrupt) as error:
         if isinstance(error, KeyboardInterrupt):  # the third signal, where nobody asks `stop`
@@ -172,9 +173,10 @@ def _run_under(
         summary.error = str(stopped)
         summary.exit_code = stopped.exit_code
         summary.state = "interrupted" if isinstance(stopped, Interrupted) else "failed"
-    tally.fill(summary)
-    remember(output, tally.sizes)
-    _clean(output)
+    if plan.todo:
+        tally.fill(summary)
+        remember(sink, tally.sizes)
+        clean_up(sink)
     return summary
 
 
@@ -187,13 +189,6 @@ def _taken(owner: Owner) -> OutputBusy | None:
     except (OSError, ShardscribeError):
         pass
     return None
-
-
-def _clean(output: Store) -> None:
-    """Removes what killed workers left; a disk that refuses is no reason to stop."""
-    with suppress(OSError):
-        clean_scratch(output.scratch(), now=time.time())
-        clean_scratch(output.scratch().parent, now=time.time())
 
 
 def _annotate(

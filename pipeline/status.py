@@ -12,10 +12,9 @@ from pipeline.errors import ShardscribeError
 from pipeline.job.check import check, pin
 from pipeline.job.job import Job
 from pipeline.lake.plan import differences
-from pipeline.lake.sink.footers import Footer, look_all
-from pipeline.lake.split import SUFFIXES
+from pipeline.lake.sink.base import Footer
+from pipeline.lake.sink.open import open_sink
 from pipeline.lake.store.base import Entry, Store
-from pipeline.lake.store.open import open_store
 from pipeline.records.reader import RecordedRun, read_run, run_names
 from pipeline.records.schema import RowCounts
 
@@ -63,10 +62,10 @@ def output_status(address: str, *, job: Job | None = None) -> Status:
     Raises:
         JobError: The job is wrong or the output can't be listed.
     """
-    store = open_store(address)
-    entries = [entry for entry in store.entries() if entry.path.endswith(SUFFIXES)]
-    status = Status(store.root, runs=_last_runs(store.own))
-    footers = list(look_all(store, entries))
+    sink = open_sink(address)
+    entries = sink.present()
+    status = Status(sink.address, runs=_last_runs(sink.own))
+    footers = list(sink.look(entries))
     for entry, footer in zip(entries, footers, strict=True):
         _count(status, entry, footer)
     if job is not None:

@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.errors import ShardscribeError, SplitError, one_line
 from pipeline.job.check import check, pin
 from pipeline.job.columns import carried_columns
 from pipeline.job.job import Job
-from pipeline.lake.sink.footers import is_damage, read_footers, said
-from pipeline.lake.sink.publish import scratch_file
-from pipeline.lake.sink.seal import is_broken
+from pipeline.lake.sink.base import CommittedFile, Damaged, Sink
 from pipeline.lake.source.base import OpenSplit, Source
-from pipeline.lake.source.open_files import OpenFile
-from pipeline.lake.source.reader import BUFFER_BYTES, SPOILT, read_batches
-from pipeline.lake.split import SUFFIXES, WHOLE, Split
-from pipeline.lake.store.base import Store
-from pipeline.lake.store.local import LocalStore
-from pipeline.lake.store.open import open_store
-
-COPY_BYTES = 8 * 1024 * 1024
+from pipeline.lake.split import WHOLE, Split
 
 
 @dataclass
@@ -63,10 +50,6 @@ class Finding:
     damaged: bool = False
 
 
-class _Wrong(Exception):
-    """The output file is not what it should be."""
-
-
 def verify_job(job: Job) -> Verdict:
     """Reads a job's output against its input.
 
@@ -80,19 +63,20 @@ def verify_job(job: Job) -> Verdict:
         JobError: The job is wrong.
     """
     checked = check(job)
-    output = open_store(checked.job.output.path)
-    there = Counter(entry.path for entry in output.entries() if entry.path.endswith(SUFFIXES))
-    footers = read_footers(output, sorted(there))
-    pinned = pin(checked, like={str(footer.get("fingerprint")) for footer in footers})
+    entries = checked.sink.present()
+    there = {entry.path for entry in entries}
+    footers = checked.sink.look(entries)
+    pinned = pin(checked, like={str(footer.said.get("fingerprint")) for footer in footers})
     verdict = Verdict()
-    splits = pinned.splits(there=set(there))
-    verdict.problems += uncovered(pinned.checked.source, splits)
+    splits, left = pinned.splits(there=there), set(there)
+    verdict.problems += uncovered(checked.source, splits)
     for split in splits:
-        if not there.pop(split.output_path, 0):
+        if split.output_path not in left:
             verdict.problems.append(f"{split.told} has no output file")
             continue
+        left.remove(split.output_path)
         verdict.splits += 1
-        found = compare(pinned.checked.source, output, split, job)
+        found = compare(checked.source, checked.sink, split, job)
         verdict.rows += found.rows
         verdict.damaged += found.damaged
         if found.problem:
@@ -100,7 +84,7 @@ def verify_job(job: Job) -> Verdict:
     missed = pinned.checked.listing.missed
     verdict.problems += [f"{path} of the input can't be read: {missed[path]}" for path in missed]
     if not missed:  # else they may be of what can't be read
-        verdict.problems += [f"{path} belongs to no split of the input" for path in sorted(there)]
+        verdict.problems += [f"{path} belongs to no split of the input" for path in sorted(left)]
     return verdict
 
 
@@ -123,25 +107,24 @@ def uncovered(source: Source, splits: Sequence[Split]) -> Iterator[str]:
                     at = found.first + found.rows
 
 
-def compare(source: Source, output: Store, split: Split, job: Job) -> Finding:
+def compare(source: Source, sink: Sink, split: Split, job: Job) -> Finding:
     """Reads all of a split's output file, and its input beside it.
 
     Args:
         source: The input.
-        output: The output.
+        sink: The output.
         split: What to compare.
         job: Whose the output is.
     """
     path = split.output_path
     try:
         with ExitStack() as stack:
-            local = stack.enter_context(_local(output, path))
-            made = stack.enter_context(closing(_open(local)))
+            made = stack.enter_context(closing(sink.open(path)))
             given = stack.enter_context(closing(source.open(split)))
             carried = carried_columns(job, given.schema, where=source.where(split.path)).names
-            return Finding(_compare(given, made, split, carried, list(job.tasks)))
-    except _Wrong as error:
-        return Finding(problem=f"{path}{error}", damaged=True)
+            return Finding(_compare(given, made, split, carried=carried, job=job))
+    except Damaged as error:
+        return Finding(problem=str(error), damaged=True)
     except ShardscribeError as error:
         return Finding(problem=str(error))
     except OSError as error:
@@ -149,13 +132,13 @@ def compare(source: Source, output: Store, split: Split, job: Job) -> Finding:
 
 
 def damaged(
-    source: Source, output: Store, splits: Sequence[Split], job: Job
+    source: Source, sink: Sink, splits: Sequence[Split], job: Job
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Reads the output files of splits.
 
     Args:
         source: The input.
-        output: The output.
+        sink: The output.
         splits: What to look at.
         job: Whose the output is.
 
@@ -164,7 +147,7 @@ def damaged(
     """
     wrong, unread = {}, {}
     for split in splits:
-        found = compare(source, output, split, job)
+        found = compare(source, sink, split, job)
         if found.damaged:
             wrong[split.output_path] = found.problem
         elif found.problem:
@@ -172,66 +155,28 @@ def damaged(
     return wrong, unread
 
 
-@contextmanager
-def _local(store: Store, path: str) -> Iterator[Path]:
-    """An output file on this machine: it is read more than once."""
-    if isinstance(store, LocalStore):
-        yield store.base / path
-        return
-    copy = scratch_file(store)
-    try:
-        with copy.open("wb") as file, closing(store.open(path)) as remote:
-            shutil.copyfileobj(remote, file, COPY_BYTES)
-        yield copy
-    finally:
-        copy.unlink(missing_ok=True)
-
-
-def _open(path: Path) -> pq.ParquetFile:
-    """Opens an output file, all of whose bytes are as they were committed.
-
-    Raises:
-        _Wrong: They are not.
-        OSError: It can't be read.
-    """
-    try:
-        file = pq.ParquetFile(
-            path, buffer_size=BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True
-        )
-    except SPOILT as error:
-        if is_damage(error):
-            raise _Wrong(f" is damaged: {one_line(error)}") from error
-        raise
-    if is_broken(path, file.metadata.metadata):
-        file.close()
-        raise _Wrong(" is damaged: its bytes are not those that were committed")
-    return file
-
-
 def _compare(
-    given: OpenSplit,
-    made: pq.ParquetFile,
-    split: Split,
-    carried: Sequence[str],
-    tasks: Sequence[str],
+    given: OpenSplit, made: CommittedFile, split: Split, *, carried: Sequence[str], job: Job
 ) -> int:
-    of = said(made.metadata.metadata).get("split")
+    path = split.output_path
+    of = made.said.get("split")
     if of != split.id:
-        raise _Wrong(f" says it is of split {of}, not {split.id}")
-    if made.metadata.num_rows != given.rows:
-        raise _Wrong(f" has {made.metadata.num_rows} rows, {split.told} has {given.rows}")
-    names = made.schema_arrow.names
-    for name in [*carried, *tasks]:
-        if name not in names:
-            raise _Wrong(f" lacks the column `{name}`")
-    take = _slices(read_batches(OpenFile(made), WHOLE, columns=names))
+        raise Damaged(f"{path} says it is of split {of}, not {split.id}")
+    if made.rows != given.rows:
+        raise Damaged(f"{path} has {made.rows} rows, {split.told} has {given.rows}")
+    for name in [*carried, *job.tasks]:
+        if name not in made.names:
+            raise Damaged(f"{path} lacks the column `{name}`")
+    take = _slices(path, made.batches())
     at = 0
     for table in given.batches(carried):
         other = take(table.num_rows)
         for name in carried:
             if not _equal(table.column(name), other.column(name)):
                 last = at + table.num_rows - 1
-                raise _Wrong(f": column `{name}` differs from {split.told} in rows {at} to {last}")
+                raise Damaged(
+                    f"{path}: column `{name}` differs from {split.told} in rows {at} to {last}"
+                )
         at += table.num_rows
     return given.rows
 
@@ -246,7 +191,7 @@ def _equal(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
         return False
 
 
-def _slices(tables: Iterator[pa.Table]) -> Callable[[int], pa.Table]:
+def _slices(path: str, tables: Iterator[pa.Table]) -> Callable[[int], pa.Table]:
     """Takes rows off a stream of tables, however it is cut."""
     held: list[pa.Table] = []
 
@@ -256,9 +201,7 @@ def _slices(tables: Iterator[pa.Table]) -> Callable[[int], pa.Table]:
             try:
                 table = next(tables)
             except StopIteration:
-                raise _Wrong(" is damaged: it has fewer rows than its footer says") from None
-            except SPOILT as error:
-                raise _Wrong(f" is damaged: {one_line(error)}") from error
+                raise Damaged(f"{path} is damaged: it has fewer rows than it says") from None
             held.append(table)
             have += table.num_rows
         whole = pa.concat_tables(held)

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow.dataset as pads
 
@@ -77,6 +78,16 @@ class QuietDisplay:
         self.shares.append(progress.fraction)
         if not self.phases or self.phases[-1] != progress.phase:
             self.phases.append(progress.phase)
+
+
+def commit_file(out, footer, *, rows, replace=False, guard=lambda: None) -> bool:
+    """Finishes an output file and commits it, as a worker does."""
+    split = SimpleNamespace(id=footer["split"], output_path=out.path, replace=replace)
+    try:
+        out.close(footer, rows=rows)
+        return out.sink.commit(split, out.scratch, guard=guard)
+    finally:
+        out.discard()
 
 
 def own(output) -> Path:

@@ -10,6 +10,7 @@ from pipeline import __version__
 from pipeline.errors import ShardscribeError
 from pipeline.job.check import Pinned
 from pipeline.job.job import Job
+from pipeline.lake.sink.base import Sink
 from pipeline.lake.source.base import Source
 from pipeline.models.resolve import ModelInfo
 from pipeline.moves import Sign
@@ -35,6 +36,7 @@ class WorkPlan:
         device: ``cpu`` or ``cuda``.
         threads: Cores that a worker may use.
         source: Where splits are read.
+        sink: Where they are committed.
     """
 
     job: Job
@@ -46,6 +48,7 @@ class WorkPlan:
     device: str
     threads: int
     source: Source
+    sink: Sink
 
     @classmethod
     def of(cls, pinned: Pinned, *, device: str, threads: int) -> WorkPlan:
@@ -60,6 +63,7 @@ class WorkPlan:
             device,
             threads,
             pinned.checked.source,
+            pinned.checked.sink,
         )
 
 

@@ -12,14 +12,12 @@ from pipeline.errors import JobError, SplitError
 from pipeline.job.columns import carried_columns
 from pipeline.job.job import Job, fingerprint
 from pipeline.lake.memory import Memory
+from pipeline.lake.sink.base import Sink
+from pipeline.lake.sink.open import open_sink
 from pipeline.lake.source.base import Listing, Source
-from pipeline.lake.source.files import FileSource
 from pipeline.lake.source.open import open_source
 from pipeline.lake.split import Split
-from pipeline.lake.store.base import Entry, Store
-from pipeline.lake.store.local import LocalStore
-from pipeline.lake.store.open import open_store
-from pipeline.lake.store.places import is_within
+from pipeline.lake.store.base import Entry
 from pipeline.models.adapters import with_adapter
 from pipeline.models.device import device_here
 from pipeline.models.engines import ENGINES
@@ -42,12 +40,14 @@ class Checked:
     Attributes:
         job: With absolute addresses.
         source: The input.
-        listing: What it holds.
+        sink: The output.
+        listing: What the input holds.
         infos: The models by reference.
     """
 
     job: Job
-    source: FileSource
+    source: Source
+    sink: Sink
     listing: Listing
     infos: Mapping[str, ModelInfo]
 
@@ -79,15 +79,15 @@ def check(job: Job, *, at_most: int | None = None) -> Checked:
     """
     infos = check_models(job)
     source = open_source(job.input.path)
-    output = open_store(job.output.path)
-    check_places(source, output)
+    sink = open_sink(job.output.path)
+    sink.check(source)
     absolute = job.model_copy(
         update={
             "input": job.input.model_copy(update={"path": _absolute(job.input.path)}),
-            "output": job.output.model_copy(update={"path": output.root}),
+            "output": job.output.model_copy(update={"path": sink.address}),
         }
     )
-    return Checked(absolute, source, Listing([]), infos).listed(at_most=at_most)
+    return Checked(absolute, source, sink, Listing([]), infos).listed(at_most=at_most)
 
 
 def check_models(job: Job) -> dict[str, ModelInfo]:
@@ -126,42 +126,6 @@ def check_models(job: Job) -> dict[str, ModelInfo]:
         except JobError as error:
             raise JobError(f"tasks.{name}: {error.message}", hint=error.hint) from error
     return infos
-
-
-def check_places(source: FileSource, output: Store) -> None:
-    """Refuses an output that a reader of the input would take for input, and the reverse.
-
-    Raises:
-        JobError: One is inside the other, or the output is a file.
-    """
-    inside = JobError(
-        f"output.path {output.root} and input.path {source.store.root} are inside each other",
-        hint="Annotated files would be read as input: choose a directory beside the input",
-    )
-    outside = not is_within(source.store, output)
-    if source.single is not None:
-        # The files beside a single input file are not read.
-        if not outside and is_within(output, source.store):
-            raise inside
-    elif not outside or is_within(output, source.store):
-        raise inside
-    if isinstance(output, LocalStore) and output.base.is_file():
-        raise JobError(
-            f"output.path {output.root} is a file", hint="Name a directory, existing or not"
-        )
-    file = isinstance(output, LocalStore) and next(
-        (above for above in output.base.parents if above.is_file()), None
-    )
-    if file:
-        raise JobError(
-            f"output.path {output.root} is below {file}, which is a file",
-            hint="Name a directory, existing or not",
-        )
-    if isinstance(output, LocalStore) and not output.is_writable():
-        raise JobError(
-            f"output.path {output.root} can't be written: no permission",
-            hint="Check its permissions, or choose another directory",
-        )
 
 
 def check_columns(job: Job, source: Source, files: Sequence[Entry]) -> pa.Schema:

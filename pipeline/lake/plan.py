@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.errors import JobError
-from pipeline.lake.sink.footers import Footer
+from pipeline.lake.sink.base import Footer
 from pipeline.lake.split import OUTPUT_NAME, Split
 from pipeline.lake.store.base import Entry
 

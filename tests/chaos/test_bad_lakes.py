@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from chaos_jobs import SLOW, Job, rows_by_id, some_text
-from helpers import PATIENCE, QuietDisplay, own, wait_for
+from helpers import PATIENCE, QuietDisplay, commit_file, own, wait_for
 
 from pipeline.job.check import check, pin
 from pipeline.job.file import load_job
-from pipeline.lake.sink.publish import OutputFile
+from pipeline.lake.sink.files import FileSink
+from pipeline.lake.sink.scratch import OutputFile
 from pipeline.lake.store.local import LocalStore
 from pipeline.planning import Choices
 from pipeline.run import run_job
@@ -425,9 +426,9 @@ def test_output_that_can_not_be_removed_is_named_and_the_rest_is_pruned(job, lak
     store = LocalStore(str(this.output))
     paths = [split.output_path for split in pinned.splits()]
     for split in pinned.splits():
-        file = OutputFile(store, split.output_path, pa.schema([]), compression="none")
+        file = OutputFile(FileSink(store), split.output_path, pa.schema([]), compression="none")
         footer = {"split": split.id, "input": split.path, "fingerprint": pinned.fingerprint}
-        file.publish({**footer, "rows": {"rows": 0}}, rows=0)
+        commit_file(file, {**footer, "rows": {"rows": 0}}, rows=0)
     for number in range(2):
         (lake / f"part-{number}.parquet").unlink()
     delete = LocalStore.delete

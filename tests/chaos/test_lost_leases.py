@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from helpers import PATIENCE, QuietDisplay, hollow_model
+from helpers import PATIENCE, QuietDisplay, commit_file, hollow_model
 from s3_server import s3_server
 
 from pipeline import run as running
@@ -27,8 +27,9 @@ from pipeline.engine.driver.lease import PATH
 from pipeline.engine.messages import SplitResult
 from pipeline.errors import ShardscribeError
 from pipeline.job.file import load_job
+from pipeline.lake.sink.footers import read_footer
 from pipeline.lake.sink.owner import Owner
-from pipeline.lake.sink.publish import OutputFile, read_footer
+from pipeline.lake.sink.scratch import OutputFile
 from pipeline.lake.store.base import Store
 from pipeline.lake.store.open import open_store
 from pipeline.planning import Choices
@@ -48,18 +49,18 @@ def copy_all(
     pinned: Any, plan: Any, tally: Any, summary: Any, *, address: Any, stop: Callable[[], int]
 ) -> None:
     """In the place of workers: commits every split as one would, one after the other."""
-    source, output = pinned.checked.source.store, open_store(pinned.checked.job.output.path)
-    owner = Owner(output, pinned.fingerprint)
+    source, sink = pinned.checked.source.store, pinned.checked.sink
+    owner = Owner(sink, pinned.fingerprint)
     time.sleep(STARTS)
     for split in plan.todo:
         if stop():
             raise ShardscribeError("stopped")
         table = pq.read_table(source.open(split.path), partitioning=None)
-        file = OutputFile(output, split.output_path, table.schema, compression="none")
+        file = OutputFile(sink, split.output_path, table.schema, compression="none")
         file.write(table)
         time.sleep(0.02)
         footer = {"split": split.id, "input": split.path, "fingerprint": pinned.fingerprint}
-        file.publish(footer, rows=table.num_rows, replace=split.replace, guard=owner.guard)
+        commit_file(file, footer, rows=table.num_rows, replace=split.replace, guard=owner.guard)
         tally.done(split, SplitResult(split.id, split.output_path))
 
 

@@ -4,6 +4,7 @@ This file is also the program that dies: it works through a lake without models 
 at the step that it is given.
 """
 
+import dataclasses
 import os
 import random
 import signal
@@ -19,16 +20,18 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
-from helpers import PATIENCE, QuietDisplay
+from helpers import PATIENCE, QuietDisplay, commit_file
 
 from pipeline.engine.driver.tally import Tally
 from pipeline.engine.messages import SplitResult
 from pipeline.lake.plan import Plan
-from pipeline.lake.sink.publish import OutputFile, clean_scratch, read_footer
+from pipeline.lake.sink.files import FileSink
+from pipeline.lake.sink.footers import read_footer
+from pipeline.lake.sink.scratch import OutputFile, clean_scratch
 from pipeline.lake.source.base import Listing
 from pipeline.lake.source.cut import splits_of
 from pipeline.lake.source.open import open_source
-from pipeline.lake.split import WHOLE, RowGroups, Split
+from pipeline.lake.split import RowGroups, Split
 from pipeline.lake.store import local as stores
 from pipeline.lake.store.local import LocalStore
 from pipeline.lake.store.own import OWN
@@ -42,13 +45,13 @@ FINGERPRINT = "f" * 16
 ROWS = 300
 
 
-def pinned(lake: Path) -> Any:
+def pinned(lake: Path, out: LocalStore) -> Any:
     """What `plan_run` asks of a checked job."""
     dataset = open_source(str(lake))
     files = dataset.listing().files
     return SimpleNamespace(
         splits=lambda *_, **__: list(splits_of(dataset.store, files, fingerprint=FINGERPRINT)),
-        checked=SimpleNamespace(listing=Listing(files)),
+        checked=SimpleNamespace(listing=Listing(files), source=dataset, sink=FileSink(out)),
         fingerprint=FINGERPRINT,
         parts={},
     )
@@ -57,17 +60,17 @@ def pinned(lake: Path) -> Any:
 def annotate(lake: Path, out: LocalStore, split: Split) -> bool:
     """Publishes a copy of the input file, as an annotator would publish it annotated."""
     table = pq.read_table(lake / split.path, partitioning=None)
-    file = OutputFile(out, split.output_path, table.schema, compression="none")
+    file = OutputFile(FileSink(out), split.output_path, table.schema, compression="none")
     half = table.num_rows // 2
     file.write(table.slice(0, half))
     file.write(table.slice(half))
     footer = {"split": split.id, "input": split.path, "fingerprint": FINGERPRINT}
-    return file.publish(footer, rows=table.num_rows, replace=split.replace)
+    return commit_file(file, footer, rows=table.num_rows, replace=split.replace)
 
 
 def work(lake: Path, out: LocalStore, todo: list[Split] | None = None) -> Plan:
     """Plans and does everything; gives the plan as it was before."""
-    plan = plan_run(pinned(lake), out)
+    plan = plan_run(pinned(lake, out))
     before = Plan(list(plan.todo), list(plan.done), dict(plan.outdated))
     tally = Tally(plan, [], RunRecord(out.own, "run"), QuietDisplay(), out.delete)
     for split in todo if todo is not None else plan.todo:
@@ -135,7 +138,8 @@ def main(step: str, lake: str, out: str, replace: str = "") -> None:
     store = LocalStore(out)
     todo = None
     if replace:
-        todo = [Split(s.id, s.path, s.size, s.version, WHOLE, True) for s in pinned(lake).splits()]
+        splits = pinned(Path(lake), store).splits()
+        todo = [dataclasses.replace(split, replace=True) for split in splits]
     work(Path(lake), store, todo)
 
 
@@ -265,7 +269,7 @@ def test_an_outdated_file_that_a_death_left_goes_at_the_next_plan(
     assert len(both) == 2
     assert old in both
 
-    plan = plan_run(pinned(lake), out)
+    plan = plan_run(pinned(lake, out))
     assert (len(plan.todo), len(plan.done), plan.outdated) == (0, 1, {})
     del both[old]
     assert state(out) == both
@@ -341,7 +345,7 @@ def test_killed_at_any_moment_again_and_again_everything_is_there_once_in_the_en
     assert {path: after[path] for path in before} == before
     inputs = sorted(read_footer(out, path)["input"] for path in after)
     assert inputs == sorted(f"day={n % 3}/{n}.parquet" for n in range(150))
-    assert not plan_run(pinned(lake), out).todo
+    assert not plan_run(pinned(lake, out)).todo
 
 
 def test_two_runs_at_once_without_a_lease_publish_every_split_once(

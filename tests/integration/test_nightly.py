@@ -11,7 +11,7 @@ from helpers import QuietDisplay, own, rows_of
 
 from pipeline.errors import JobError
 from pipeline.job.job import Job
-from pipeline.lake.sink.publish import read_footer
+from pipeline.lake.sink.footers import read_footer
 from pipeline.lake.split import Cut
 from pipeline.lake.store.open import open_store
 from pipeline.planning import Choices

@@ -10,13 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from helpers import commit_file
 from s3_server import KEY, SECRET, Faults, s3_server
 
 from pipeline import verify
 from pipeline.engine.driver.lease import Lease
 from pipeline.errors import JobError, OutputBusy, ShardscribeError, SplitError
 from pipeline.job.job import Job
-from pipeline.lake.sink.publish import OutputFile, read_footer
+from pipeline.lake.sink.files import FileSink
+from pipeline.lake.sink.footers import read_footer
+from pipeline.lake.sink.scratch import OutputFile
 from pipeline.lake.source.cut import splits_of
 from pipeline.lake.source.open import open_source
 from pipeline.lake.source.open_files import OpenFiles
@@ -234,10 +237,10 @@ class Script(Faults):
 
 def publish(store, split: str, *, value: int = 1) -> bool:
     table = pa.table({"value": [value]})
-    out = OutputFile(store, "out.parquet", table.schema, compression="zstd")
+    out = OutputFile(FileSink(store), "out.parquet", table.schema, compression="zstd")
     out.write(table)
     try:
-        return out.publish({"split": split}, rows=1)
+        return commit_file(out, {"split": split}, rows=1)
     finally:
         out.discard()
 
@@ -271,18 +274,18 @@ def test_a_remote_output_is_compared_byte_by_byte_and_leaves_no_copy(store, tmp_
         }
     )
     table = pa.table({"text": ["a", "b"], "label": ["x", "y"]})
-    out = OutputFile(store, split.output_path, table.schema, compression="zstd")
+    out = OutputFile(FileSink(store), split.output_path, table.schema, compression="zstd")
     out.write(table)
-    out.publish({"split": split.id}, rows=2)
-    assert verify.compare(given, store, split, job) == verify.Finding(rows=2)
+    commit_file(out, {"split": split.id}, rows=2)
+    assert verify.compare(given, FileSink(store), split, job) == verify.Finding(rows=2)
     raw = bytearray(store.read(split.output_path))
     raw[len(raw) // 2] ^= 1
     store.put(split.output_path, bytes(raw))
-    found = verify.compare(given, store, split, job)
+    found = verify.compare(given, FileSink(store), split, job)
     assert found.damaged
     assert f"{split.output_path} is damaged" in found.problem
     store.delete(split.output_path)
-    found = verify.compare(given, store, split, job)
+    found = verify.compare(given, FileSink(store), split, job)
     assert (found.damaged, found.rows) == (False, 0)
     assert split.output_path in found.problem
     assert list(store.scratch().glob("*")) == []

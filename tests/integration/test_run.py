@@ -9,7 +9,7 @@ import pytest
 from helpers import CLASSIFY, GIST, NER, own, rows_of
 
 from pipeline.job.file import load_job
-from pipeline.lake.sink.publish import read_footer
+from pipeline.lake.sink.footers import read_footer
 from pipeline.lake.store.open import open_store
 from pipeline.planning import Choices
 from pipeline.run import run_job

@@ -19,7 +19,8 @@ from pipeline.engine.worker.annotator import Annotator
 from pipeline.engine.worker.row_annotator import annotate_safely
 from pipeline.errors import Interrupted, JobError, RowError, RunError, SplitError, WorkerLost
 from pipeline.job.job import Job
-from pipeline.lake.sink.publish import read_footer
+from pipeline.lake.sink.footers import read_footer
+from pipeline.lake.sink.open import open_sink
 from pipeline.lake.source import open_files, reader
 from pipeline.lake.source.cut import splits_of
 from pipeline.lake.source.open import open_source
@@ -94,6 +95,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Annot
             "cpu",
             1,
             open_source(data["input"]["path"]),
+            open_sink(data["output"]["path"]),
         )
         return Annotator(plan, name="w1")
 
@@ -222,7 +224,7 @@ def test_rows_are_annotated_bad_or_skipped(texts: list[str | None]) -> None:
             }
         )
         annotator = Annotator(
-            WorkPlan(job, {}, {}, {}, "f", "0", "cpu", 1, open_source(job.input.path))
+            WorkPlan(job, {}, {}, {}, "f", "0", "cpu", 1, open_source("in"), open_sink("out"))
         )
     rows, window = rows_of(annotator, texts)
     for found in (window.rows, *window.tasks.values()):
@@ -331,7 +333,7 @@ def test_a_split_becomes_one_committed_file(make: Make, tmp_path: Path) -> None:
     assert result.bad_rows == [(3, "shout", "ValueError: no such luck")]
     rows = pq.ParquetFile(made).read().to_pylist()
     assert [row["shout"] and row["shout"]["loud"] for row in rows] == ["A", None, "B", None]
-    footer = read_footer(annotator.output, result.output)
+    footer = read_footer(annotator.context.sink.store, result.output)
     assert footer["split"] == result.split
     assert footer["input"] == "y=1/a.parquet"
     assert (footer["job"], footer["fingerprint"]) == ("loud", "f")
@@ -542,7 +544,7 @@ def test_a_file_annotated_by_ranges_of_rows_is_what_it_is_when_it_is_annotated_w
     paths = sorted({result.output for result in made})
     found = [pq.read_table(tmp_path / "out" / path) for path in paths]
     assert [row for part in found for row in part.to_pylist()] == expected
-    footer = read_footer(annotator.output, paths[0])
+    footer = read_footer(annotator.context.sink.store, paths[0])
     assert footer.get("row_range") == ([0, rows - 1] if rows < 25 else None)
     assert footer["row_groups"] is None
 
@@ -726,8 +728,8 @@ def test_what_is_committed_is_done_though_the_output_answers_nothing_more(
     def away(path: str) -> None:
         raise SplitError("the store does not answer")
 
-    monkeypatch.setattr(annotator.output, "entry", away)
-    monkeypatch.setattr(annotator.output, "open", away)
+    monkeypatch.setattr(annotator.context.sink.store, "entry", away)
+    monkeypatch.setattr(annotator.context.sink.store, "open", away)
     (result,) = annotator.annotate_all(splits)
     assert isinstance(result, SplitResult)
     assert result.published
@@ -944,12 +946,12 @@ def test_an_upload_shows_signs_of_life_for_as_long_as_its_bytes_need(
     write(annotator, ["a"] * 50)
     split = split_of(annotator)
     signs = []
-    put_new = annotator.output.put_new
+    put_new = annotator.context.sink.store.put_new
 
     def slowly(*given: Any) -> bool:
         signs.append(annotator.heartbeat().moves[split.id])
         return put_new(*given)
 
-    monkeypatch.setattr(annotator.output, "put_new", slowly)
+    monkeypatch.setattr(annotator.context.sink.store, "put_new", slowly)
     annotator.annotate(split)
     assert signs[0][2] > 0

@@ -18,6 +18,7 @@ from pipeline.engine.worker.annotated_rows import ERRORS_TYPE
 from pipeline.engine.worker.annotator import Annotator
 from pipeline.job.job import Job
 from pipeline.lake.sink.metadata import output_metadata
+from pipeline.lake.sink.open import open_sink
 from pipeline.lake.source.cut import splits_of
 from pipeline.lake.source.open import open_source
 from pipeline.lake.split import Cut
@@ -70,7 +71,8 @@ def annotate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Annotate:
             }
         )
         dataset = open_source(str(tmp_path / "in"))
-        plan = WorkPlan(job, {}, {"none": "r1"}, {}, "f", "0", "cpu", 1, dataset)
+        sink = open_sink(job.output.path)
+        plan = WorkPlan(job, {}, {"none": "r1"}, {}, "f", "0", "cpu", 1, dataset, sink)
         splits = list(splits_of(dataset.store, dataset.listing().files, fingerprint="f", cut=cut))
         for answer in Annotator(plan, name="w1").annotate_all(splits):
             assert isinstance(answer, SplitResult), answer

@@ -11,12 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from helpers import commit_file
 
 from pipeline import verify
 from pipeline.cli.main import main
 from pipeline.job.job import Job
+from pipeline.lake.sink.files import FileSink
 from pipeline.lake.sink.footers import look
-from pipeline.lake.sink.publish import OutputFile
+from pipeline.lake.sink.scratch import OutputFile
 from pipeline.lake.source.base import Listing
 from pipeline.lake.source.cut import splits_of
 from pipeline.lake.source.open import open_source
@@ -82,13 +84,15 @@ LABEL = pa.struct([("label", pa.string()), ("score", pa.float32())])
 SCHEMA = pa.schema([("text", pa.string()), ("n", pa.int64()), ("label", LABEL)])
 
 
-def pinned_job(lake: Path) -> Any:
+def pinned_job(lake: Path, out: LocalStore) -> Any:
     """What planning and verifying ask of a checked job."""
     dataset = open_source(str(lake))
     files = dataset.listing().files
     return SimpleNamespace(
         splits=lambda *_, **__: list(splits_of(dataset.store, files, fingerprint=FINGERPRINT)),
-        checked=SimpleNamespace(listing=Listing(files), source=dataset, job=JOB),
+        checked=SimpleNamespace(
+            listing=Listing(files), source=dataset, sink=FileSink(out), job=JOB
+        ),
         fingerprint=FINGERPRINT,
         parts={},
     )
@@ -98,21 +102,21 @@ def work(lake: Path, out: LocalStore, **choices: bool) -> list[str]:
     """Plans and does everything, as a run does; tells what was planned, and the notices."""
     notices: list[str] = []
     plan = plan_run(
-        pinned_job(lake), out, choices=Choices(**choices), notice=notices.append
+        pinned_job(lake, out), choices=Choices(**choices), notice=notices.append
     )  # fmt: skip
     sizes = {}
     for split in plan.todo:
         table = pq.read_table(lake / split.path)
         labels = [{"label": "yes", "score": row / 100} for row in range(len(table))]
         table = table.append_column("label", pa.array(labels, LABEL))
-        file = OutputFile(out, split.output_path, SCHEMA, compression="zstd")
+        file = OutputFile(FileSink(out), split.output_path, SCHEMA, compression="zstd")
         file.write(table)
         footer = {"split": split.id, "input": split.path, "fingerprint": FINGERPRINT}
-        assert file.publish(footer, rows=len(table), replace=split.replace)
+        assert commit_file(file, footer, rows=len(table), replace=split.replace)
         sizes[split.output_path] = (out.base / split.output_path).stat().st_size
         for path in plan.outdated.pop(split.path, []):
             out.delete(path)
-    remember(out, sizes)
+    remember(FileSink(out), sizes)
     return [*sorted(split.path for split in plan.todo), *notices]
 
 
@@ -211,10 +215,10 @@ def test_whole_files_of_all_shapes_are_not_taken_for_damaged(
     out: LocalStore, rows: int, groups: int
 ) -> None:
     schema = pa.schema([("n", pa.int64()), ("text", pa.string()), ("none", pa.null())])
-    file = OutputFile(out, "a-all-0123456789abcdef.parquet", schema, compression="zstd")
+    file = OutputFile(FileSink(out), "a-all-0123456789abcdef.parquet", schema, compression="zstd")
     for _ in range(groups):
         file.write(pa.table([range(rows), ["x"] * rows, [None] * rows], schema=schema))
-    assert file.publish({"split": "s"}, rows=rows * groups)
+    assert commit_file(file, {"split": "s"}, rows=rows * groups)
     (entry,) = out.entries()
     found = look(out, entry)
     assert (found.said, found.damage, found.unread) == ({"split": "s"}, "", "")
@@ -223,9 +227,8 @@ def test_whole_files_of_all_shapes_are_not_taken_for_damaged(
 @pytest.fixture
 def verdict(lake: Path, out: LocalStore, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Verifies the output, of which no model is known."""
-    checked = SimpleNamespace(job=SimpleNamespace(output=SimpleNamespace(path=out.root)))
-    monkeypatch.setattr(verify, "check", lambda job: checked)
-    monkeypatch.setattr(verify, "pin", lambda checked, like: pinned_job(lake))
+    monkeypatch.setattr(verify, "check", lambda job: pinned_job(lake, out).checked)
+    monkeypatch.setattr(verify, "pin", lambda checked, like: pinned_job(lake, out))
     return lambda: verify.verify_job(JOB)
 
 

@@ -14,6 +14,7 @@ from pipeline.job import check
 from pipeline.job.file import load_job
 from pipeline.job.job import Compute, Job
 from pipeline.lake.plan import differences
+from pipeline.lake.sink.open import open_sink
 from pipeline.lake.source.base import Listing
 from pipeline.lake.source.open import open_source
 from pipeline.models.device import dtype_on
@@ -133,7 +134,7 @@ def test_the_device_of_the_job_file_decides_before_that_of_the_machine() -> None
 def checked(*overrides: str) -> check.Checked:
     job = load_job(JOBS / "movie_reviews.yaml", overrides=overrides)
     infos = {name: ModelInfo(name, {}, commit=f"of {name}") for name in job.models}
-    return check.Checked(job, open_source("."), Listing([]), infos)
+    return check.Checked(job, open_source("."), open_sink("out"), Listing([]), infos)
 
 
 def test_a_job_is_pinned_to_what_its_device_makes_of_auto() -> None:

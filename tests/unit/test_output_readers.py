@@ -8,11 +8,12 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
+from helpers import commit_file
 
 from pipeline.engine.driver.lease import Lease
 from pipeline.errors import JobError
-from pipeline.job.check import check_places
-from pipeline.lake.sink.publish import OutputFile
+from pipeline.lake.sink.files import FileSink
+from pipeline.lake.sink.scratch import OutputFile
 from pipeline.lake.source.open import open_source
 from pipeline.lake.store import own
 from pipeline.lake.store.local import LocalStore
@@ -70,9 +71,9 @@ READERS = {
 
 
 def publish(store: LocalStore, name: str, row: int) -> None:
-    out = OutputFile(store, name, SCHEMA, compression="zstd")
+    out = OutputFile(FileSink(store), name, SCHEMA, compression="zstd")
     out.write(pa.table({"id": [row], "text": ["a"]}, schema=SCHEMA))
-    out.publish({"split": name}, rows=1)
+    commit_file(out, {"split": name}, rows=1)
 
 
 @pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
@@ -90,7 +91,9 @@ def test_the_root_of_an_output_reads_while_a_run_is_under_way_and_after_it_died(
         record.write("summary.json", {"state": "failed"})
         record.progress(Progress(splits=3))
         record.flush()
-        begun = OutputFile(store, f"{partition}c-all-2.parquet", SCHEMA, compression="zstd")
+        begun = OutputFile(
+            FileSink(store), f"{partition}c-all-2.parquet", SCHEMA, compression="zstd"
+        )
         begun.write(pa.table({"id": [3], "text": ["a"]}, schema=SCHEMA))
         # As a killed process would leave it: none of our own files is taken away.
         assert sorted(reader(store.root)) == [1, 2]
@@ -155,5 +158,5 @@ def test_an_output_that_can_not_be_written_is_told_before_anything_starts(
 
     monkeypatch.setattr(os, "access", refuse)
     with pytest.raises(JobError, match=r"out/deep can't be written: no permission"):
-        check_places(dataset, LocalStore(str(tmp_path / "out/deep")))
+        FileSink(LocalStore(str(tmp_path / "out/deep"))).check(dataset)
     assert asked == [str(tmp_path)]

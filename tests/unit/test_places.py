@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import JobError
-from pipeline.job.check import check_places
+from pipeline.lake.sink.open import open_sink
 from pipeline.lake.source.open import open_source
 from pipeline.lake.store.open import open_store
 from pipeline.lake.store.places import is_within
@@ -47,7 +47,7 @@ APART = [
 
 def refused(given: str, output: str) -> bool:
     try:
-        check_places(open_source(given), open_store(output))
+        open_sink(output).check(open_source(given))
     except JobError as error:
         return "are inside each other" in str(error)
     return False

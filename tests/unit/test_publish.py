@@ -13,9 +13,12 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
+from helpers import commit_file
 
 from pipeline.errors import RunError, SplitError
-from pipeline.lake.sink.publish import FOOTER_KEY, OutputFile, clean_scratch, read_footer
+from pipeline.lake.sink.files import FileSink
+from pipeline.lake.sink.footers import FOOTER_KEY, read_footer
+from pipeline.lake.sink.scratch import OutputFile, clean_scratch
 from pipeline.lake.store.local import LocalStore
 from pipeline.lake.store.process import token
 
@@ -35,9 +38,9 @@ def table(rows: int = 3) -> pa.Table:
 
 
 def publish(store: LocalStore, split: str = "s1", *, rows: int = 3, **footer: Any) -> bool:
-    out = OutputFile(store, NAME, SCHEMA, compression="zstd")
+    out = OutputFile(FileSink(store), NAME, SCHEMA, compression="zstd")
     out.write(table(rows))
-    return out.publish({"split": split, **footer}, rows=rows)
+    return commit_file(out, {"split": split, **footer}, rows=rows)
 
 
 def visible(store: LocalStore) -> list[str]:
@@ -49,11 +52,11 @@ def scratch(store: LocalStore) -> list[Path]:
 
 
 def test_a_published_file_holds_its_rows_and_what_it_says_of_itself(store: LocalStore) -> None:
-    out = OutputFile(store, NAME, SCHEMA, compression="zstd")
+    out = OutputFile(FileSink(store), NAME, SCHEMA, compression="zstd")
     out.write(table(3))
     out.write(table(2))
     footer = {"split": "s1", "input": "ünï.parquet", "rows": {"rows": 5}, "row_groups": (0, 1)}
-    assert out.publish(footer, rows=5)
+    assert commit_file(out, footer, rows=5)
     assert visible(store) == [NAME]
     file = pq.ParquetFile(store.open(NAME))
     assert file.read().column("id").to_pylist() == [0, 1, 2, 0, 1]
@@ -66,17 +69,17 @@ def test_a_published_file_holds_its_rows_and_what_it_says_of_itself(store: Local
 def test_each_compression_of_a_job_is_what_the_file_has(
     store: LocalStore, compression: str
 ) -> None:
-    out = OutputFile(store, NAME, SCHEMA, compression=compression)
+    out = OutputFile(FileSink(store), NAME, SCHEMA, compression=compression)
     out.write(table())
-    out.publish({"split": "s"}, rows=3)
+    commit_file(out, {"split": "s"}, rows=3)
     column = pq.ParquetFile(store.open(NAME)).metadata.row_group(0).column(0)
     expected = "UNCOMPRESSED" if compression == "none" else compression.upper()
     assert column.compression == expected
 
 
 def test_a_file_without_rows_can_be_published(store: LocalStore) -> None:
-    out = OutputFile(store, NAME, SCHEMA, compression="zstd")
-    assert out.publish({"split": "s1"}, rows=0)
+    out = OutputFile(FileSink(store), NAME, SCHEMA, compression="zstd")
+    assert commit_file(out, {"split": "s1"}, rows=0)
     assert pq.read_table(store.open(NAME)).num_rows == 0
     assert pq.ParquetFile(store.open(NAME)).schema_arrow.equals(SCHEMA)
     assert read_footer(store, NAME) == {"split": "s1"}
@@ -84,19 +87,19 @@ def test_a_file_without_rows_can_be_published(store: LocalStore) -> None:
 
 @pytest.mark.parametrize("rows", [2, 4])
 def test_rows_in_must_be_rows_out(store: LocalStore, rows: int) -> None:
-    out = OutputFile(store, NAME, SCHEMA, compression="zstd")
+    out = OutputFile(FileSink(store), NAME, SCHEMA, compression="zstd")
     out.write(table(3))
     with pytest.raises(SplitError, match=f"{rows} rows came in, 3 would go out"):
-        out.publish({"split": "s1"}, rows=rows)
+        commit_file(out, {"split": "s1"}, rows=rows)
     assert visible(store) == scratch(store) == []
 
 
 def test_a_file_of_another_schema_is_not_published(store: LocalStore) -> None:
-    out = OutputFile(store, NAME, SCHEMA, compression="zstd")
+    out = OutputFile(FileSink(store), NAME, SCHEMA, compression="zstd")
     out.write(table())
     out.schema = pa.schema([("id", pa.int32()), ("text", pa.string())])
     with pytest.raises(SplitError, match="schema is not the declared one"):
-        out.publish({"split": "s1"}, rows=3)
+        commit_file(out, {"split": "s1"}, rows=3)
     assert visible(store) == scratch(store) == []
 
 
@@ -121,9 +124,9 @@ def test_a_file_of_another_schema_is_not_published(store: LocalStore) -> None:
 def test_columns_of_any_kind_keep_their_declared_type(store: LocalStore, kind: pa.DataType) -> None:
     schema = pa.schema([pa.field("x", kind), pa.field("id", pa.int64(), nullable=False)])
     rows = pa.table([pa.nulls(2, kind), pa.array([1, 2])], schema=schema)
-    out = OutputFile(store, NAME, schema, compression="zstd")
+    out = OutputFile(FileSink(store), NAME, schema, compression="zstd")
     out.write(rows)
-    assert out.publish({"split": "s"}, rows=2)
+    assert commit_file(out, {"split": "s"}, rows=2)
 
 
 def test_the_same_split_published_again_is_adopted(store: LocalStore) -> None:
@@ -154,7 +157,7 @@ def test_a_foreign_file_under_the_name_stops_the_run(store: LocalStore) -> None:
 
 
 def test_before_it_is_published_nothing_is_visible(store: LocalStore) -> None:
-    out = OutputFile(store, NAME, SCHEMA, compression="zstd")
+    out = OutputFile(FileSink(store), NAME, SCHEMA, compression="zstd")
     out.write(table())
     # Killed here: neither our own listing nor a reader of the lake sees anything.
     assert visible(store) == []
@@ -179,9 +182,9 @@ def test_killed_after_the_file_was_finished_nothing_is_visible(
 
 
 def test_discarding_twice_or_after_publication_is_harmless(store: LocalStore) -> None:
-    out = OutputFile(store, NAME, SCHEMA, compression="zstd")
+    out = OutputFile(FileSink(store), NAME, SCHEMA, compression="zstd")
     out.write(table())
-    out.publish({"split": "s"}, rows=3)
+    commit_file(out, {"split": "s"}, rows=3)
     out.discard()
     out.discard()
     assert visible(store) == [NAME]
@@ -191,7 +194,7 @@ def test_an_output_that_can_not_be_made_is_named(tmp_path: Path) -> None:
     store = LocalStore(str(tmp_path / "out"))
     store.own.base.parent.write_text("a file")  # type: ignore[attr-defined]
     with pytest.raises(SplitError, match=r"the output .*out can't be written.*free space"):
-        OutputFile(store, NAME, SCHEMA, compression="zstd")
+        OutputFile(FileSink(store), NAME, SCHEMA, compression="zstd")
 
 
 def test_an_output_that_became_a_file_is_named(tmp_path: Path) -> None:
@@ -218,7 +221,7 @@ def noise(size: int) -> pa.Table:
 
 @pytest.mark.usefixtures("full_disk")
 def test_a_disk_that_is_full_is_an_error_of_the_output(store: LocalStore) -> None:
-    out = OutputFile(store, NAME, SCHEMA, compression="none")
+    out = OutputFile(FileSink(store), NAME, SCHEMA, compression="none")
     with pytest.raises(SplitError, match=r"the output .* can't be written.*free space"):
         out.write(noise(200_000))
     out.discard()
@@ -227,10 +230,10 @@ def test_a_disk_that_is_full_is_an_error_of_the_output(store: LocalStore) -> Non
 
 @pytest.mark.usefixtures("full_disk")
 def test_a_disk_that_is_full_at_the_end_is_an_error_of_the_output(store: LocalStore) -> None:
-    out = OutputFile(store, NAME, SCHEMA, compression="none")
+    out = OutputFile(FileSink(store), NAME, SCHEMA, compression="none")
     out.write(noise(99_000))
     with pytest.raises(SplitError, match=r"the output .* can't be written.*free space"):
-        out.publish({"split": "s", "much": "x" * 5_000}, rows=1)
+        commit_file(out, {"split": "s", "much": "x" * 5_000}, rows=1)
     assert visible(store) == scratch(store) == []
 
 

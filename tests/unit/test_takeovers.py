@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from click.testing import CliRunner
-from helpers import PATIENCE, QuietDisplay, hollow_model, wait_for
+from helpers import PATIENCE, QuietDisplay, commit_file, hollow_model, wait_for
 
 from pipeline import run as running
 from pipeline.cli.main import main
@@ -24,11 +24,12 @@ from pipeline.errors import Interrupted, JobError, OutputBusy, RunError
 from pipeline.job.check import check, pin
 from pipeline.job.file import load_job
 from pipeline.job.job import Job
+from pipeline.lake.sink.base import Sink
+from pipeline.lake.sink.open import open_sink
 from pipeline.lake.sink.owner import DIRECTORY, Owner
-from pipeline.lake.sink.publish import OutputFile, clean_scratch
+from pipeline.lake.sink.scratch import OutputFile, clean_scratch
 from pipeline.lake.source.open import open_source
 from pipeline.lake.split import Split
-from pipeline.lake.store.base import Store
 from pipeline.lake.store.local import LocalStore
 from pipeline.lake.store.open import open_store
 from pipeline.planning import Choices, look, look_again
@@ -75,27 +76,27 @@ def make_job(lake: Path, tmp_path: Path) -> Callable[..., Job]:
     return make
 
 
-def commit(output: Store, split: Split, fingerprint: str, *, guard: Any = lambda: None) -> bool:
+def commit(sink: Sink, split: Split, fingerprint: str, *, guard: Any = lambda: None) -> bool:
     """What a worker commits, but for the annotations."""
     table = pa.table({"text": ["x"]})
-    file = OutputFile(output, split.output_path, table.schema, compression="none")
+    file = OutputFile(sink, split.output_path, table.schema, compression="none")
     file.write(table)
     footer = {
         "split": split.id, "input": split.path, "fingerprint": fingerprint, "job": "test",
         "rows": {"rows": 1},
     }  # fmt: skip
-    return file.publish(footer, rows=1, replace=split.replace, guard=guard)
+    return commit_file(file, footer, rows=1, replace=split.replace, guard=guard)
 
 
 def annotate_all(before: Callable[[Split], None] = lambda split: None) -> Callable[..., None]:
     """Stands where workers do their work, without any."""
 
     def annotate(pinned: Any, plan: Any, tally: Any, summary: Any, **_: Any) -> None:
-        output = open_store(pinned.checked.job.output.path)
-        guard = Owner(output, pinned.fingerprint).guard
+        sink = pinned.checked.sink
+        guard = Owner(sink, pinned.fingerprint).guard
         for split in plan.todo:
             before(split)
-            commit(output, split, pinned.fingerprint, guard=guard)
+            commit(sink, split, pinned.fingerprint, guard=guard)
             tally.done(split, SplitResult(split.id, split.output_path))
 
     return annotate
@@ -120,7 +121,7 @@ def test_a_run_that_waited_prunes_nothing_of_what_came_while_it_waited(
 ) -> None:
     job = make_job()
     assert run(job).exit_code == 0
-    output = open_store(str(tmp_path / "out"))
+    output = open_sink(str(tmp_path / "out"))
     first = Lease(output.own, "first")
     first.take()
     ends: list[Any] = []
@@ -134,7 +135,7 @@ def test_a_run_that_waited_prunes_nothing_of_what_came_while_it_waited(
         # What the first one finds, which came after the second one was started.
         write(lake, "new")
         pinned = pin(check(job))
-        (split,) = look(pinned, output).todo
+        (split,) = look(pinned).todo
         commit(output, split, pinned.fingerprint)
     waiting.join(timeout=PATIENCE)
     (summary,) = ends
@@ -147,7 +148,7 @@ def test_a_run_that_waited_prunes_nothing_of_what_came_while_it_waited(
 def test_the_highest_mark_owns_the_output_and_runs_of_one_fingerprint_share_it(
     tmp_path: Path,
 ) -> None:
-    store = LocalStore(str(tmp_path / "out"))
+    store = open_sink(str(tmp_path / "out"))
     one, again, two = Owner(store, ONE), Owner(store, ONE), Owner(store, TWO)
     assert not one.is_marked
     one.claim("first")
@@ -169,7 +170,7 @@ def test_the_highest_mark_owns_the_output_and_runs_of_one_fingerprint_share_it(
 def test_of_two_jobs_that_claim_at_once_one_owns_the_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = LocalStore(str(tmp_path / "out"))
+    store = open_sink(str(tmp_path / "out"))
     one, two = Owner(store, ONE), Owner(store, TWO)
     create = LocalStore.create
 
@@ -186,7 +187,7 @@ def test_of_two_jobs_that_claim_at_once_one_owns_the_output(
 
 @pytest.mark.parametrize("content", [b"", b"null", b"[]", b"\xff", b'{"run": 1}'])
 def test_a_mark_that_makes_no_sense_is_a_mark(tmp_path: Path, content: bytes) -> None:
-    store = LocalStore(str(tmp_path / "out"))
+    store = open_sink(str(tmp_path / "out"))
     store.own.put(f"{DIRECTORY}/000007-{TWO}/run.json", content)
     store.own.put(f"{DIRECTORY}/notes/run.json", content)
     with pytest.raises(OutputBusy, match="a run, of a job with other results"):
@@ -196,7 +197,7 @@ def test_a_mark_that_makes_no_sense_is_a_mark(tmp_path: Path, content: bytes) ->
 def test_a_run_whose_output_is_taken_commits_nothing_more_and_says_who_took_it(
     make_job: Any, run: Any, tmp_path: Path
 ) -> None:
-    output = open_store(str(tmp_path / "out"))
+    output = open_sink(str(tmp_path / "out"))
     seen: list[Split] = []
 
     def take_it(split: Split) -> None:
@@ -217,7 +218,7 @@ def test_a_run_whose_output_is_taken_commits_nothing_more_and_says_who_took_it(
 def test_a_run_that_lost_its_lease_says_so_however_short_it_is(
     make_job: Any, run: Any, tmp_path: Path
 ) -> None:
-    output = open_store(str(tmp_path / "out"))
+    output = open_sink(str(tmp_path / "out"))
 
     def take_it(split: Split) -> None:
         output.own.put(leases.PATH, b'{"run": "thief", "host": "elsewhere", "pid": 7}')
@@ -232,7 +233,7 @@ def test_a_job_that_may_not_replace_the_output_leaves_it_to_the_other(
     make_job: Any, run: Any, tmp_path: Path
 ) -> None:
     assert run(make_job()).exit_code == 0
-    output = open_store(str(tmp_path / "out"))
+    output = open_sink(str(tmp_path / "out"))
     before = output.own.names(DIRECTORY)
     with pytest.raises(JobError, match="--supersede"):
         run(make_job(top_k=1))
@@ -265,7 +266,7 @@ def test_the_end_of_a_run_looks_at_the_output_once_more(
             return
         pinned = pin(check(job))
         other = Split(theirs.get("split_id", "8" * 16), theirs.get("path", "a.parquet"), 1, "v")
-        commit(open_store(str(out)), other, theirs.get("fingerprint", pinned.fingerprint))
+        commit(open_sink(str(out)), other, theirs.get("fingerprint", pinned.fingerprint))
 
     job = make_job()
     summary = run(job, annotate=annotate_all(meddle))
@@ -280,20 +281,20 @@ def test_files_of_an_output_that_could_not_be_removed_are_no_strangers(
     make_job: Any, lake: Path, tmp_path: Path
 ) -> None:
     job = make_job()
-    output = open_store(str(tmp_path / "out"))
+    output = open_sink(str(tmp_path / "out"))
     pinned = pin(check(job))
     splits = pinned.splits()
     for split in splits:
         commit(output, split, pinned.fingerprint)
     write(lake, "a")
     pinned = pin(check(job))
-    plan = look(pinned, output)
+    plan = look(pinned)
     assert plan.others
     (split,) = plan.todo
     commit(output, split, pinned.fingerprint)
-    look_again(pinned, output, pinned.splits(), known=plan.others, left=0)
+    look_again(pinned, pinned.splits(), known=plan.others, left=0)
     with pytest.raises(RunError, match="meanwhile"):
-        look_again(pinned, output, pinned.splits(), known=set(), left=0)
+        look_again(pinned, pinned.splits(), known=set(), left=0)
 
 
 def test_what_a_killed_run_was_writing_beside_its_lease_is_removed(

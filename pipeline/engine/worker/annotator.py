@@ -19,10 +19,9 @@ from pipeline.engine.worker.row_annotator import RowAnnotator
 from pipeline.engine.worker.split_writer import SplitWriter
 from pipeline.engine.worker.worker_context import WorkerContext
 from pipeline.errors import RunError, ShardscribeError, SplitError, WorkerLost
-from pipeline.lake.sink.publish import clean_scratch
+from pipeline.lake.sink.scratch import clean_up
 from pipeline.lake.source import reader
 from pipeline.lake.split import Split
-from pipeline.lake.store.open import open_store
 from pipeline.models.device import Device
 from pipeline.models.engines import ENGINES
 from pipeline.models.resolve import here
@@ -88,11 +87,10 @@ class Annotator:
             tasks, models, text=self.job.input.text, longest=self.job.limits.text
         )
         self.source = plan.source
-        self.output = open_store(self.job.output.path)
         self.context = WorkerContext(
-            plan, self.source, self.output, self.rows.types, self.device.dtype_name, name
+            plan, plan.source, plan.sink, self.rows.types, self.device.dtype_name, name
         )
-        clean_scratch(self.output.scratch(), now=time.time())
+        clean_up(plan.sink)
         self.started = time.monotonic()
         self._calls: list[CallProgress] = []
         self._publishers = ThreadPoolExecutor(PUBLISHERS, thread_name_prefix="publish")

@@ -16,7 +16,7 @@ from pipeline.engine.worker.worker_context import WorkerContext
 from pipeline.errors import RunError, ShardscribeError, SplitError, WorkerLost, one_line
 from pipeline.job.columns import carried_columns, columns_of
 from pipeline.lake.sink.owner import Owner
-from pipeline.lake.sink.publish import OutputFile
+from pipeline.lake.sink.scratch import OutputFile
 from pipeline.lake.source.base import OpenSplit
 from pipeline.lake.split import Split
 from pipeline.lake.store.base import Entry
@@ -62,10 +62,7 @@ class SplitWriter:
     @property
     def bytes_written(self) -> int:
         """To scratch so far."""
-        try:
-            return self._out.scratch.stat().st_size if self._out is not None else 0
-        except OSError:
-            return 0
+        return self._out.written if self._out is not None else 0
 
     @property
     def answer(self) -> SplitResult | SplitError:
@@ -119,7 +116,7 @@ class SplitWriter:
         self._total, self._first_row = found.rows, found.first
         self._schema = self.context.schema(carried, rows=(self._first_row, self._total))
         self._out = OutputFile(
-            self.context.output,
+            self.context.sink,
             self.split.output_path,
             self._schema,
             compression=job.output.compression,
@@ -165,12 +162,10 @@ class SplitWriter:
         try:
             self._refuse_too_many_bad()
             self.refuse_change()
-            self.result.published = self._out.publish(
-                self._footer(),
-                rows=self._total,
-                replace=self.split.replace,
-                guard=Owner(self.context.output, self.context.plan.fingerprint).guard,
-            )
+            self._out.close(self._footer(), rows=self._total)
+            sink = self.context.sink
+            guard = Owner(sink, self.context.plan.fingerprint).guard
+            self.result.published = sink.commit(self.split, self._out.scratch, guard=guard)
         finally:
             self._out.discard()
         # What is committed is done, whatever a further question to the store would give.

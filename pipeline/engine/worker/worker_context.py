@@ -9,9 +9,9 @@ import pyarrow as pa
 from pipeline.engine.messages import WorkPlan
 from pipeline.engine.worker.annotated_rows import ERRORS_TYPE
 from pipeline.job.job import ERRORS_COLUMN
+from pipeline.lake.sink.base import Sink
 from pipeline.lake.sink.metadata import output_metadata
 from pipeline.lake.source.base import Source
-from pipeline.lake.store.base import Store
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class WorkerContext:
     Attributes:
         plan: The job and its models.
         source: Where splits are read.
-        output: Where they are committed.
+        sink: Where they are committed.
         types: Of the tasks' columns.
         dtype: What models compute in, for the footer.
         worker: Its name, for results.
@@ -29,7 +29,7 @@ class WorkerContext:
 
     plan: WorkPlan
     source: Source
-    output: Store
+    sink: Sink
     types: dict[str, pa.DataType]
     dtype: str
     worker: str

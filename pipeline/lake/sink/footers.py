@@ -6,34 +6,19 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import ShardscribeError, one_line
+from pipeline.lake.sink.base import Footer
 from pipeline.lake.sink.seal import sealed_size
 from pipeline.lake.source.cut import FOOTER_THREADS
 from pipeline.lake.store.base import Entry, Store
 
 # The key of our metadata in an output file's footer; the value is JSON.
 FOOTER_KEY = b"shardscribe"
-
-
-@dataclass(frozen=True, slots=True)
-class Footer:
-    """What the end of a file tells.
-
-    Attributes:
-        said: Our metadata; empty if shardscribe did not write the file, or nothing can be told.
-        damage: Why this can't be a whole Parquet file.
-        unread: Why nothing can be told, such as a disk or a store that does not answer.
-    """
-
-    said: dict[str, Any] = field(default_factory=dict)
-    damage: str = ""
-    unread: str = ""
 
 
 def look(store: Store, entry: Entry) -> Footer:
@@ -74,12 +59,6 @@ def read_footer(store: Store, path: str) -> dict[str, Any]:
             return said(file.metadata.metadata)
     except (pa.ArrowException, OSError, UnicodeDecodeError):
         return {}
-
-
-def read_footers(store: Store, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """What output files say of themselves, in the order of the paths, many read at once."""
-    with ThreadPoolExecutor(FOOTER_THREADS) as threads:
-        yield from threads.map(lambda path: read_footer(store, path), paths)
 
 
 def said(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:

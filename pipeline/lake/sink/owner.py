@@ -13,7 +13,7 @@ import re
 import socket
 
 from pipeline.errors import OutputBusy, ShardscribeError, SplitError
-from pipeline.lake.store.base import Store
+from pipeline.lake.sink.base import Sink
 
 DIRECTORY = "owner"
 # A directory each, so that one request lists them all; two of one number go by their fingerprint.
@@ -24,12 +24,12 @@ class Owner:
     """What a job of some fingerprint may do to an output.
 
     Args:
-        store: The output.
+        sink: The output.
         fingerprint: Of the job.
     """
 
-    def __init__(self, store: Store, fingerprint: str) -> None:
-        self.store = store
+    def __init__(self, sink: Sink, fingerprint: str) -> None:
+        self.sink = sink
         self.fingerprint = fingerprint
 
     @property
@@ -50,7 +50,7 @@ class Owner:
         number = self._highest()[0] + 1
         who = {"run": run, "host": socket.gethostname(), "fingerprint": self.fingerprint}
         path = f"{DIRECTORY}/{number:06}-{self.fingerprint}/run.json"
-        self.store.own.create(path, json.dumps(who).encode())
+        self.sink.own.create(path, json.dumps(who).encode())
         self.refuse_loss()
 
     def refuse_loss(self) -> None:
@@ -62,7 +62,7 @@ class Owner:
         number, fingerprint = self._highest()
         if fingerprint in ("", self.fingerprint):
             return  # if somebody removed the marks, whoever comes next makes one
-        raw = self.store.own.read(f"{DIRECTORY}/{number:06}-{fingerprint}/run.json")
+        raw = self.sink.own.read(f"{DIRECTORY}/{number:06}-{fingerprint}/run.json")
         try:
             who = json.loads(raw or b"{}")
             named = f"run {who['run']} on {who['host']}"
@@ -70,7 +70,7 @@ class Owner:
             named = "a run"
         raise OutputBusy(
             f"{named}, of a job with other results ({fingerprint}), has taken the output "
-            f"{self.store.root}",
+            f"{self.sink.address}",
             hint="Choose another output directory for one of the two jobs",
         )
 
@@ -86,8 +86,8 @@ class Owner:
         except OutputBusy:
             raise
         except (OSError, ShardscribeError) as error:
-            raise SplitError(f"whose {self.store.root} is can't be read: {error}") from error
+            raise SplitError(f"whose {self.sink.address} is can't be read: {error}") from error
 
     def _highest(self) -> tuple[int, str]:
-        marks = map(MARK.match, self.store.own.names(DIRECTORY))
+        marks = map(MARK.match, self.sink.own.names(DIRECTORY))
         return max(((int(mark[1]), mark[2]) for mark in marks if mark), default=(0, ""))

@@ -11,7 +11,7 @@ import pyarrow as pa
 from pipeline.errors import JobError
 from pipeline.lake.memory import Memory
 from pipeline.lake.split import Cut, Split
-from pipeline.lake.store.base import Entry
+from pipeline.lake.store.base import Entry, Store
 
 
 class NothingThere(JobError):
@@ -69,6 +69,9 @@ class Source(Protocol):
 
     def where(self, path: str) -> str:
         """The full address of a file, for messages."""
+
+    def overlaps(self, place: Store) -> bool:
+        """Whether what is written to a place would be read as input, or the reverse."""
 
     def listing(self, *, at_most: int | None = None) -> Listing:
         """What it holds now.

@@ -15,6 +15,7 @@ from pipeline.lake.source.reader import ParquetSplit
 from pipeline.lake.split import SUFFIXES, Cut, Split
 from pipeline.lake.store.base import Entry, Store
 from pipeline.lake.store.local import LocalStore
+from pipeline.lake.store.places import is_within
 
 WILD = re.compile(r"[*?\[]")
 
@@ -62,6 +63,12 @@ class FileSource:
     def open(self, split: Split) -> ParquetSplit:
         """Opens a split for reading."""
         return ParquetSplit(self.store, split, self.kept)
+
+    def overlaps(self, place: Store) -> bool:
+        """Whether one of both directories is in the other."""
+        inside, around = is_within(place, self.store), is_within(self.store, place)
+        # The files beside a single input file are not read.
+        return inside and around if self.single is not None else inside or around
 
     def listing(self, *, at_most: int | None = None) -> Listing:
         """The dataset's Parquet files as they are now.

@@ -1,14 +1,11 @@
-"""The one commit point: a finished file appears under its name, whole, once.
-
-Written to scratch, closed, read back, checked, then put create-only. Killed before that, there
-is a scratch file that nobody reads; killed after it, the split is done.
-"""
+"""Files that are not finished: written to scratch, closed, read back and checked."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,41 +13,53 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import RunError, SplitError
-from pipeline.lake.sink.footers import FOOTER_KEY, read_footer
+from pipeline.errors import SplitError
+from pipeline.lake.sink.base import Sink
+from pipeline.lake.sink.footers import FOOTER_KEY
 from pipeline.lake.sink.seal import BLANK, SEAL_KEY, seal
-from pipeline.lake.store.base import Store
 from pipeline.lake.store.process import is_gone, scratch_name
 
 SCRATCH_NAME = re.compile(r"^\.?(.*)~(\d+)~(.*)~[0-9a-f]+\.tmp$")
-# A living worker writes to its scratch file at least once a window.
+# A living worker writes to its scratch file at least once a batch.
 SCRATCH_SECONDS = 24 * 3600.0
 
 
 class OutputFile:
-    """An output file in the making.
+    """A split's file in the making.
 
     Args:
-        store: The output.
-        path: The file's name there.
+        sink: What it is for.
+        path: The name that it will have there.
         schema: Of the whole file, declared before the first row.
         compression: Parquet compression, or ``none``.
+
+    Attributes:
+        scratch: Where it is until it is committed.
+        rows: Written so far.
+        size: Of the closed file, in bytes.
     """
 
-    def __init__(self, store: Store, path: str, schema: pa.Schema, *, compression: str) -> None:
-        self.store = store
+    def __init__(self, sink: Sink, path: str, schema: pa.Schema, *, compression: str) -> None:
+        self.sink = sink
         self.path = path
         self.schema = schema
         self.rows = 0
         self.size = 0
         try:
-            self.scratch = scratch_file(store)
+            self.scratch = scratch_file(sink.scratch)
             self._writer = pq.ParquetWriter(
                 self.scratch, schema, compression=compression,
                 write_page_index=True, write_page_checksum=True,
             )  # fmt: skip
         except OSError as error:
             raise self._unwritable(error) from error
+
+    @property
+    def written(self) -> int:
+        """Bytes so far."""
+        with suppress(OSError):
+            return self.scratch.stat().st_size
+        return 0
 
     def write(self, table: pa.Table) -> None:
         """Appends rows."""
@@ -60,54 +69,24 @@ class OutputFile:
             raise self._unwritable(error) from error
         self.rows += table.num_rows
 
-    def publish(
-        self,
-        footer: Mapping[str, Any],
-        *,
-        rows: int,
-        replace: bool = False,
-        guard: Callable[[], None] = lambda: None,
-    ) -> bool:
-        """Closes, checks and publishes the file.
+    def close(self, footer: Mapping[str, Any], *, rows: int) -> None:
+        """Finishes the file, so that it can be committed.
 
         Args:
             footer: What to say of the file in its footer; holds at least ``split``.
             rows: How many rows it must have.
-            replace: Take the place of an earlier file of this split, instead of leaving it.
-            guard: Called right before the file appears; raises if it may not.
-
-        Returns:
-            Whether it was published; False if the same split was there already.
 
         Raises:
             SplitError: The file is not what it should be.
-            RunError: Another split's file has this name.
         """
         said = json.dumps(dict(footer)).encode()
         self._writer.add_key_value_metadata({FOOTER_KEY: said, SEAL_KEY: BLANK})
         try:
-            try:
-                self._writer.close()
-                self.size = seal(self.scratch)
-            except OSError as error:
-                raise self._unwritable(error) from error
-            self._check(rows)
-            guard()
-            if replace:
-                self.store.replace(self.path, self.scratch)
-                return True
-            if self.store.put_new(self.path, self.scratch):
-                return True
-            there = read_footer(self.store, self.path).get("split")
-            if there != footer["split"]:
-                raise RunError(
-                    f"{self.store.address(self.path)} exists and is of split {there}, "
-                    f"not {footer['split']}",
-                    hint="Something else writes to this output: choose another directory",
-                )
-            return False
-        finally:
-            self.discard()
+            self._writer.close()
+            self.size = seal(self.scratch)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        self._check(rows)
 
     def discard(self) -> None:
         """Removes the scratch file."""
@@ -118,7 +97,7 @@ class OutputFile:
 
     def _unwritable(self, error: OSError) -> SplitError:
         return SplitError(
-            f"the output {self.store.root} can't be written: {error.strerror or error}",
+            f"the output {self.sink.address} can't be written: {error.strerror or error}",
             hint="Check its permissions and free space",
         )
 
@@ -156,8 +135,14 @@ def clean_scratch(directory: Path, *, now: float) -> int:
     return removed
 
 
-def scratch_file(store: Store) -> Path:
-    """A new name in a store's scratch directory, which is made."""
-    directory = store.scratch()
+def clean_up(sink: Sink) -> None:
+    """Removes what killed processes left; a disk that refuses is no reason to stop."""
+    with suppress(OSError):
+        clean_scratch(sink.scratch, now=time.time())
+        clean_scratch(sink.scratch.parent, now=time.time())
+
+
+def scratch_file(directory: Path) -> Path:
+    """A new name in a scratch directory, which is made."""
     directory.mkdir(parents=True, exist_ok=True)
     return directory / scratch_name()
