@@ -111,7 +111,8 @@ def run(
         compute=Compute.model_validate({"wait": wait, "cpus_per_worker": cpus}),
     )
     shape = Shape(cpus if isinstance(cpus, int) else 4, 0)
-    plan: Any = WorkPlan(job, {}, {}, {}, "f", __version__, "cpu", shape.cpus, "/")  # type: ignore[arg-type]
+    unused: Any = None
+    plan = WorkPlan(job, {}, {}, {}, "f", __version__, "cpu", shape.cpus, unused, unused)  # type: ignore[arg-type]
     scheduler = Scheduler(splits_of(count, size=size))
     pool = Pool(
         plan, scheduler, actors=actors, shape=shape, limit=limit, nodes=living, listener=heard
