@@ -28,11 +28,9 @@ HeadName = Literal[
     "seq2seq",
     "causal",
 ]
-Pooling = Literal["mean", "cls", "max"]
-
-
-# The heads that write.
+# Those of models that write.
 WRITING_HEADS: tuple[HeadName, ...] = ("seq2seq", "causal")
+Pooling = Literal["mean", "cls", "max"]
 
 
 def writing_head(model: ModelInfo) -> HeadName:

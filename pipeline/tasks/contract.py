@@ -177,13 +177,13 @@ class Task(ABC, Generic[OptionsT]):
 
     Attributes:
         Options: What the job file says.
-        heads: How the class of a model ends that serves; any if empty.
+        class_ends: How the class of a model ends that serves; any if empty.
         needs: The same in words.
         examples: At least one; the first with as few options as may be.
     """
 
     Options: ClassVar[type[TaskOptions]]
-    heads: ClassVar[tuple[str, ...]] = ()
+    class_ends: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[str]
     examples: ClassVar[tuple[Example, ...]]
 
@@ -214,11 +214,11 @@ class Task(ABC, Generic[OptionsT]):
         """Refuses a model whose head does not serve this task.
 
         Raises:
-            JobError: The model's architecture is known and is not one of `heads`.
+            JobError: The model's architecture is known and ends with none of `class_ends`.
         """
-        if not self.heads or not model.architectures:
+        if not self.class_ends or not model.architectures:
             return
-        if any(arch.endswith(head) for arch in model.architectures for head in self.heads):
+        if any(arch.endswith(self.class_ends) for arch in model.architectures):
             return
         raise JobError(
             f"model {model.reference} is a {' / '.join(model.architectures)}; "

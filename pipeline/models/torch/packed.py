@@ -32,7 +32,7 @@ FAMILIES = {
     "xlm-roberta": "XLMRoberta",
 }
 # What is left of a class's name behind that -> the head that the model is loaded with.
-ENDS: Mapping[str, HeadName] = {
+CLASS_ENDS: Mapping[str, HeadName] = {
     "Model": "encoder",
     "ForSequenceClassification": "sequence-classification",
     "ForTokenClassification": "token-classification",
@@ -203,7 +203,7 @@ def _head(module: Any) -> HeadName | None:
         or any(layer.get("rope_type", "default") != "default" for layer in layers)
     ):
         return None
-    return ENDS.get(kind.__name__.removeprefix(family))
+    return CLASS_ENDS.get(kind.__name__.removeprefix(family))
 
 
 def _stand_in(pooler: Any) -> Any:

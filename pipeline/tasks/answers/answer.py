@@ -21,7 +21,7 @@ INSTRUCTION = f"{PLACE} Answer from the text above, in a few words."
 
 
 # XLNet and XLM have a second class for it, which chooses among many ends and is not built here.
-FINDING_HEADS = ("ForQuestionAnswering", "ForQuestionAnsweringSimple")
+FINDING_ENDS = ("ForQuestionAnswering", "ForQuestionAnsweringSimple")
 
 
 class AnswerOptions(TaskOptions):
@@ -180,7 +180,7 @@ class Answer(Task[AnswerOptions]):
 
 
 def _finds(model: ModelInfo) -> bool:
-    return any(name.endswith(FINDING_HEADS) for name in model.architectures)
+    return any(name.endswith(FINDING_ENDS) for name in model.architectures)
 
 
 def _chats(model: ModelInfo) -> bool:

@@ -63,7 +63,7 @@ class Classify(Task[ClassifyOptions]):
     """
 
     Options = ClassifyOptions
-    heads = ("ForSequenceClassification",)
+    class_ends = ("ForSequenceClassification",)
     needs = "a sequence-classification model (…ForSequenceClassification)"
     examples = (
         Example("starter/sentiment"),

@@ -43,7 +43,7 @@ class Ner(Task[NerOptions]):
     """
 
     Options = NerOptions
-    heads = ("ForTokenClassification",)
+    class_ends = ("ForTokenClassification",)
     needs = "a token-classification model (…ForTokenClassification)"
     examples = (
         Example("starter/pii"),

@@ -96,7 +96,7 @@ class Redact(Task[RedactOptions]):
     """
 
     Options = RedactOptions
-    heads = Ner.heads
+    class_ends = Ner.class_ends
     needs = Ner.needs
     examples = (
         Example("starter/pii"),

@@ -6,12 +6,12 @@ from pipeline.errors import JobError
 from pipeline.models.resolve import ModelInfo
 
 # How the classes end whose models write: BART, T5, Llama, GPT-2, Marian.
-WRITING_CLASSES = ("ForConditionalGeneration", "ForCausalLM", "LMHeadModel", "MTModel")
+WRITING_ENDS = ("ForConditionalGeneration", "ForCausalLM", "LMHeadModel", "MTModel")
 
 
 def writes(model: ModelInfo) -> bool:
     """Whether a model has a head that writes, as far as is known."""
-    return not model.architectures or model.architectures[0].endswith(WRITING_CLASSES)
+    return not model.architectures or model.architectures[0].endswith(WRITING_ENDS)
 
 
 def check_writes(model: ModelInfo, *, what: str, hint: str, chat: bool) -> None:
