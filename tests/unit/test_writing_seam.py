@@ -250,3 +250,51 @@ def test_no_inference_library_is_loaded_to_write_with_another_engine() -> None:
         "    assert task.annotate(['yes']).column.to_pylist()[0]['text'] == 'yes'\n"
     )
     assert loaded_by(code) & {"torch", "onnxruntime", "ray", "datasets"} == set()
+
+
+HOSTILE = [
+    "w1",
+    ".",
+    "... . .. !",
+    "w1" * 500,
+    "w1 " * 500,
+    "\u200b\u202e\x00\ufeff",
+    "🙂👩‍👩‍👧‍👦🇩🇪" * 40,
+    "这部电影很精彩。" * 60,
+    "\n\n\t w2.\r\n" * 60,
+    "</s> <pad> </s>",
+    "user assistant system",
+    "{question} {text} {{}}",
+]
+
+
+@pytest.mark.parametrize("letters", [False, True], ids=["words", "bytes"])
+@pytest.mark.parametrize(
+    "says",
+    [lambda prompt: prompt, lambda prompt: "", lambda prompt: " \n ", lambda prompt: "w1 " * 99],
+    ids=["the prompt again", "nothing", "white space", "too much"],
+)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kind": "summarize", "method": "abstractive"},
+        {"kind": "summarize", "method": "abstractive", "merge": "truncate"},
+        {"kind": "translate"},
+        {"kind": "generate", "stop": [".", "\n"]},
+        {"kind": "generate", "merge": "join"},
+    ],
+    ids=lambda options: "-".join(str(value) for value in options.values()),
+)
+def test_whatever_a_text_is_and_a_model_writes_each_row_comes_to_an_end(
+    options: Any, says: Any, letters: bool
+) -> None:
+    model = FakeGenerator(WORDS, says, is_encoder_decoder=True, letters=letters, length=48)
+    found = loaded(model, max_new_tokens=24, **options).annotate(HOSTILE)
+    assert found.failures == {}
+    for text, row in zip(HOSTILE, found.column.to_pylist(), strict=True):
+        assert row["output_tokens"] >= 0
+        assert row["windows"] >= 1
+        assert row["text"] == row["text"].strip()
+        # What does not fit one prompt takes several, or says that something was left out.
+        if row["input_tokens"] > 48 and text.strip():
+            assert row["windows"] > 1 or row["truncated"]
