@@ -1,4 +1,4 @@
-"""Annotations equal those of Hugging Face's own pipelines on the same weights."""
+"""Annotations equal those of Hugging Face's own pipelines on the same weights, by every engine."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -9,12 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import transformers
+from onnx_export import exported
 from tiny_encoders import byte_level_tokenizer
 
 from pipeline.models.device import Device
+from pipeline.models.engines import ENGINES
+from pipeline.models.heads import Models
 from pipeline.models.resolve import look_up
 from pipeline.models.text.windows import cut
-from pipeline.models.torch.load import TorchModels
 from pipeline.starter import catalog
 from pipeline.starter.samples import write_reviews
 from pipeline.tasks import TASKS
@@ -26,6 +28,8 @@ pytestmark = [
 ]
 
 STRATEGIES = ("none", "simple", "first", "average", "max")
+# What becomes of a model's scores does not depend on the engine.
+BY_ENGINE = [*(("torch", strategy) for strategy in STRATEGIES), ("onnxruntime", "first")]
 PERSONAL = [
     "My name is Anna Schmidt and I live at 12 Baker Street, London.",
     "Call me on (555) 123-4567 or write to anna.schmidt@example.com!",
@@ -39,16 +43,35 @@ Load = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def load() -> Load:
+def device() -> Device:
+    return Device("cpu")
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def load(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, device: Device
+) -> Load:
     """Loads a task; models are shared, as a worker shares them."""
-    device = Device("cpu")
-    held: dict[str, TorchModels] = {}
+    engine = ENGINES[request.param]
+    held: dict[str, Models] = {}
+    folders: dict[str, str] = {}
+
+    def its_own(kind: str, model: str) -> str:
+        """The same model, as the engine takes it."""
+        if request.param == "torch":
+            return model
+        if model not in folders:
+            folder = catalog.folder(model) if model in catalog.STARTERS else Path(model)
+            made = tmp_path_factory.mktemp("exported") / "model"
+            folders[model] = str(exported(folder, made, kind=kind))
+        return folders[model]
 
     def loaded(kind: str, model: str, **options: Any) -> Any:
-        if model not in held:
-            held[model] = TorchModels({model: look_up(model)}, device=device)
+        name = its_own(kind, model)
+        if name not in held:
+            held[name] = engine.open({name: look_up(name, weights=engine.weights)}, device=device)
         task = TASKS[kind]
-        return task(task.Options(kind=kind, model=model, **options)).load(held[model])
+        return task(task.Options(kind=kind, model=name, **options)).load(held[name])
 
     return loaded
 
@@ -138,7 +161,7 @@ def pii_outputs(pii: Any, fitting: list[str]) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(("load", "strategy"), BY_ENGINE, indirect=["load"])
 def test_ner_gives_the_spans_of_the_pipeline(
     load: Load, pii: Any, pii_outputs: list[Any], fitting: list[str], strategy: str
 ) -> None:
@@ -184,7 +207,7 @@ def roberta(
     return folder
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(("load", "strategy"), BY_ENGINE, indirect=["load"])
 def test_ner_follows_the_pipelines_word_rule_for_byte_level_tokens(
     load: Load, roberta: Path, fitting: list[str], strategy: str
 ) -> None:
@@ -314,7 +337,7 @@ def test_the_first_window_of_a_long_text_is_what_the_pipeline_keeps_when_it_trun
     check_classes(rows.column.to_pylist(), expected)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(("load", "strategy"), BY_ENGINE, indirect=["load"])
 def test_entities_of_a_long_text_are_exact_and_do_not_overlap(
     load: Load, long_texts: list[str], strategy: str
 ) -> None:
@@ -338,7 +361,11 @@ FILLER = ["the", "weather", "was", "fine", "and", "nothing", "at", "all", "had",
 NAME = ["My", "name", "is", "Anna", "Schmidt", "and"]
 
 
-@pytest.mark.parametrize("strategy", ["simple", "first"])
+@pytest.mark.parametrize(
+    ("load", "strategy"),
+    [("torch", "simple"), ("torch", "first"), ("onnxruntime", "first")],
+    indirect=["load"],
+)
 def test_an_entity_on_the_border_of_two_windows_is_found_once_and_whole(
     load: Load, strategy: str
 ) -> None:

@@ -26,6 +26,7 @@ from pipeline.models.onnx import engine as engine_module
 from pipeline.models.onnx.heads import OnnxHead, pool
 from pipeline.models.onnx.session import Session
 from pipeline.models.resolve import look_up
+from pipeline.models.text.texts import TaskInput
 from pipeline.tasks import TASKS
 
 pytestmark = pytest.mark.unit
@@ -163,10 +164,12 @@ def refusal(folder: Path, gives: str = "logits") -> str:
     [
         ({"takes": (IDS, MASK, "past_key_values.0.key")}, "wants an input 'past_key_values.0.key'"),
         ({"kind": TensorProto.FLOAT}, "not of whole numbers"),
-        ({"shape": (1, 128)}, "batches of one shape only (input_ids: 1 x 128)"),
-        ({"shape": ("rows", 128)}, "batches of one shape only (input_ids: any x 128)"),
+        ({"shape": (1, 128)}, "batches of one shape only ('input_ids': 1 x 128)"),
+        ({"shape": ("rows", 128)}, "batches of one shape only ('input_ids': any x 128)"),
         ({"shape": ("a", "b", "c")}, "batches of one shape only"),
         ({"width": 5, "id2label": {"0": "a", "1": "b"}}, "gives 5 labels, and config.json says 2"),
+        ({"id2label": {}, "num_labels": "x"}, "gives 3 labels, and config.json says 'x'"),
+        ({"id2label": None}, "gives 3 labels, and config.json says 2"),
         ({"said": [None, None, 3]}, "of 3 dimensions, and not 2"),
         ({"takes": (IDS, "position_ids"), "model_type": "roberta"}, "wants position_ids, which"),
     ],
@@ -201,7 +204,7 @@ def test_a_graph_of_another_head_is_refused_by_what_it_gives(tmp_path: Path) -> 
     made.graph.output.add().CopyFrom(made.graph.output[0])
     made.graph.output[0].name, made.graph.output[1].name = "sum", "count"
     onnx.save(made, folder / "onnx/model.onnx")
-    assert "gives count, sum, and for encoder there has to be last_hidden_state" in refusal(
+    assert "gives 'count', 'sum', and for encoder there has to be last_hidden_state" in refusal(
         folder, "last_hidden_state"
     )
 
@@ -261,6 +264,35 @@ def test_a_batch_that_does_not_fit_the_memory_is_made_smaller(
     assert found.results[0] == pytest.approx(by_hand(TEXTS[0]).mean(0), abs=1e-5)
 
 
+def test_a_graph_that_overlooks_its_mask_computes_rows_of_one_length_together(
+    tmp_path: Path,
+) -> None:
+    head = opened(tiny_graphs.folder(tmp_path, takes=(IDS, TYPES)), "logits", budget=4096)
+    seen: list[tuple[int, ...]] = []
+    real = head.session.run
+
+    def run(ids: np.ndarray, mask: Any, *, typed: bool) -> np.ndarray:
+        seen.append(ids.shape)
+        return real(ids, mask, typed=typed)
+
+    head.session.run = run
+    texts = [*TEXTS, "w7 w8"]
+    for text, row in zip(texts, inferred(head, texts).results, strict=True):
+        assert row == pytest.approx(by_hand(text).mean(0), abs=1e-5)
+    assert sorted(seen) == [(1, 6), (1, 27), (2, 3), (2, 4)]
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "onnx/model.onnx"])
+def test_what_is_called_like_an_onnx_file_and_is_a_folder_is_refused(
+    tmp_path: Path, file: str
+) -> None:
+    folder = tiny_graphs.folder(tmp_path, file=file)
+    (folder / file).unlink()
+    (folder / file).mkdir()
+    with pytest.raises(JobError, match=f"model {folder}: {file} is no file"):
+        look_up(str(folder), weights=ENGINE.weights)
+
+
 def test_rows_that_would_share_a_scale_are_computed_one_by_one(tmp_path: Path) -> None:
     head = opened(tiny_graphs.folder(tmp_path, quantized=True), "logits", budget=4096)
     together = inferred(head, TEXTS).results
@@ -290,9 +322,7 @@ def pairs() -> Callable[[Path], Any]:
         options = {"kind": "classify", "model": reference, "pair": "second", "activation": "none"}
         task = kind(kind.Options.model_validate(options))
         loaded = task.load(ENGINE.open({reference: info}, device=Device("cpu")))
-        from pipeline.models.text.texts import Texts
-
-        return loaded.annotate(Texts(["w1 w2"], {"second": ["w3"]})).column.to_pylist()[0]
+        return loaded.annotate(TaskInput(["w1 w2"], {"second": ["w3"]})).column.to_pylist()[0]
 
     return annotate
 

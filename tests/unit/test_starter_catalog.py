@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -182,6 +183,29 @@ def test_no_names_means_all(downloads: list[str]) -> None:
 def test_a_second_pull_downloads_nothing(downloads: list[str]) -> None:
     assert pull("starter/fake") == pull("starter/fake")
     assert len(downloads) == 1
+
+
+def test_a_file_that_is_kept_as_it_is_comes_with_the_folder_and_into_one_that_lacks_it(
+    downloads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [folder] = pull()
+    before = catalog.revision(catalog.STARTERS["starter/fake"])
+    keeps = a_starter(kept={"onnx/model.onnx": "pkg/weights.bin"})
+    monkeypatch.setattr(catalog, "STARTERS", {"starter/fake": keeps})
+    assert catalog.folder("starter/fake") == folder
+    assert catalog.revision(keeps) == before
+    inode = (folder / "model.safetensors").stat().st_ino
+    assert pull() == [folder]
+    assert (folder / "onnx/model.onnx").read_bytes() == CONTENT
+    assert (folder / "model.safetensors").stat().st_ino == inode
+    assert len(downloads) == 2
+    pull()
+    assert len(downloads) == 2
+    wanted = (folder / cache.MARKER).stat().st_mode
+    assert (folder / "onnx/model.onnx").stat().st_mode == wanted
+    shutil.rmtree(folder)
+    assert pull() == [folder]
+    assert (folder / "onnx/model.onnx").read_bytes() == CONTENT
 
 
 def test_others_may_read_what_a_private_umask_of_a_converter_wrote(

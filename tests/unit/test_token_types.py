@@ -14,9 +14,12 @@ import torch
 import transformers
 from tokenizers import Tokenizer
 
+from pipeline.models import families
 from pipeline.models.device import Device
+from pipeline.models.families import COUNTED_FROM_PADDING
 from pipeline.models.resolve import look_up
 from pipeline.models.text.texts import TaskInput
+from pipeline.models.torch import inputs
 from pipeline.models.torch.load import TorchModels
 from pipeline.tasks import TASKS
 
@@ -169,3 +172,11 @@ def test_of_a_long_pair_all_that_fits_is_read_when_the_first_is_wanted(tmp_path:
     rows = list(zip(texts, claims, strict=True))
     expected = reference(folder, rows, types=True, most=tiny_families.LENGTH)
     np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", sorted(COUNTED_FROM_PADDING | {"bert", "electra", "xlnet"}))
+def test_where_a_familys_positions_start_is_told_from_its_configuration(family: str) -> None:
+    # MPNet counts from 1, whatever its config says, and says 1.
+    config = tiny_families.config(family, **({"pad_token_id": 1} if family == "mpnet" else {}))
+    module = tiny_families.module("encoder", family, config)
+    assert families.first_position(module.config) == inputs.first_position(module)

@@ -48,12 +48,10 @@ class OnnxEngine:
             )
         if info.folder is not None:
             try:
-                ports = Ports.of(whole_graph(info.folder, info.file), head=head)
-                _check_fit(ports, info, head)
+                graph = whole_graph(info.folder, info.file)
+                _check_fit(Ports.of(graph, head=head, file=info.file), info, head)
             except (OSError, ValueError) as error:
-                raise JobError(
-                    f"model {info.reference}: {info.file} {one_line(error)}", hint=EXPORT
-                ) from error
+                raise JobError(f"model {info.reference}: {one_line(error)}", hint=EXPORT) from error
 
     def open(
         self, infos: Mapping[str, ModelInfo], *, device: Device, budget: int | None = None
@@ -66,12 +64,12 @@ def _check_fit(ports: Ports, info: ModelInfo, head: HeadName) -> None:
     """Compares a graph with the model's configuration.
 
     Raises:
-        ValueError: They contradict each other, said without the file's name.
+        ValueError: They contradict each other.
     """
     if POSITIONS in ports.inputs and info.config.get("model_type") in COUNTED_FROM_PADDING:
         raise ValueError(
-            f"wants {POSITIONS}, which models of the kind {info.config['model_type']} count in a "
-            "way of their own"
+            f"{info.file} wants {POSITIONS}, which models of the kind "
+            f"{info.config['model_type']} count in a way of their own"
         )
     if ports.width is None:
         return
@@ -79,6 +77,8 @@ def _check_fit(ports: Ports, info: ModelInfo, head: HeadName) -> None:
         wanted, of = width(info.config, reference=info.reference), "numbers for a token"
     else:
         named = info.config.get("id2label")
-        wanted, of = len(named or ()) or int(info.config.get("num_labels") or 2), "labels"
+        wanted, of = len(named) if named else info.config.get("num_labels", 2), "labels"
     if wanted != ports.width:
-        raise ValueError(f"gives {ports.width} {of}, and config.json says {wanted}")
+        raise ValueError(
+            f"{info.file} gives {ports.width} {of}, and config.json says {wanted!r:.20}"
+        )

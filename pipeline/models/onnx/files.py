@@ -1,5 +1,7 @@
-"""Which ONNX file of a model's folder is taken, and whether it is whole. Pure: jobs are checked
-with it."""
+"""Which ONNX file of a model's folder is taken, and whether it is whole.
+
+Jobs are checked with it, so nothing heavy is imported.
+"""
 
 from __future__ import annotations
 
@@ -89,6 +91,8 @@ def whole_graph(folder: Path, file: str) -> Graph:
         ValueError: It is broken, or its weights are not there, or not where they may be.
     """
     path = folder / file
+    if not path.is_file():
+        raise ValueError(f"{file} is no file")
     try:
         graph = read_graph(path)
     except ValueError as error:

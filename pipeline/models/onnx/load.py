@@ -88,7 +88,7 @@ class OnnxModels:
         with _loading(info, head):
             config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
             tokenizer = load_tokenizer(folder)
-            ports = Ports.of(whole_graph(folder, info.file), head=head)
+            ports = Ports.of(whole_graph(folder, info.file), head=head, file=info.file)
             types = _token_types(config) if TYPES in ports.inputs else TokenTypes()
             text = TextSide(
                 tokenizer,
@@ -106,10 +106,11 @@ class OnnxModels:
                 one_text_only=not types.count
                 and _token_types(config).wanted(Layout.of(tokenizer, texts=2)),
             )
-            session.try_out(text, labels=None if head == "encoder" else len(text.labels))
+            labels = None if head == "encoder" else len(text.labels)
+            masks = session.try_out(text, labels=labels)
         text.tokens = self._tokens.setdefault(text.tokens.key, text.tokens)
         # A classifier that reads a row's last token finds it in any graph if none is padding.
-        padded = pads(config) and not ports.alone and config.model_type in ENCODERS
+        padded = pads(config) and masks and not ports.alone and config.model_type in ENCODERS
         budget = 1 if ports.alone else self.budget or self.device.default_budget
         return session, text, BatchRunner(self.device, budget=budget, padded=padded)
 

@@ -46,12 +46,19 @@ class Ports:
     alone: bool
 
     @classmethod
-    def of(cls, graph: Graph, *, head: HeadName) -> Ports:
+    def of(cls, graph: Graph, *, head: HeadName, file: str) -> Ports:
         """Finds them.
 
         Raises:
-            ValueError: The graph is of another kind, said without its file's name.
+            ValueError: The graph is of another kind.
         """
+        try:
+            return cls._of(graph, head)
+        except ValueError as error:
+            raise ValueError(f"{file} {error}") from error
+
+    @classmethod
+    def _of(cls, graph: Graph, head: HeadName) -> Ports:
         inputs = {value.name: _whole_number(value) for value in graph.inputs}
         strange = sorted(inputs.keys() - {IDS, MASK, TYPES, POSITIONS})
         if strange:
@@ -98,8 +105,8 @@ class Ports:
         rows = found.shape[: self.dimensions - 1]
         if found.ndim != self.dimensions or rows != ids.shape[: self.dimensions - 1]:
             raise ValueError(
-                f"gives {self.output} of the shape {list(found.shape)} for {ids.shape[0]} rows of "
-                f"{ids.shape[1]} tokens"
+                f"gives {self.output!r:.60} of the shape {list(found.shape)} for "
+                f"{ids.shape[0]} rows of {ids.shape[1]} tokens"
             )
 
 
@@ -109,8 +116,8 @@ def _whole_number(value: Value) -> type[np.integer[Any]]:
     if value.shape is not None and (len(value.shape) != 2 or any(value.shape)):
         sizes = " x ".join(str(size or "any") for size in value.shape)
         raise ValueError(
-            f"takes batches of one shape only ({value.name}: {sizes}): export it with open rows "
-            "and tokens (dynamic axes)"
+            f"takes batches of one shape only ({value.name!r:.60}: {sizes}): export it with "
+            "open rows and tokens (dynamic axes)"
         )
     return WHOLE_NUMBERS[value.kind]
 
@@ -125,9 +132,9 @@ def _output(graph: Graph, head: HeadName) -> tuple[Value, int]:
     if len(by_name) == 1:  # whatever it is called
         (value,) = by_name.values()
         return _fitting(value, OUTPUTS[head][0][1]), OUTPUTS[head][0][1]
+    given = ", ".join(f"{name!r:.40}" for name in sorted(by_name)[:4])
     raise ValueError(
-        f"gives {', '.join(sorted(by_name)[:4]) or 'nothing'}, and for {head} there has to be "
-        f"{' or '.join(names)}"
+        f"gives {given or 'nothing'}, and for {head} there has to be {' or '.join(names)}"
     )
 
 
