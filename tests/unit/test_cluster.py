@@ -200,6 +200,22 @@ def test_ray_is_not_asked_to_end_what_a_head_that_is_gone_would_have_to_end(
     assert ended == [True] * (not dies)
 
 
+def test_a_head_is_watched_once_in_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the device is asked of before the run begins is what the run works with."""
+    started: list[int] = []
+    monkeypatch.setattr(ray, "init", lambda **_: started.append(1))
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        monkeypatch.setattr(clusters, "_head", lambda _: head.getsockname())
+        with ray_cluster(address) as outer, ray_cluster(address) as inner:
+            assert inner is outer
+            assert [thread.name for thread in threading.enumerate()].count("head") == 1
+        assert not any(thread.name == "head" for thread in threading.enumerate())
+        with ray_cluster(address) as later:
+            assert later is not outer
+    assert started == [1, 1]
+
+
 def test_a_head_that_never_answered_here_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     """As behind a gateway."""
     node = {"NodeID": "a", "Alive": True, "Resources": {"CPU": 2.0}}

@@ -105,21 +105,39 @@ class Cluster:
             thread.join()
 
 
+# Ray connects a process once; so its head is watched once, whoever asks inside.
+_open: list[Cluster] = []
+
+
 @contextmanager
 def ray_cluster(address: str | None) -> Iterator[Cluster]:
     """Connects to Ray, or starts it on this machine for as long as the block runs.
+
+    Inside such a block it gives the same again.
 
     Raises:
         RunError: There is no cluster at the address, or it lets nobody in.
         Interrupted: A signal came while Ray started.
     """
+    if _open:
+        yield _open[0]
+        return
+    with _connected_to(address) as cluster, cluster.watched():
+        _open.append(cluster)
+        try:
+            yield cluster
+        finally:
+            _open.clear()
+
+
+@contextmanager
+def _connected_to(address: str | None) -> Iterator[Cluster]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ray = _import_ray()
     address = address or os.environ.get("RAY_ADDRESS") or None
     if ray.is_initialized():
-        with Cluster(address or "this machine", _head(address)).watched() as cluster:
-            yield cluster
+        yield Cluster(address or "this machine", _head(address))
         return
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
@@ -142,8 +160,7 @@ def ray_cluster(address: str | None) -> Iterator[Cluster]:
         raise _refused(address, error) from error
     cluster = Cluster(address or "this machine", _head(address))
     try:
-        with cluster.watched():
-            yield cluster
+        yield cluster
     finally:
         # It would wait for a head that is gone, and then end the process. Whether it is gone, this
         # watch may not have noticed yet.
