@@ -38,7 +38,7 @@ FLOOR = {part: height for height, parts in enumerate(reversed(FLOORS)) for part 
 # Within a part, likewise: by what comes after its name. The rest of a part, where it is not named
 # at all, stands on `*`.
 STEPS = {
-    "engine": (("driver",), ("worker",), ("messages", "deaths")),
+    "engine": (("driver",), ("worker",), ("messages", "last_words")),
     "records": (("writer", "reader"), ("outbox", "history"), ("schema",)),
     "tasks": (
         ("",),

@@ -13,7 +13,7 @@ import pytest
 from helpers import PATIENCE, wait_for
 from ray.exceptions import ActorDiedError, NodeDiedError, OutOfMemoryError, RayTaskError
 
-from pipeline.engine import deaths
+from pipeline.engine import last_words
 from pipeline.engine.driver import ray_actors
 from pipeline.engine.driver.placement import Shape
 from pipeline.engine.driver.ray_actors import RayActors, cause
@@ -185,7 +185,7 @@ def test_a_machine_that_can_not_be_asked_is_not_waited_for(fake: FakeRay) -> Non
 def test_what_killed_a_worker_is_read_from_its_last_words_and_the_kernel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, kills: int, told: str
 ) -> None:
-    monkeypatch.setattr(deaths, "memory_kills", lambda: kills)
+    monkeypatch.setattr(last_words, "memory_kills", lambda: kills)
     (tmp_path / "worker.err").write_text(text)
     hello = {**HELLO, "host": socket.gethostname(), "log": str(tmp_path / "worker.err")}
     assert told in cause(ActorDiedError(), hello).message

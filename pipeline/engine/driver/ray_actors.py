@@ -17,9 +17,9 @@ import ray
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline.engine.deaths import CODE, MEMORY, last_words
 from pipeline.engine.driver.actors import Reply
 from pipeline.engine.driver.placement import Shape
+from pipeline.engine.last_words import CODE, MEMORY, last_words
 from pipeline.engine.messages import IN_FLIGHT, WorkPlan
 from pipeline.engine.worker.actor import Worker
 from pipeline.errors import WorkerLost

@@ -11,7 +11,7 @@ from typing import Any
 import ray
 
 from pipeline import __version__
-from pipeline.engine.deaths import CODE, memory_kills
+from pipeline.engine.last_words import CODE, memory_kills
 from pipeline.engine.messages import LOADING, Failure, Heartbeat, SplitResult, WorkPlan
 from pipeline.errors import RunError, ShardscribeError, SplitError, WorkerLost, one_line
 from pipeline.lake.split import Split
