@@ -12,6 +12,7 @@ from pipeline.job.file import load_job
 from pipeline.lake.sink.footers import read_footer
 from pipeline.lake.store.open import open_store
 from pipeline.planning import Choices
+from pipeline.records.reader import read_events, read_history
 from pipeline.run import run_job
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
@@ -72,11 +73,17 @@ def test_the_record_holds_the_job_the_events_and_the_summary(reviews, make_job, 
     assert json.loads((directory / "summary.json").read_text()) == summary.model_dump(mode="json")
     ran = load_job(directory / "job.yaml")
     assert (ran.tasks, ran.input.path, ran.compute.dtype) == (job.tasks, str(reviews), "float32")
+    store = open_store(job.output.path).own
     lines = (directory / "events-00001.jsonl").read_text().splitlines()
-    events = [json.loads(line) for line in lines]
-    assert sorted(e["path"] for e in events if e["event"] == "done") == [
+    events = list(read_events(store, summary.run))
+    assert len(events) == len(lines), "each follows the schema"
+    assert sorted(e.path for e in events if e.event == "done") == [
         f"part-{i:05d}.parquet" for i in range(4)
     ]
+    history = list(read_history(store, summary.run))
+    assert [line.progress.phase for line in history[:2]] == ["starting Ray", "starting workers"]
+    last = history[-1].progress
+    assert (last.rows, last.splits_done, last.fraction) == (summary.rows.rows, 4, 1.0)
 
 
 def test_a_second_run_does_nothing_and_starts_no_worker(reviews, make_job, display):
