@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from pipeline.engine.driver.lease import Holder, holder
-from pipeline.errors import ShardscribeError, one_line
+from pipeline.errors import JobError, ShardscribeError, one_line
 from pipeline.lake.store.base import Store
 from pipeline.lake.store.open import open_store
 from pipeline.records.reader import RecordedRun, read_run, run_names
@@ -53,9 +53,9 @@ def watch_output(
         clock: Monotonic seconds.
 
     Raises:
-        JobError: The address makes no sense.
+        JobError: The address makes no sense, or nothing can be read there.
     """
-    watcher = _Watcher(open_store(address).own, clock)
+    watcher = _Watcher(open_store(address), clock)
     while True:
         view = watcher.look()
         yield view
@@ -65,10 +65,12 @@ def watch_output(
 
 
 class _Watcher:
-    def __init__(self, own: Store, clock: Callable[[], float]) -> None:
-        self._own = own
+    def __init__(self, output: Store, clock: Callable[[], float]) -> None:
+        self._output = output.root
+        self._own = output.own
         self._clock = clock
         self._began = clock()
+        self._answered = False
         self._run = ""
         self._seen: ProgressLine | None = None
         self._changed = clock()
@@ -82,17 +84,21 @@ class _Watcher:
                 return view
             lives = held.lives if held is not None and held.run == self._run else False
         except (OSError, ShardscribeError) as error:
-            return self._view(self._seen, f"can't be looked at: {one_line(error, most=200)}")
+            told = f"can't be looked at: {one_line(error, most=200)}"
+            if not self._answered:  # rather a wrong address than a store that is away for a while
+                raise JobError(f"{self._own.root} {told}", hint="Check its permissions") from error
+            return self._view(self._seen, told)
         return self._judge(read_run(self._own, self._run, lives=lives))
 
     def _find(self, held: Holder | None) -> View | None:
         """Finds the run to watch, or says what is waited for."""
+        self._answered = True
         if held is not None and held.lives is not False:
             self._run = held.run
             return None
         names = run_names(self._own)
         if not names:
-            return View("", told="there is no run yet; waiting for one to begin")
+            return View("", told=f"{self._output} has no run yet; waiting for one to begin")
         if self._clock() - self._began < BEGIN_SECONDS:
             return View("", told=f"no run is under way; {BEGIN_SECONDS:.0f} s for one to begin")
         self._run = names[0]

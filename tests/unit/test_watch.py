@@ -110,8 +110,8 @@ def test_a_run_is_waited_for_found_and_followed_to_its_end(scene):
         nothing, scene.hold, scene.say, lambda: scene.say(500), nothing, lambda: ended()
     )
     assert [view.told for view in views] == [
-        "there is no run yet; waiting for one to begin",
-        "there is no run yet; waiting for one to begin",
+        f"{scene.address} has no run yet; waiting for one to begin",
+        f"{scene.address} has no run yet; waiting for one to begin",
         "is looking at input and output",
         "",
         "",
@@ -288,6 +288,17 @@ def test_a_store_that_does_not_answer_is_told_and_asked_again(scene, monkeypatch
     assert [view.line.progress.rows for view in views] == [420] * 3
 
 
+def test_a_place_that_can_t_be_read_from_the_start_is_an_error(scene, monkeypatch):
+    def refuse(self: LocalStore, path: str) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(LocalStore, "read", refuse)
+    done = CliRunner().invoke(main, ["status", scene.address, "--watch"])
+    assert done.exit_code == 2
+    assert "can't be looked at: " in done.stderr
+    assert "Permission denied" in done.stderr
+
+
 # --- on the command line
 
 
@@ -347,7 +358,7 @@ def test_ctrl_c_ends_a_watch_quietly_as_it_ends_other_programs_that_watch(tmp_pa
         process.send_signal(signal.SIGINT)
         assert process.wait() == 0
     [line] = out.read_text().splitlines()
-    assert line[9:] == "there is no run yet; waiting for one to begin"
+    assert line[9:].endswith("/out has no run yet; waiting for one to begin")
 
 
 def test_status_says_of_a_run_without_a_summary_whether_it_lives_and_how_far_it_is(scene):
