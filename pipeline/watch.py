@@ -9,8 +9,8 @@ from datetime import datetime
 
 from pipeline.engine.driver.lease import Holder, holder
 from pipeline.errors import JobError, ShardscribeError, one_line
-from pipeline.lake.store.base import Store
-from pipeline.lake.store.open import open_store
+from pipeline.lake.sink.base import Sink
+from pipeline.lake.sink.open import open_sink
 from pipeline.records.reader import RecordedRun, read_run, run_names
 from pipeline.records.schema import ProgressLine
 
@@ -55,7 +55,7 @@ def watch_output(
     Raises:
         JobError: The address makes no sense, or nothing can be read there.
     """
-    watcher = _Watcher(open_store(address), clock)
+    watcher = _Watcher(open_sink(address), clock)
     while True:
         view = watcher.look()
         yield view
@@ -65,9 +65,9 @@ def watch_output(
 
 
 class _Watcher:
-    def __init__(self, output: Store, clock: Callable[[], float]) -> None:
-        self._output = output.root
-        self._own = output.own
+    def __init__(self, sink: Sink, clock: Callable[[], float]) -> None:
+        self._output = sink.address
+        self._own = sink.own
         self._clock = clock
         self._began = clock()
         self._answered = False
