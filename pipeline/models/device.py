@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,16 @@ def dtype_on(device: str, asked: str) -> str:
     if asked != "auto":
         return asked
     return "bfloat16" if device.startswith("cuda") else "float32"
+
+
+@dataclass
+class _Batch:
+    """What a thread holds the device for: its tokens, and how many are counted already."""
+
+    tokens: int
+    padded: int
+    counted: int = 0
+    padded_counted: int = 0
 
 
 class Device:
@@ -117,9 +128,24 @@ class Device:
         return getattr(self._thread, "report", None) or (lambda fraction: None)
 
     def report(self, fraction: float) -> None:
-        """Says how far this thread is in what `reporting` is about, 0 to 1."""
+        """Says how far this thread is in what `reporting` is about, 0 to 1.
+
+        If it holds the device, that is the batch: its tokens count as they are gone through, as
+        one that is written may take minutes.
+        """
         self.reporter()(fraction)
+        batch: _Batch | None = getattr(self._thread, "batch", None)
+        if batch is not None:
+            with self._changed:
+                self._count(batch, fraction)
         self.moved()
+
+    def _count(self, batch: _Batch, fraction: float) -> None:
+        """Brings what is counted of a batch up to a fraction of it."""
+        tokens, padded = int(fraction * batch.tokens), int(fraction * batch.padded)
+        self.tokens += tokens - batch.counted
+        self.padded_tokens += padded - batch.padded_counted
+        batch.counted, batch.padded_counted = tokens, padded
 
     def moved(self) -> None:
         """Something of what this thread computes is done."""
@@ -176,16 +202,17 @@ class Device:
             self._free -= wanted
         self.moved()
         started = time.perf_counter()
+        batch = self._thread.batch = _Batch(tokens, padded)
         try:
             with self._threads(wanted):
                 yield
         finally:
             seconds = time.perf_counter() - started
+            self._thread.batch = None
             with self._changed:
                 self._free += wanted
                 self.busy_seconds += seconds * wanted / self.lanes
-                self.tokens += tokens
-                self.padded_tokens += padded
+                self._count(batch, 1.0)
                 self._changed.notify_all()
             self.moved()
 

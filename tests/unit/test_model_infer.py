@@ -292,6 +292,27 @@ def test_the_thread_hears_how_far_it_is() -> None:
     assert heard == [0.5, 1.0]
 
 
+def test_tokens_of_a_batch_that_says_how_far_it_is_count_as_it_goes() -> None:
+    model = model_of(budget=8)
+    counted: list[tuple[int, int]] = []
+
+    def forward(ids: Any, mask: Any) -> list[int]:
+        for done in (0.0, 0.5, 0.25, 1.0):
+            model.device.report(done)
+            counted.append((model.device.tokens, model.device.padded_tokens))
+        if 9 in ids:
+            raise ValueError("no")
+        return [0] * len(ids)
+
+    model.infer([[5, 6, 7, 8], [5, 6]], forward)
+    assert counted == [(0, 0), (3, 4), (1, 2), (6, 8)]
+    model.infer([[9, 9]], forward)
+    model.infer([[7]], lambda ids, mask: [0])
+    assert (model.device.tokens, model.device.padded_tokens) == (9, 11)
+    model.device.report(0.5)
+    assert model.device.tokens == 9, "it is in no batch"
+
+
 def test_what_a_batch_says_of_itself_is_its_part_of_the_whole(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
