@@ -11,6 +11,7 @@ CLASSES = {
     "classify": "labels.classify.Classify",
     "embed": "vectors.embed.Embed",
     "generate": "writing.generate.Generate",
+    "keywords": "vectors.keywords.Keywords",
     "ner": "spans.ner.Ner",
     "redact": "spans.redact.Redact",
     "summarize": "writing.summarize.Summarize",
