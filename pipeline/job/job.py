@@ -27,7 +27,8 @@ from pipeline.lake.split import Cut
 from pipeline.models.device import dtype_on
 from pipeline.models.resolve import ModelInfo
 from pipeline.tasks import TASKS, Task, TaskOptions
-from pipeline.tasks.chain import columns_read, fields_naming, sources
+from pipeline.tasks.chain import columns_read, fields_naming
+from pipeline.tasks.reading import sources
 
 ERRORS_COLUMN = "errors"
 

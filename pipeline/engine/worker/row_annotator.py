@@ -18,8 +18,9 @@ from pipeline.models.faults import raise_if_fatal, row_error
 from pipeline.models.heads import Models
 from pipeline.models.text.texts import TaskInput, Tokenizer
 from pipeline.tasks import Annotate, Annotated, Task
-from pipeline.tasks.chain import ordered, sources, text_maker
+from pipeline.tasks.chain import ordered
 from pipeline.tasks.conditions.condition import condition_names, rows_where
+from pipeline.tasks.reading import sources, text_maker
 
 
 @dataclass
