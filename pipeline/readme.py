@@ -75,7 +75,7 @@ def _table(jobs: Path) -> str:
 def _notes() -> str:
     return "\n".join(
         textwrap.fill(
-            f"- **{kind}**: {_said(task)}",
+            f"- **{kind}**: {said_of(task)}",
             width=LINE,
             subsequent_indent="  ",
             break_long_words=False,
@@ -85,7 +85,7 @@ def _notes() -> str:
     )
 
 
-def _said(task: type[Task[Any]]) -> str:
+def said_of(task: type[Task[Any]]) -> str:
     """A class's docstring without its first paragraph, on one line."""
     _, _, body = inspect.cleandoc(task.__doc__ or "").partition("\n\n")
     return " ".join(body.split())
