@@ -43,6 +43,7 @@ STEPS = {
     "tasks": (
         ("",),
         ("chain",),
+        ("reading",),
         ("labels",),
         ("answers",),
         ("writing", "spans", "vectors", "conditions"),
