@@ -220,9 +220,10 @@ def work(
 ) -> Pool:
     """The pool's own loop; one worker may fail whatever it gets, a hundred times as fast."""
     crowd = Crowd(broken=broken)
+    unused: Any = None
     job: Any = SimpleNamespace(compute=Compute(), limits=Limits())
     pool = Pool(
-        WorkPlan(job, {}, {}, {}, FINGERPRINT, __version__, "cpu", 1, "/lake"),
+        WorkPlan(job, {}, {}, {}, FINGERPRINT, __version__, "cpu", 1, unused, unused),
         Scheduler(splits),
         actors=crowd,
         shape=Shape(1, 0),

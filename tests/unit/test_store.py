@@ -1,11 +1,14 @@
 """The local store: what a listing shows, and how a file appears."""
 
 import os
+import pickle
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import JobError, RunError
+from pipeline.lake.sink.open import open_sink
+from pipeline.lake.source.open import open_source
 from pipeline.lake.store.local import LocalStore
 from pipeline.lake.store.open import open_store
 from pipeline.lake.store.remote import RemoteStore
@@ -241,3 +244,13 @@ def test_an_object_store_is_opened_without_a_request() -> None:
 def test_an_address_for_messages_has_one_slash_between_its_parts(tmp_path: Path) -> None:
     assert open_store(f"{tmp_path}/").address("a/b") == f"{tmp_path}/a/b"
     assert open_store("s3://bucket/").address("a") == "s3://bucket/a"
+
+
+@pytest.mark.parametrize("address", ["out", "s3://lake/out", "gs://lake", "az://lake/a/b"])
+def test_a_source_and_a_sink_go_to_another_process_as_their_addresses(address: str) -> None:
+    for place in (open_source(address), open_sink(address)):
+        again = pickle.loads(pickle.dumps(place))
+        assert type(again) is type(place)
+        assert type(again.store) is type(place.store)
+        assert again.store.root == place.store.root
+        assert again.store.own.root == place.store.own.root
