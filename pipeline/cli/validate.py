@@ -32,6 +32,8 @@ def validate(job_file: str, overrides: tuple[str, ...]) -> None:
     for path, reason in list(checked.listing.missed.items())[:MISSED_SHOWN]:
         say(f"          {path} can't be read: {reason}")
     for name, options in job.options.items():
-        arch = ", ".join(checked.infos[options.model].architectures) or "unknown architecture"
-        say(f"  task    {name}: {options.kind} with {options.model} ({arch})")
+        info = checked.infos[options.model]
+        arch = ", ".join(info.architectures) or "unknown architecture"
+        file = f", {info.file}" if info.file else ""
+        say(f"  task    {name}: {options.kind} with {options.model} ({arch}{file})")
     say(f"  output  {job.output.path}")
