@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, NoReturn, Self
 
-from pipeline.errors import JobError, one_line
+from pipeline.errors import JobError
 from pipeline.models.device import Device
 from pipeline.models.families import COMPARING_TYPES, ENCODERS, check_family, first_position, pads
-from pipeline.models.faults import raise_if_fatal
+from pipeline.models.faults import loading
 from pipeline.models.heads import HeadName
 from pipeline.models.inference import BatchRunner
 from pipeline.models.onnx.files import whole_graph
@@ -85,7 +84,8 @@ class OnnxModels:
 
         check_family(info.config, head=head, reference=info.reference)
         folder = fetch(info)
-        with _loading(info, head):
+        hint = "Export it anew, or leave compute.engine at torch"
+        with loading(info.reference, what=f"{head} from {info.file}", hint=hint):
             config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
             tokenizer = load_tokenizer(folder)
             ports = Ports.of(whole_graph(folder, info.file), head=head, file=info.file)
@@ -127,17 +127,3 @@ def _has_no_head(reference: str) -> JobError:
         f"model {reference}: compute.engine: onnxruntime has no such head",
         hint="Leave compute.engine at torch",
     )
-
-
-@contextmanager
-def _loading(info: ModelInfo, head: HeadName) -> Iterator[None]:
-    """Whatever a library makes of a model's files, it is the model that can't be loaded."""
-    try:
-        yield
-    except Exception as error:
-        raise_if_fatal(error)
-        raise JobError(
-            f"model {info.reference} can't be loaded for {head} from {info.file}: "
-            f"{one_line(error)}",
-            hint="Export it anew, or leave compute.engine at torch",
-        ) from error

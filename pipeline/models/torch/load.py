@@ -13,11 +13,11 @@ from typing import Any, Self
 
 import numpy as np
 
-from pipeline.errors import JobError, WorkerLost, one_line
+from pipeline.errors import JobError
 from pipeline.models.adapters import Brought, label_fields, look_into
 from pipeline.models.device import Device
 from pipeline.models.families import WEIGHTS_READ, check_family, pads
-from pipeline.models.faults import is_out_of_memory, raise_if_fatal
+from pipeline.models.faults import loading
 from pipeline.models.heads import WRITING_HEADS, HeadName, writing_head
 from pipeline.models.inference import BatchRunner
 from pipeline.models.resolve import ModelInfo, fetch
@@ -54,7 +54,6 @@ AUTO_CLASSES: Mapping[HeadName, str] = {
 
 # Texts of about this length are what budgets are timed with: the mean of real paragraphs.
 PROBE_TOKENS = 64
-ROOM = "Free the device of other programs, set compute.dtype to bfloat16, or take a smaller model"
 
 
 class TorchModels:
@@ -214,25 +213,9 @@ class TorchModels:
 
 @contextmanager
 def _loading(info: ModelInfo, head: HeadName) -> Iterator[None]:
-    """Whatever a library makes of a model's files, it is the model that can't be loaded.
-
-    Raises:
-        JobError: As said.
-        WorkerLost: The model may be well, but there is no memory for it here.
-    """
-    try:
-        with own_errors():
-            yield
-    except Exception as error:
-        raise_if_fatal(error)
-        if is_out_of_memory(error):
-            raise WorkerLost(
-                f"there is no memory for model {info.reference}: {one_line(error)}", hint=ROOM
-            ) from error
-        raise JobError(
-            f"model {info.reference} can't be loaded for {head}: {one_line(error)}",
-            hint="Check that the folder is complete and the architecture fits the task",
-        ) from error
+    hint = "Check that the folder is complete and the architecture fits the task"
+    with loading(info.reference, what=head, hint=hint), own_errors():
+        yield
 
 
 def _for_head(brought: Brought, head: HeadName) -> dict[str, Any]:
