@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 import tiny_families
 import torch
+from onnx_export import exported
 from tokenizers import Tokenizer
 
 from pipeline.errors import WorkerLost
 from pipeline.models.device import Device
+from pipeline.models.engines import ENGINES
 from pipeline.models.heads import HeadName, Models
 from pipeline.models.inference import Inference
 from pipeline.models.resolve import look_up
 from pipeline.models.text.pairs import Pairs
 from pipeline.models.text.side import TextSide
-from pipeline.models.torch.load import TorchModels
 
 pytestmark = pytest.mark.unit
 
@@ -34,26 +35,26 @@ TEXTS = (
 CLAIMS = ("w40 w41", "w42 w43 w44 w45 w46", "w47", "w49", "w51 w52 w53")
 TOLERANCE = 2e-5
 
-Engine = Callable[[Path], Models]
-
-
-def torch_engine(folder: Path) -> Models:
-    reference = str(folder)
-    return TorchModels({reference: look_up(reference)}, device=Device("cpu"), budget=256)
-
-
-# How each opens a folder of transformers, and the heads that it has.
-ENGINES: dict[str, tuple[Engine, tuple[HeadName, ...]]] = {
-    "torch": (
-        torch_engine,
-        ("sequence-classification", "token-classification", "question-answering", "encoder"),
-    ),
+# Of each engine the heads that it has, by what an exporter calls them, and families to try.
+HEADS: dict[str, dict[HeadName, str]] = {
+    "torch": {
+        "sequence-classification": "",
+        "token-classification": "",
+        "question-answering": "",
+        "encoder": "",
+    },
+    "onnxruntime": {
+        "sequence-classification": "classify",
+        "token-classification": "ner",
+        "encoder": "embed",
+    },
 }
+TRIED = {"torch": FAMILIES, "onnxruntime": ("bert", "roberta")}
 CASES = [
     (engine, head, family)
-    for engine, (_, heads) in ENGINES.items()
+    for engine, heads in HEADS.items()
     for head in heads
-    for family in FAMILIES
+    for family in TRIED[engine]
 ]
 
 
@@ -98,6 +99,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Made]
     return one
 
 
+def opened(engine: str, head: HeadName, folder: Path) -> Models:
+    """The models of an engine: the one in a folder of transformers, exported where need be."""
+    kind = HEADS[engine][head]
+    if kind:
+        other = folder.with_name(f"{folder.name}-onnx")
+        folder = other if other.exists() else exported(folder, other, kind=kind)
+    made = ENGINES[engine]
+    info = look_up(str(folder), weights=made.weights)
+    return made.open({info.reference: info}, device=Device("cpu"), budget=256)
+
+
 def ask(models: Models, head: str) -> tuple[TextSide, Callable[[Any], Inference[np.ndarray]]]:
     """A head's text side, and what is asked of it."""
     (reference,) = models.infos
@@ -135,10 +147,10 @@ def compare(found: Inference[np.ndarray], rows: Sequence[np.ndarray]) -> None:
 
 @pytest.mark.parametrize(("engine", "head", "family"), CASES)
 def test_a_sequence_gets_what_transformers_gives_for_it_alone(
-    made: Callable[[str, str], Made], engine: str, head: str, family: str
+    made: Callable[[str, str], Made], engine: str, head: HeadName, family: str
 ) -> None:
     folder, reference = made(head, family)
-    text, infer = ask(ENGINES[engine][0](folder), head)
+    text, infer = ask(opened(engine, head, folder), head)
     sequences, cuts = text.windows(text.encode(TEXTS))
     assert cuts.counts.tolist() == [1, 1, 1, 3, 1]
     rows = [sequences.flat([at])[0] for at in range(len(sequences))]
@@ -155,10 +167,10 @@ def test_a_sequence_gets_what_transformers_gives_for_it_alone(
     [case for case in CASES if case[1] in ("sequence-classification", "question-answering")],
 )
 def test_of_two_texts_a_model_is_told_which_is_which(
-    made: Callable[[str, str], Made], engine: str, head: str, family: str
+    made: Callable[[str, str], Made], engine: str, head: HeadName, family: str
 ) -> None:
     folder, reference = made(head, family)
-    text, infer = ask(ENGINES[engine][0](folder), head)
+    text, infer = ask(opened(engine, head, folder), head)
     pairs = Pairs(text)
     assert pairs.typed == (family == "bert")
     texts = [" ".join(one.split()[:50]) for one in TEXTS]
@@ -174,10 +186,10 @@ def test_of_two_texts_a_model_is_told_which_is_which(
 
 @pytest.mark.parametrize(("engine", "head", "family"), CASES)
 def test_a_sequence_that_the_model_can_not_take_fails_alone(
-    made: Callable[[str, str], Made], engine: str, head: str, family: str
+    made: Callable[[str, str], Made], engine: str, head: HeadName, family: str
 ) -> None:
     folder, reference = made(head, family)
-    text, infer = ask(ENGINES[engine][0](folder), head)
+    text, infer = ask(opened(engine, head, folder), head)
     sequences, _ = text.windows(text.encode(TEXTS), size=1000)
     found = infer(sequences)
     assert {at: error.code for at, error in found.failures.items()} == {3: "model_error"}
@@ -189,14 +201,13 @@ def test_a_sequence_that_the_model_can_not_take_fails_alone(
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
-@pytest.mark.parametrize(
-    "engine", [name for name, (_, heads) in ENGINES.items() if "encoder" in heads]
-)
+@pytest.mark.parametrize("engine", HEADS)
 def test_token_vectors_become_one_as_was_asked(
     made: Callable[[str, str], Made], engine: str, pooling: Any
 ) -> None:
     folder, reference = made("encoder", "bert")
-    encoder = ENGINES[engine][0](folder).encoder(str(folder))
+    models = opened(engine, "encoder", folder)
+    encoder = models.encoder(*models.infos)
     sequences, _ = encoder.text.windows(encoder.text.encode(TEXTS))
     rows = []
     for at in range(len(sequences)):
@@ -206,34 +217,38 @@ def test_token_vectors_become_one_as_was_asked(
     compare(encoder.vectors(sequences, pooling=pooling), rows)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", HEADS)
 def test_what_is_text_about_a_model_is_the_same_for_every_engine(
     made: Callable[[str, str], Made], engine: str
 ) -> None:
     seen = {}
-    for family in FAMILIES:
+    for family in TRIED[engine]:
         folder, _ = made("sequence-classification", family)
-        text = ENGINES[engine][0](folder).classifier(str(folder)).text
+        models = opened(engine, "sequence-classification", folder)
+        (reference,) = models.infos
+        text = models.classifier(reference).text
         seen[family] = text.max_tokens, text.room, text.pad_id, text.typed, Pairs(text).typed
         assert text.labels == ["LABEL_0", "LABEL_1", "LABEL_2"]
         assert (text.prefix, text.suffix) == ([1], [2])
-        assert text.folder == folder
-    assert seen == {
+        assert str(text.folder) == reference
+    expected = {
         "bert": (64, 62, 0, False, True),
         "distilbert": (64, 62, 0, False, False),
         "roberta": (63, 61, 0, False, False),
     }
+    assert seen == {family: expected[family] for family in TRIED[engine]}
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", HEADS)
 def test_heads_of_one_tokenizer_share_it_so_that_texts_are_tokenized_once(
     made: Callable[[str, str], Made], engine: str
 ) -> None:
     folder, _ = made("sequence-classification", "bert")
-    models = ENGINES[engine][0](folder)
-    one, other = (models.classifier(str(folder)) for _ in range(2))
+    models = opened(engine, "sequence-classification", folder)
+    (reference,) = models.infos
+    one, other = (models.classifier(reference) for _ in range(2))
     assert one.text is other.text
-    assert models.with_adapter(None).classifier(str(folder)).text is one.text
+    assert models.with_adapter(None).classifier(reference).text is one.text
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
@@ -247,6 +262,6 @@ def test_a_model_that_the_device_has_no_room_for_is_no_mistake_of_the_job(
 
     monkeypatch.setattr(torch.nn.Module, "to", full)
     with pytest.raises(WorkerLost, match="there is no memory for model") as caught:
-        torch_engine(folder).classifier(str(folder))
+        opened("torch", "sequence-classification", folder).classifier(str(folder))
     assert str(folder) in caught.value.message
     assert "take a smaller model" in caught.value.hint
