@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -9,7 +10,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fake_actors import NEVER, After, FakeActor, FakeActors, Script, good, result_of
+from fake_actors import NEVER, After, FakeActor, FakeActors, Script, at_rest, good, result_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline import __version__
 from pipeline.engine.driver import pool as pool_module
@@ -91,6 +94,7 @@ def run(
     stop: Callable[[FakeActors], int] = lambda actors: 0,
     nodes: Callable[[float], dict[str, float]] | Sequence[str] = ("here",),
     before: Callable[[FakeActors], None] = lambda actors: None,
+    heard: Heard | None = None,
 ) -> Ran:
     """Runs splits on workers of one's own.
 
@@ -98,8 +102,9 @@ def run(
         make: What each worker does, by its number.
         nodes: The hosts that live, of 4 CPUs; or the CPUs of each, by the time.
         before: Is given the actors before the start.
+        heard: Who listens.
     """
-    actors, heard = FakeActors(make), Heard()
+    actors, heard = FakeActors(make), heard or Heard()
     before(actors)
 
     def living() -> dict[str, dict[str, float]]:
@@ -117,6 +122,8 @@ def run(
     pool = Pool(
         plan, scheduler, actors=actors, shape=shape, limit=limit, nodes=living, listener=heard
     )
+    if isinstance(heard, Bookkeeper):
+        heard.pool = pool
     end: ShardscribeError | None = None
     try:
         pool.run(stop=lambda: stop(actors))
@@ -577,7 +584,9 @@ def test_a_worker_that_loads_for_long_is_left_in_peace_as_long_as_something_move
 
 
 def test_many_workers_are_asked_less_often_but_often_enough_to_be_seen_standing_still() -> None:
-    ran = run(lambda n: Script(works(20), heartbeat=moving(f"s{n}")), count=500, limit=500, stall=8)
+    ran = run(
+        lambda n: Script(works(15), heartbeat=moving(f"s{n}")), count=1000, limit=1000, stall=8
+    )
     assert ran.end is None
     assert ran.pool.lost == 0
     gaps = [
@@ -677,3 +686,69 @@ def test_a_worker_that_dies_after_a_signal_is_not_replaced() -> None:
     assert isinstance(ran.end, Interrupted)
     assert len(ran.workers) == 1
     assert ran.scheduler.waiting == 3
+
+
+# Whatever happens
+
+
+class Bookkeeper(Heard):
+    """Looks at each turn whether the pool's books agree with its members."""
+
+    pool: Pool
+
+    def tick(self, *, ready: int) -> None:
+        pool = self.pool
+        members = pool.members.values()
+        assert ready == sum(member.ready for member in members)
+        assert pool._calls == {call: member for member in members for call in member.calls}
+        assert [*pool.starts.unplaced.values()] == [m for m in members if not m.hello]
+        assert {*pool.starts.loading.values()} == {m for m in members if m.hello and not m.ready}
+        for calls, room in enumerate(pool._room._members):
+            assert all(m.ready and len(m.attempts) == calls for m in room)
+            assert all(m.name in pool.members for m in room)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**9), count=st.integers(0, 60), limit=st.integers(1, 9))
+def test_whatever_workers_do_each_split_ends_once_and_the_books_agree(
+    seed: int, count: int, limit: int
+) -> None:
+    chance = random.Random(seed)
+    trouble = chance.choice([0.0, 0.05, 0.3])
+
+    def strange() -> bool:
+        return chance.random() < trouble
+
+    def annotate(splits: Sequence[Split]) -> Any:
+        soon = chance.random() * chance.choice([0.1, 3, 20])
+        if strange():
+            return After(soon, WorkerLost("gone"))
+        if strange():
+            return After(NEVER)
+        if strange():
+            return After(soon, [Failure(WorkerLost("the device is broken"))] * len(splits))
+        bad = Failure(SplitError("no"))
+        return After(soon, [bad if strange() else result_of(split) for split in splits])
+
+    def make(number: int) -> Script:
+        return Script(
+            annotate,
+            host=chance.choice(["here", "there", "far"]),
+            hello=After(NEVER) if strange() else None,
+            load=After(chance.random() * 9, WorkerLost("no memory") if strange() else None),
+            heartbeat=lambda: After(NEVER) if strange() else at_rest(),
+        )
+
+    def late(actors: FakeActors) -> None:
+        actors.late = True
+
+    heard = Bookkeeper()
+    nodes = ("here", "there", "far")
+    ran = run(make, count=count, limit=limit, stall=7, nodes=nodes, before=late, heard=heard)
+    ended = [*heard.results, *(split for split, _, final in heard.failures if final)]
+    assert len(ended) == len(set(ended)), "no split ends twice"
+    assert ran.scheduler.done == len(heard.results)
+    if ran.end is None:
+        assert len(ended) == count
+    else:
+        assert "in a row died before they were ready" in str(ran.end) or "placed" in str(ran.end)
