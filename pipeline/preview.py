@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # A condition on what tasks give may hold for hardly any row, or for none.
 MOST_ANNOTATED = 1_000
 AT_ONCE = 32
+READ_ROWS = 1_024
 
 
 @dataclass(frozen=True)
@@ -202,12 +203,13 @@ def output_rows(address: str, wanted: Wanted, *, job: Job | None = None) -> Foun
         schema = found.schema
     _check_names(wanted.columns, schema.names)
     asked = {*wanted.columns, *wanted.decides} if wanted.columns else None
+    few = wanted.rows if wanted.where is None and not wanted.bad else READ_ROWS
 
     def tables() -> Iterator[pa.Table]:
         for split in splits:
             with closing(source.open(split)) as found:
                 names = [name for name in found.schema.names if asked is None or name in asked]
-                yield from found.batches(names)
+                yield from found.batches(names, rows=few)
 
     rows = Found([], wanted.columns or _telling(schema, job))
     rows.gather(tables(), wanted, most=None)

@@ -4,6 +4,7 @@ import pickle
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -82,9 +83,9 @@ def test_ranges_in_order_are_one_pass_over_the_file(
     begun: list[list[int]] = []
     plainly = OpenFile._start
 
-    def start(self: OpenFile, groups: range, columns: list[str]) -> None:
+    def start(self: OpenFile, groups: range, *rest: Any) -> None:
         begun.append(list(groups))
-        plainly(self, groups, columns)
+        plainly(self, groups, *rest)
 
     monkeypatch.setattr(OpenFile, "_start", start)
     files = OpenFiles()

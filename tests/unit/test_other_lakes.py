@@ -65,9 +65,9 @@ class OpenRows:
     def rows(self) -> int:
         return int(self.table.num_rows)
 
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.Table]:
-        for at in range(0, self.rows, 2):
-            yield self.table.select(list(columns)).slice(at, 2)
+    def batches(self, columns: Sequence[str], *, rows: int | None = None) -> Iterator[pa.Table]:
+        for at in range(0, self.rows, rows or 2):
+            yield self.table.select(list(columns)).slice(at, rows or 2)
 
     def close(self) -> None:
         pass

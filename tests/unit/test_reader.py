@@ -98,6 +98,14 @@ def test_the_rows_of_a_split_are_those_of_its_row_groups(tmp_path: Path) -> None
             assert (found.first, found.rows) == (first, rows)
 
 
+def test_who_asks_for_few_rows_at_a_time_is_given_so_few(tmp_path: Path) -> None:
+    numbered(tmp_path / "a.parquet", 25, row_group_size=10)
+    with closing(opened(tmp_path)) as found:
+        tables = list(found.batches(("id",), rows=7))
+    assert ids(tables) == list(range(25))
+    assert [table.num_rows for table in tables] == [7, 7, 7, 4]
+
+
 def test_huge_rows_come_in_windows_of_bounded_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """`show` and `preview`: which rows, which columns, of what."""
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from pipeline.errors import RowError
 from pipeline.lake.sink.footers import FOOTER_KEY
 from pipeline.models.resolve import ModelInfo
 from pipeline.models.torch.load import TorchModels
+from pipeline.preview import Wanted, output_rows
 from pipeline.tasks import TASKS, Annotate, Annotated, Task
 from pipeline.tasks.spans.ner import NerOptions
 
@@ -203,6 +205,16 @@ def test_bad_rows_of_parquet_without_errors_are_not_guessed(tmp_path: Path) -> N
     pq.write_table(pa.table({"a": [1]}), tmp_path / "a.parquet")
     done = run("show", tmp_path, "--bad")
     assert (done.exit_code, "there is no column `errors`" in done.stderr) == (2, True)
+
+
+def test_show_reads_no_more_rows_than_it_shows(out: Path) -> None:
+    assert output_rows(str(out), Wanted(rows=3)).looked_at == 3
+
+
+def test_show_takes_a_pattern_and_a_directory_named_like_one(out: Path, tmp_path: Path) -> None:
+    assert len(rows("show", out / "day=0/*.parquet", "-n", 3)) == 3
+    shutil.copytree(out, tmp_path / "out [old]")
+    assert len(rows("show", tmp_path / "out [old]", "-n", 3)) == 3
 
 
 def test_a_broken_file_is_named(out: Path) -> None:

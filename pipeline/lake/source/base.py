@@ -46,11 +46,13 @@ class OpenSplit(Protocol):
     def rows(self) -> int:
         """How many rows it has."""
 
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+    def batches(self, columns: Sequence[str], *, rows: int | None = None) -> Iterator[pa.Table]:
         """Its rows in order, each once, a bounded batch at a time.
 
         Args:
             columns: What to read of each row.
+            rows: How many to a batch at most, for who wants a few rows, or looks at many and
+                keeps none; as many as are annotated at once, by default.
 
         Raises:
             SplitError: It can't be read.

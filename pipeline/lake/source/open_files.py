@@ -64,18 +64,22 @@ class OpenFile:
             return None
         return row - self._at
 
-    def read(self, region: Region, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def read(
+        self, region: Region, columns: Sequence[str], *, step: int | None = None
+    ) -> Iterator[pa.RecordBatch]:
         """A region's rows, a few at a time; then it stands behind them.
 
         Args:
             region: Which is in the file.
             columns: What to read of each row.
+            step: How many rows to decode at once; so few that none of them can be too much, by
+                default.
         """
         begin, end = self.extent(region)
         if begin < end and (self.way_to(begin) is None or list(columns) != self._columns):
             # Behind a range comes the next; behind row groups, a page that nobody wants.
             behind = len(self._starts) - 2 if isinstance(region, Rows) else self._group(end - 1)
-            self._start(range(self._group(begin), behind + 1), columns)
+            self._start(range(self._group(begin), behind + 1), columns, step or STEP_ROWS)
         while self._at < end and begin < end:
             batch = self._next()
             skip = min(max(0, begin - self._at), batch.num_rows)
@@ -95,11 +99,11 @@ class OpenFile:
         """The row group that a row is in; of those without rows, none."""
         return bisect_right(self._starts, row) - 1
 
-    def _start(self, groups: range, columns: Sequence[str]) -> None:
+    def _start(self, groups: range, columns: Sequence[str], step: int) -> None:
         self._columns, self._rest, self._at = list(columns), None, self._starts[groups.start]
         self._until = self._starts[groups.stop]
         self._batches = self.parquet.iter_batches(
-            batch_size=STEP_ROWS, row_groups=list(groups), columns=self._columns, use_threads=False
+            batch_size=step, row_groups=list(groups), columns=self._columns, use_threads=False
         )
 
     def _next(self) -> pa.RecordBatch:

@@ -56,14 +56,19 @@ class ParquetSplit:
                 hint="Run the same command again when it is finished being written",
             )
 
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """The rows in order, a bounded batch at a time.
+    def batches(self, columns: Sequence[str], *, rows: int | None = None) -> Iterator[pa.Table]:
+        """The rows in order, a bounded batch at a time, or so many rows at a time.
 
         Raises:
             SplitError: The file is damaged, or can't be read any more.
         """
         try:
-            yield from read_batches(self._file, self._split.region, columns=columns)
+            region = self._split.region
+            if rows is None:
+                yield from read_batches(self._file, region, columns=columns)
+            else:
+                for batch in self._file.read(region, columns, step=rows):
+                    yield pa.Table.from_batches([batch])
         except SPOILT as error:
             self._broken = True
             raise SplitError(
