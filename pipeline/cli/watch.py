@@ -129,9 +129,8 @@ def worker_lines(line: ProgressLine, *, most: int) -> list[str]:
     for has in line.in_flight:
         worker = has.worker
         for split in has.some:
-            region = "" if split.region == "all" else f" ({split.region})"
             lines.append(
-                f"  {worker:<24} {split.fraction:4.0%}  {split.rows:>9,} rows  {split.path}{region}"
+                f"  {worker:<12} {split.fraction:4.0%}  {split.rows:>9,} rows  {split.told}"
             )
             worker = ""
     all_of_them = max(len(lines), line.splits_in_flight)

@@ -180,7 +180,7 @@ class InFlight(Section):
 
     split: str
     path: str
-    region: str = Field(description="As output files name it: `all`, or which part of the file.")
+    told: str = Field(description="The path, and which part of the file it is.")
     fraction: float
     rows: int
 

@@ -15,8 +15,9 @@ from pipeline.records.history import History
 from pipeline.records.outbox import Outbox
 from pipeline.records.schema import Progress, ProgressLine, WorkerInFlight
 
-# Events are written in parts: an object store can't append.
-PART_EVENTS = 5_000
+# Events are written in parts, as an object store can't append; the last one is written anew until
+# it has so many.
+PART_EVENTS = 2_000
 LIBRARIES = ("shardscribe", "ray", "torch", "transformers", "tokenizers", "pyarrow")
 
 
@@ -37,8 +38,9 @@ class RunRecord:
     ) -> None:
         self.store = store
         self.run = run
-        self._pending: list[str] = []
-        self._parts = 0
+        self._part: list[str] = []
+        self._parts = 1
+        self._more = False
         self._history = History()
         self._longer = False
         self._outbox = Outbox(
@@ -65,9 +67,12 @@ class RunRecord:
 
     def event(self, kind: str, **fields: Any) -> None:
         """Notes that something happened, as an `AnyEvent`."""
-        self._pending.append(json.dumps({"time": _now(), "event": kind, **fields}))
-        if len(self._pending) >= PART_EVENTS:
-            self.flush()
+        self._part.append(json.dumps({"time": _now(), "event": kind, **fields}))
+        self._more = True
+        if len(self._part) >= PART_EVENTS:
+            self._write_events()
+            self._part = []
+            self._parts += 1
 
     def progress(
         self,
@@ -90,14 +95,16 @@ class RunRecord:
         self.write("progress.json", json.dumps(line.model_dump()) + "\n")
 
     def flush(self) -> None:
-        """Writes what is pending."""
-        if self._pending:
-            self._parts += 1
-            self.write(f"events-{self._parts:05d}.jsonl", "\n".join(self._pending) + "\n")
-            self._pending = []
+        """Writes what is new."""
+        if self._more:
+            self._write_events()
         if self._longer:
             self._longer = False
             self.write("history.jsonl", "\n".join(self._history.lines) + "\n")
+
+    def _write_events(self) -> None:
+        self._more = False
+        self.write(f"events-{self._parts:05d}.jsonl", "\n".join(self._part) + "\n")
 
     def write(self, name: str, content: Mapping[str, Any] | str) -> None:
         """Writes a file of the record, a mapping as JSON."""

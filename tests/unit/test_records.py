@@ -14,7 +14,7 @@ from helpers import wait_for
 
 from pipeline.cli.main import main
 from pipeline.lake.store.local import LocalStore
-from pipeline.records import outbox
+from pipeline.records import outbox, writer
 from pipeline.records.history import History
 from pipeline.records.reader import read_events, read_history, read_run, run_names
 from pipeline.records.schema import (
@@ -208,7 +208,15 @@ def test_a_record_that_is_written_is_read_the_same(own):
     has = WorkerInFlight(
         worker="worker-1 on a",
         splits=2,
-        some=[InFlight(split="s", path="a.parquet", region="0-3", fraction=0.5, rows=7)],
+        some=[
+            InFlight(
+                split="s",
+                path="a.parquet",
+                told="a.parquet (row groups 0 to 3)",
+                fraction=0.5,
+                rows=7,
+            )
+        ],
     )
     with RunRecord(own, "r1") as record:
         record.event("notice", text="so it is")
@@ -247,7 +255,7 @@ def test_names_that_are_no_text_are_recorded_all_the_same(own):
     has = WorkerInFlight(
         worker="w",
         splits=1,
-        some=[InFlight(split="s", path=name, region="all", fraction=0, rows=0)],
+        some=[InFlight(split="s", path=name, told=name, fraction=0, rows=0)],
     )
     with RunRecord(own, "r1") as record:
         record.event("removed", outdated=name)
@@ -334,19 +342,30 @@ def test_of_a_store_that_refuses_at_the_end_only_the_summary_is_asked_of(disk):
 def test_a_store_that_is_away_for_long_costs_no_more_memory_than_some_files(disk):
     said: list[str] = []
     disk.goes_on.clear()
-    with RunRecord(disk, "r1", notice=said.append) as record:
-        for number in range(200):
-            record.event("notice", text=str(number))
-            record.flush()
-        assert len(record._outbox._waiting) == outbox.MOST
-        disk.goes_on.set()
+    record = RunRecord(disk, "r1", notice=said.append)
+    for number in range(200):
+        record.write(f"{number:03}", "")
+    waiting = len(record._outbox._waiting)
+    disk.goes_on.set()
+    with record:
+        pass
+    assert waiting == outbox.MOST
     assert said == [
         "the run's record can't be written, which stops nothing: the store does not keep up"
     ]
-    # What is left is in order, and the latest of it is there.
-    kept = [int(event.text) for event in read_events(disk, "r1")]
-    assert kept == sorted(kept)
-    assert kept[-1] == 199
+    # The first may have been on its way; of the others the latest are there.
+    assert disk.asked[-outbox.MOST :] == [f"{number:03}" for number in range(136, 200)]
+
+
+def test_events_are_kept_in_few_files_however_often_they_are_written(own, monkeypatch):
+    monkeypatch.setattr(writer, "PART_EVENTS", 4)
+    with RunRecord(own, "r1") as record:
+        for number in range(10):
+            record.event("notice", text=str(number))
+            record.flush()
+    parts = sorted(path.name for path in (own.base / "runs/r1").iterdir())
+    assert parts == [f"events-{n:05d}.jsonl" for n in (1, 2, 3)]
+    assert [event.text for event in read_events(own, "r1")] == [str(n) for n in range(10)]
 
 
 class Killed(BaseException):

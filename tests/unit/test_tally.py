@@ -265,8 +265,8 @@ def test_a_line_says_what_each_worker_has_and_no_more_of_it_than_fits() -> None:
     assert [split.path for split in line.in_flight[0].some] == [
         f"{n}.parquet" for n in (2, 3, 4, 5)
     ]
-    assert {(s.fraction, s.rows, s.region) for has in line.in_flight for s in has.some} == {
-        (0.5, 5, "all")
+    assert {(s.fraction, s.rows, s.told == s.path) for has in line.in_flight for s in has.some} == {
+        (0.5, 5, True)
     }
     assert len(line.model_dump_json()) < 10_000
 

@@ -248,7 +248,7 @@ def test_whatever_a_record_says_is_shown_in_a_few_harmless_lines(
         "worker": "\x1b[2J",
         "splits": 1,
         "some": [
-            {"split": "s", "path": "\u202e\x1b[2J", "region": "\n", "fraction": 1e99, "rows": -1}
+            {"split": "s", "path": "x", "told": "\u202e\x1b[2J\n", "fraction": 1e99, "rows": -1}
         ],
     }
     said = {
@@ -373,7 +373,7 @@ def test_status_says_of_a_run_without_a_summary_whether_it_lives_and_how_far_it_
 
 
 def has(worker: str, *paths: str) -> WorkerInFlight:
-    some = [InFlight(split=p, path=p, region="all", fraction=0.5, rows=1) for p in paths]
+    some = [InFlight(split=p, path=p, told=p, fraction=0.5, rows=1) for p in paths]
     return WorkerInFlight(worker=worker, splits=len(paths), some=some)
 
 

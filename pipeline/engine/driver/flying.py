@@ -79,7 +79,7 @@ class Flying:
         return InFlight(
             split=name,
             path=split.path,
-            region=split.region.name,
+            told=split.told,
             fraction=round(said[1], 4),
             rows=said[0],
         )
