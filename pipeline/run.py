@@ -12,11 +12,12 @@ from pipeline.engine.driver.cluster import cluster_device, ray_cluster
 from pipeline.engine.driver.lease import Lease
 from pipeline.engine.driver.tally import Display, Tally
 from pipeline.engine.messages import WorkPlan
-from pipeline.errors import Interrupted, JobError, OutputBusy, ShardscribeError
+from pipeline.errors import Interrupted, JobError, OutputBusy, RunError, ShardscribeError
 from pipeline.job.check import Pinned, check, pin
 from pipeline.job.file import job_text
 from pipeline.job.job import Job
 from pipeline.lake.plan import Plan
+from pipeline.lake.sink.base import Sink
 from pipeline.lake.sink.owner import Owner
 from pipeline.lake.sink.scratch import clean_up
 from pipeline.lake.store.probe import check_create_only
@@ -161,7 +162,7 @@ def _run_under(
             left = len(tally.failed_splits) + len(plan.held)
             look_again(pinned, splits, known=known, left=left)
         # Also where there was nothing to do: the run before this one may have died before it.
-        sink.finish(lease.run, guard=guard)
+        _finish(sink, lease.run, guard=guard)
         if tally.failed_splits:
             summary.state, summary.exit_code = "some splits failed", 1
         elif plan.todo and not missed:
@@ -178,6 +179,16 @@ def _run_under(
         remember(sink, tally.sizes)
         clean_up(sink)
     return summary
+
+
+def _finish(sink: Sink, run: str, *, guard: Callable[[], None]) -> None:
+    try:
+        sink.finish(run, guard=guard)
+    except OSError as error:
+        raise RunError(
+            f"the run can't be finished in {sink.address}: {error.strerror or error}",
+            hint="All that is annotated is committed: run the same command again",
+        ) from error
 
 
 def _taken(owner: Owner) -> OutputBusy | None:

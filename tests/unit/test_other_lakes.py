@@ -1,5 +1,6 @@
 """A source and a sink that are no files: a job over tables in memory, from end to end."""
 
+import errno
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -144,7 +145,7 @@ class Shelf:
     held: dict[str, HeldTable] = field(default_factory=dict)
     broken: set[str] = field(default_factory=set)
     finished: list[str] = field(default_factory=list)
-    refuses: bool = False
+    refuses: Exception | None = None
 
     def where(self, path: str) -> str:
         return f"{self.address}/{path}"
@@ -180,8 +181,8 @@ class Shelf:
         self.held.pop(path, None)
 
     def finish(self, run: str, *, guard: Callable[[], None]) -> None:
-        if self.refuses:
-            raise RunError("the shelf can't be labelled")
+        if self.refuses is not None:
+            raise self.refuses
         guard()
         self.finished.append(run)
 
@@ -317,19 +318,30 @@ def test_a_run_that_is_interrupted_leaves_the_finish_to_the_next(run: Any, sink:
     assert sink.finished == [summary.run]
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RunError("the shelf can't be labelled"), "the shelf can't be labelled"),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "the run can't be finished in memory://kept: No space left on device. All that is "
+            "annotated is committed: run the same command again",
+        ),
+    ],
+)
 @pytest.mark.parametrize("done", [False, True], ids=["splits to do", "nothing to do"])
 def test_a_finish_that_fails_fails_the_run_and_the_next_one_tries_again(
-    run: Any, sink: Shelf, done: bool
+    run: Any, sink: Shelf, done: bool, error: Exception, said: str
 ) -> None:
     if done:
         run()
-    before, sink.refuses = list(sink.finished), True
+    before, sink.refuses = list(sink.finished), error
     summary = run()
     assert (summary.state, summary.exit_code) == ("failed", 1)
-    assert summary.error == "the shelf can't be labelled"
+    assert summary.error == said
     assert summary.splits.done == (0 if done else 3)
     assert len(sink.held) == 3, "what is committed is committed"
-    sink.refuses = False
+    sink.refuses = None
     summary = run()
     assert (summary.state, summary.exit_code) == ("nothing to do", 0)
     assert sink.finished == [*before, summary.run]

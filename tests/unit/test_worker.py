@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,7 +36,7 @@ def loading(monkeypatch: pytest.MonkeyPatch, error: Exception) -> Any:
         raise error
 
     monkeypatch.setattr(annotator_module, "Annotator", annotator)
-    return worker(monkeypatch).load(SimpleNamespace())  # type: ignore[arg-type]
+    return worker(monkeypatch).load(pickle.dumps(SimpleNamespace()))
 
 
 def annotating(monkeypatch: pytest.MonkeyPatch, error: Exception) -> list[Any]:
@@ -49,6 +50,26 @@ def annotating(monkeypatch: pytest.MonkeyPatch, error: Exception) -> list[Any]:
         annotate_all=annotate_all, source=SimpleNamespace(where=lambda path: f"/lake/{path}")
     )
     return made.annotate(SPLITS)
+
+
+class Unopenable:
+    """Stands for a store that is opened on another machine, without its credentials."""
+
+    def __reduce__(self) -> Any:
+        return refuse, ()
+
+
+def refuse() -> None:
+    raise JobError("there are no credentials here")
+
+
+def test_a_store_that_can_not_be_opened_here_is_told_as_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answer = worker(monkeypatch).load(pickle.dumps(Unopenable()))
+    assert isinstance(answer, Failure)
+    assert isinstance(answer.error, JobError)
+    assert answer.message == "there are no credentials here"
 
 
 def test_out_of_memory_while_it_loads_is_told_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,6 +129,6 @@ def test_loading_shows_signs_of_life_when_bytes_or_models_move(
         return SimpleNamespace()
 
     monkeypatch.setattr(annotator_module, "Annotator", annotator)
-    assert made.load(SimpleNamespace()) is None  # type: ignore[arg-type]
+    assert made.load(pickle.dumps(SimpleNamespace())) is None
     assert signs[0][0] < signs[1][0]
     assert signs[1][1] < signs[2][1]

@@ -14,6 +14,7 @@ from threading import Thread
 from typing import Any
 
 import ray
+from ray import cloudpickle
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -71,7 +72,8 @@ class RayActor:
 
     def load(self, plan: WorkPlan) -> Future[Any]:
         """Asks it to load the models."""
-        return self._ask(self._handle.load, plan)
+        # Unpacked by our code there: a store that can't be opened on that machine says so.
+        return self._ask(self._handle.load, cloudpickle.dumps(plan))
 
     def annotate(self, splits: Sequence[Split]) -> Future[Any]:
         """Asks it to annotate."""

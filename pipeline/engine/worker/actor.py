@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray import cloudpickle
 
 from pipeline import __version__
 from pipeline.engine.last_words import CODE, memory_kills
@@ -49,13 +50,18 @@ class Worker:
         }
 
     @ray.method(concurrency_group="work")
-    def load(self, plan: WorkPlan) -> Failure | None:
-        """Loads the models."""
+    def load(self, packed: bytes) -> Failure | None:
+        """Opens input and output, and loads the models.
+
+        Args:
+            packed: A work plan, pickled.
+        """
         from pipeline.engine.worker.annotator import Annotator
         from pipeline.models.faults import is_out_of_memory
 
         try:
             with working(self.moves):
+                plan: WorkPlan = cloudpickle.loads(packed)
                 self.annotator = Annotator(plan, name=self.name)
         except ShardscribeError as error:
             return Failure(error)
