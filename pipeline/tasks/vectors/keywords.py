@@ -92,10 +92,11 @@ class Keywords(Task[KeywordsOptions]):
     between phrase and text. A phrase is a run of the text's own words, `text[start:end]` where it
     first occurs, without punctuation inside; the same in another case is the same. None begins or
     ends with one of `stop_words`: give those of your language, [the job](jobs/keyword_reviews.yaml)
-    has the English ones. All phrases of a text of any length are weighed against all of it; the
-    last choice is among the 1,000 nearest. In Chinese and Japanese each character counts as a word
-    (try `max_words: 4`); of Thai, Lao, Khmer and Burmese, which put no spaces between words, whole
-    clauses are phrases. A text without words has none: an empty list.
+    has the English ones. All phrases of a text of any length are weighed against all of it, which
+    takes about three times as long as `embed`; the last choice is among the 1,000 nearest. In
+    Chinese and Japanese each character counts as a word (try `max_words: 4`); of Thai, Lao, Khmer
+    and Burmese, which put no spaces between words, whole clauses are phrases. A text without words
+    has none: an empty list.
     """
 
     Options = KeywordsOptions
