@@ -98,6 +98,7 @@ def test_a_relative_address_counts_from_the_working_directory(
     assert names("data/*.parquet") == ["a.parquet"]
     assert names("*/a.parquet") == ["data/a.parquet"]
     monkeypatch.chdir("data")
+    assert names("") == ["a.parquet"]
     assert names("a.parquet") == ["a.parquet"]
     assert names("*.parquet") == ["a.parquet"]
 

@@ -39,7 +39,8 @@ def open_source(address: str) -> FileSource:
             ) from error
         if is_file:
             return FileSource(parent, address, single=name)
-    return FileSource(open_store(trimmed or "/"), address)
+    # `/` alone is nothing when trimmed; nothing at all is the working directory, as elsewhere.
+    return FileSource(open_store(trimmed or ("/" if address else ".")), address)
 
 
 def _is_directory(parent: Store, name: str) -> bool:
