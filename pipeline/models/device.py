@@ -64,6 +64,7 @@ class Device:
         name: ``cpu``, ``cuda``, ``cuda:1`` ..., or ``auto`` for a GPU where torch sees one.
         dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto``: bfloat16 on a GPU, else
             float32.
+        threads: Of the processor, for this process from here on; torch's own number by default.
 
     Raises:
         JobError: The device is not there, or has no native arithmetic in that dtype.
@@ -72,9 +73,13 @@ class Device:
         lanes: Batches that it takes at once.
     """
 
-    def __init__(self, name: str = "auto", *, dtype: str = "auto") -> None:
+    def __init__(
+        self, name: str = "auto", *, dtype: str = "auto", threads: int | None = None
+    ) -> None:
         import torch
 
+        if threads is not None:
+            torch.set_num_threads(threads)
         if name == "auto":
             name = "cuda" if torch.cuda.is_available() else "cpu"
         if name.startswith("cuda") and not torch.cuda.is_available():
@@ -151,23 +156,6 @@ class Device:
         """Something of what this thread computes is done."""
         self.moves.moved()
         moved()
-
-    def watch(self, module: Any) -> None:
-        """Each layer of a model counts: one forward may last longer than a worker may stand still.
-
-        Args:
-            module: A transformers model; is given hooks.
-        """
-        import torch
-
-        # A function, as copies of the model share it; a method would be copied with the device.
-        def passed(*_: Any) -> None:
-            self.moved()
-
-        for part in module.modules():
-            if isinstance(part, torch.nn.ModuleList):
-                for layer in part:
-                    layer.register_forward_hook(passed)
 
     def side_by_side(self, work: Callable[[], None], *, lanes: int) -> None:
         """Calls `work` in that many threads at once and waits for all of them.

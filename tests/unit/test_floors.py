@@ -182,6 +182,18 @@ def test_a_task_asks_heads_and_no_engine(name: str) -> None:
     assert "torch" not in MODULES[name].read_text(encoding="utf-8")
 
 
+def test_an_engines_library_is_known_to_its_folder_alone() -> None:
+    known: dict[str, set[str]] = {"torch": set(), "onnxruntime": set()}
+    for name in MODULES:
+        for item in imports(tree_of(name)):
+            if item.split(".")[0] in known:
+                known[item.split(".")[0]].add(name)
+    assert {name for name in known["onnxruntime"] if not name.startswith("models.onnx.")} == set()
+    others = {name for name in known["torch"] if not name.startswith("models.torch.")}
+    # What a processor or a GPU can do is asked of torch; what learns is made with it.
+    assert {name for name in others if part(name) != "learn"} == {"models.device"}
+
+
 @pytest.mark.parametrize("name", [name for name in MODULES if part(name) == "cli"])
 def test_one_place_alone_writes_so_that_all_is_escaped(name: str) -> None:
     written = {

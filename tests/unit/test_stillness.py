@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline.engine.driver.stillness import LONGEST_LOOK, Stillness, WatchedTime
 from pipeline.models.device import Device
+from pipeline.models.torch.load import watch
 from pipeline.moves import Moves, line, moved, working
 
 pytestmark = pytest.mark.unit
@@ -164,7 +165,7 @@ def test_a_long_forward_moves_with_each_of_its_layers() -> None:
     stack = Stack()
     plain = stack(torch.ones(1, 2))
     counts.clear()
-    device.watch(stack)
+    watch(stack, device)
     with working(mine), device.hold():
         assert torch.equal(stack(torch.ones(1, 2)), plain)
     assert len(counts) == len(set(counts)) == 5

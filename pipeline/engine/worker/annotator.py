@@ -69,11 +69,8 @@ class Annotator:
     """
 
     def __init__(self, plan: WorkPlan, *, name: str = "local") -> None:
-        import torch
-
-        torch.set_num_threads(plan.threads)
         self.job = plan.job
-        self.device = Device(plan.device, dtype=plan.job.compute.dtype)
+        self.device = Device(plan.device, dtype=plan.job.compute.dtype, threads=plan.threads)
         budget = plan.job.compute.batch_tokens
         models = ENGINES[plan.job.compute.engine].open(
             {ref: here(info, plan.revisions[ref]) for ref, info in plan.infos.items()},

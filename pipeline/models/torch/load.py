@@ -247,7 +247,7 @@ def ready(
         shorten(module)
         if module.config.model_type not in WEIGHTS_READ:
             lay_out(module)
-    device.watch(module)
+    watch(module, device)
     text = TextSide(
         tokenizer,
         module.config,
@@ -263,3 +263,22 @@ def ready(
     if changes or head in WRITING_HEADS:
         model.runner.lanes = 1
     return model
+
+
+def watch(module: Any, device: Device) -> None:
+    """Each layer of a model counts: one forward may last longer than a worker may stand still.
+
+    Args:
+        module: A transformers model; is given hooks.
+        device: Told.
+    """
+    import torch
+
+    # A function, as copies of the model share it; a method would be copied with the device.
+    def passed(*_: Any) -> None:
+        device.moved()
+
+    for part in module.modules():
+        if isinstance(part, torch.nn.ModuleList):
+            for layer in part:
+                layer.register_forward_hook(passed)
