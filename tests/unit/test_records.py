@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from itertools import pairwise
 from pathlib import Path
@@ -435,3 +437,40 @@ def test_a_split_that_failed_is_called_by_its_part_of_the_file() -> None:
     assert of_groups.told == "a.parquet (row groups 0 to 3)"
     of_rows = FailedSplit(path="a.parquet", row_range=(64, 127), reason="x")
     assert of_rows.told == "a.parquet (rows 64 to 127)"
+
+
+WRITES_ON = """
+import itertools, sys
+from pipeline.lake.store.local import LocalStore
+from pipeline.records.schema import Progress
+from pipeline.records.writer import RunRecord
+
+with RunRecord(LocalStore(sys.argv[1]), "r1") as record:
+    for rows in itertools.count():
+        record.event("notice", text=str(rows))
+        record.progress(Progress(rows=rows))
+        record.flush()
+        print(rows, flush=True)
+"""
+
+
+def test_a_process_that_is_killed_while_it_writes_leaves_a_record_that_can_be_read(own):
+    for _ in range(4):  # on top of what the last one left, as a run's name might be used again
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITES_ON, str(own.base)], stdout=subprocess.PIPE, text=True
+        )
+        for line in process.stdout:
+            if int(line) >= 300:
+                process.kill()
+                break
+        process.wait()
+        process.stdout.close()
+        found = read_run(own, "r1", lives=False)
+        assert (found.state, found.problem) == ("died", "")
+        rows = [line.progress.rows for line in read_history(own, "r1")]
+        assert rows
+        assert rows == list(range(0, rows[-1] + 1, rows[1] if len(rows) > 1 else 1))
+        said = [int(event.text) for event in read_events(own, "r1")]
+        assert said == list(range(len(said)))
+        names = {entry.path for entry in LocalStore(str(own.base / "runs/r1")).entries()}
+        assert names == {"events-00001.jsonl", "history.jsonl", "progress.json"}
