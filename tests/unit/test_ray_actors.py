@@ -71,7 +71,7 @@ def test_all_answers_that_have_come_are_given_at_once_and_each_with_its_call(fak
     actors = RayActors()
     actor = actors.start("w", Shape(1, 0), avoid=())
     calls = [actor.hello(), actor.heartbeat(), actor.annotate(())]
-    assert actors.wait(0) == []
+    assert actors.wait(seconds=0) == []
     fake.asked[2][2].set_result(["done"])
     fake.asked[0][2].set_result(HELLO)
     answers = actors.wait(PATIENCE)
@@ -80,7 +80,7 @@ def test_all_answers_that_have_come_are_given_at_once_and_each_with_its_call(fak
         (calls[0], HELLO),
     ]
     assert actor.node == "n1"
-    assert actors.wait(0) == []
+    assert actors.wait(seconds=0) == []
 
 
 def test_what_a_killed_actor_answers_is_not_given(fake: FakeRay) -> None:
