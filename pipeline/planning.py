@@ -111,18 +111,19 @@ def plan_run(
         JobError: The output holds something else.
     """
     plan = look(pinned, choices=choices)
-    tidy(plan, pinned.checked.sink, choices=choices, notice=notice)
+    _tidy(plan, pinned.checked.sink, choices=choices, notice=notice)
     return plan
 
 
-def tidy(plan: Plan, sink: Sink, *, choices: Choices, notice: Callable[[str], None]) -> None:
+def _tidy(plan: Plan, sink: Sink, *, choices: Choices, notice: Callable[[str], None]) -> None:
     """Says what is wrong with the output, and removes what may go before anything is annotated."""
     _tell(plan, notice)
     # A run may have died after it committed the new files and before it removed the old one.
     waiting = {split.path for split in [*plan.todo, *plan.held]}
     for source in [source for source in plan.outdated if source not in waiting]:
-        for path in plan.outdated.pop(source):
-            _delete(sink, path, notice)
+        stays = [path for path in plan.outdated.pop(source) if not _delete(sink, path, notice)]
+        if stays:
+            plan.outdated[source] = stays
     if choices.prune:
         for path in plan.vanished:
             _delete(sink, path, notice)
@@ -192,8 +193,10 @@ def has_bad_rows(footer: Mapping[str, Any]) -> bool:
     return bool((footer.get("rows") or {}).get("bad"))
 
 
-def _delete(sink: Sink, path: str, notice: Callable[[str], None]) -> None:
+def _delete(sink: Sink, path: str, notice: Callable[[str], None]) -> bool:
     try:
         sink.delete(path)
     except (OSError, ShardscribeError) as error:
         notice(f"{sink.where(path)} can't be removed; the next run will try again: {error}")
+        return False
+    return True

@@ -21,7 +21,7 @@ from pipeline.lake.sink.base import Sink
 from pipeline.lake.sink.owner import Owner
 from pipeline.lake.sink.scratch import clean_up
 from pipeline.lake.store.probe import check_create_only
-from pipeline.planning import AS_IT_IS, Choices, look, look_again, remember, tidy, told
+from pipeline.planning import AS_IT_IS, Choices, look, look_again, plan_run, remember, told
 from pipeline.records.schema import DEATHS_KEPT, Summary, Unread
 from pipeline.records.writer import RunRecord, versions
 
@@ -107,10 +107,9 @@ def _run_under(
         if not choices.supersede:
             look(pinned)  # if it holds another job's files, that one goes on
         owner.claim(lease.run)
-    plan = look(pinned, choices=choices)
+    plan = plan_run(pinned, choices=choices, notice=display.notice)
     splits = [*plan.done, *plan.todo, *plan.held]
     known, missed = plan.others, pinned.checked.listing.missed
-    tidy(plan, sink, choices=choices, notice=display.notice)
     summary = Summary(
         run=lease.run,
         job=job.name,

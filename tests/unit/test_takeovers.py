@@ -1,5 +1,6 @@
 """What is listed when, whose an output is, and what a run says that lost it. Nothing is loaded."""
 
+import errno
 import json
 import os
 import socket
@@ -53,8 +54,8 @@ def lake(tmp_path: Path) -> Path:
     return tmp_path / "lake"
 
 
-def write(lake: Path, name: str) -> None:
-    pq.write_table(pa.table({"text": [name]}), lake / f"{name}.parquet")
+def write(lake: Path, name: str, text: str = "") -> None:
+    pq.write_table(pa.table({"text": [text or name]}), lake / f"{name}.parquet")
 
 
 @pytest.fixture
@@ -401,6 +402,35 @@ def test_a_file_system_that_gives_no_root_ends_the_run_in_a_line(
     unreadable(tmp_path / "out/y=1", monkeypatch)
     with pytest.raises(JobError, match=r"y=1 can't be read: Input/output error"):
         run(job)
+
+
+def test_an_outdated_file_that_can_not_be_removed_is_named_and_stands_in_nobodys_way(
+    make_job: Any, run: Any, lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job()
+    run(job)
+    (old,) = (tmp_path / "out").glob("a-*")
+    delete = LocalStore.delete
+
+    def refuse(self: LocalStore, path: str) -> None:
+        if path == old.name:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        delete(self, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStore, "delete", refuse)
+        write(lake, "a", "changed")
+        assert run(job).exit_code == 0
+        for name, state in (("new", "done"), ("", "nothing to do")):
+            if name:
+                write(lake, name)
+            shown = QuietDisplay()
+            summary = run(job, display=shown)
+            assert (summary.state, summary.exit_code, summary.error) == (state, 0, "")
+            assert any(f"{old} can't be removed" in text for text in shown.notices)
+            assert old.exists()
+    assert run(job).state == "nothing to do"
+    assert not old.exists()
 
 
 @pytest.mark.parametrize(("pattern", "told"), [("a*/x.parquet", []), ("*/x.parquet", ["pears"])])
