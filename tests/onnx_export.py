@@ -47,6 +47,7 @@ def exported(source: Path, destination: Path, *, kind: str) -> Path:
     """
     shutil.copytree(source, destination, ignore=shutil.ignore_patterns("*.safetensors", "*.onnx"))
     auto, output = CLASSES[kind]
+    transformers.utils.logging.disable_progress_bar()
     module = getattr(transformers, auto).from_pretrained(source, attn_implementation="eager")
     ids = torch.tensor([[5, 6, 7], [8, 9, 1]])
     mask = torch.tensor([[1, 1, 1], [1, 1, 0]])

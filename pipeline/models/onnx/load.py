@@ -82,6 +82,7 @@ class OnnxModels:
     def _load(self, info: ModelInfo, head: HeadName) -> tuple[Session, TextSide, BatchRunner]:
         import transformers
 
+        transformers.logging.set_verbosity_error()
         check_family(info.config, head=head, reference=info.reference)
         folder = fetch(info)
         hint = "Export it anew, or leave compute.engine at torch"
