@@ -374,3 +374,20 @@ def test_a_file_that_is_not_cut_well_is_told(tmp_path: Path) -> None:
     assert len(said(Rows(0, 64), Rows(63, 37))) == len(said(Rows(0, 64), Rows(65, 35))) == 1
     assert len(said(RowGroups(1, 9))) == 1
     assert said(Rows(0, 64), Rows(64, 37)) == [], "which compare tells: it is not in the file"
+
+
+def test_splits_of_another_size_than_an_output_has_are_refused_with_both(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", 100)
+    (before,) = cut_up(path, Cut())
+    was = {"dtype": "float32"}
+    footer = {"split": before.id, "input": before.path, "fingerprint": "g", "job": "j",
+              "fingerprint_parts": was}  # fmt: skip
+    with pytest.raises(JobError, match=r"split was not set, is 10 rows.*--supersede"):
+        make_plan(
+            cut_up(path, Cut(bytes=None, rows=10)),
+            [Entry(before.output_path, 1, "v")],
+            files=1,
+            look=lambda entries: [Footer(footer) for _ in entries],
+            fingerprint="f",
+            parts={**was, "split": str(job({"rows": 10}).input.split)},
+        )
