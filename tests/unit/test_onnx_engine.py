@@ -345,6 +345,13 @@ def test_pairs_that_a_graph_can_not_tell_apart_are_refused(
         pairs(tiny_graphs.folder(tmp_path, takes=(IDS, MASK)))
 
 
+def test_a_family_that_reads_the_types_of_a_single_text_needs_a_graph_that_takes_them(
+    tmp_path: Path,
+) -> None:
+    folder = tiny_graphs.folder(tmp_path, takes=(IDS, MASK), model_type="funnel")
+    assert "takes no token_type_ids, without which it reads texts wrongly" in refusal(folder)
+
+
 # What a job says
 
 

@@ -34,17 +34,7 @@ class OnnxHead:
         self.runner = runner
 
     def infer(self, sequences: Sequences, finish: Finish) -> Inference[np.ndarray]:
-        """Runs sequences through the graph.
-
-        Raises:
-            JobError: They are pairs of texts, which the graph can't tell apart.
-        """
-        if sequences.paired and self.session.one_text_only:
-            raise JobError(
-                f"the ONNX file of {self.text.folder} takes no token_type_ids, by which its model "
-                "tells the two texts of a pair apart",
-                hint="Export it with them, or leave compute.engine at torch",
-            )
+        """Runs sequences through the graph."""
         device = self.runner.device
         on_cpu = device.name == "cpu"
 

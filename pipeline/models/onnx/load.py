@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NoReturn, Self
 
 from pipeline.errors import JobError
@@ -90,7 +91,11 @@ class OnnxModels:
             config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
             tokenizer = load_tokenizer(folder)
             ports = Ports.of(whole_graph(folder, info.file), head=head, file=info.file)
-            types = _token_types(config) if TYPES in ports.inputs else TokenTypes()
+            types = replace(_token_types(config), told=TYPES in ports.inputs)
+            if types.lost(Layout.of(tokenizer, texts=1)):
+                raise ValueError(
+                    f"its graph takes no {TYPES}, without which it reads texts wrongly"
+                )
             text = TextSide(
                 tokenizer,
                 config,
@@ -100,13 +105,7 @@ class OnnxModels:
             )
             if text.room < 1:
                 raise ValueError(f"its special tokens alone fill the {text.max_tokens} it takes")
-            session = Session(
-                folder / info.file,
-                ports,
-                device=self.device,
-                one_text_only=not types.count
-                and _token_types(config).wanted(Layout.of(tokenizer, texts=2)),
-            )
+            session = Session(folder / info.file, ports, device=self.device)
             labels = None if head == "encoder" else len(text.labels)
             masks = session.try_out(text, labels=labels)
         text.tokens = self._tokens.setdefault(text.tokens.key, text.tokens)

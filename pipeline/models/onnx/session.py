@@ -31,16 +31,13 @@ class Session:
         path: The ONNX file.
         ports: How it is fed and read.
         device: Where it goes.
-        one_text_only: Whether it can't tell the texts of a pair apart, though its model does.
 
     Raises:
         JobError: onnxruntime is not installed, or was built without the device.
         Exception: Whatever onnxruntime makes of the file.
     """
 
-    def __init__(
-        self, path: Path, ports: Ports, *, device: Device, one_text_only: bool = False
-    ) -> None:
+    def __init__(self, path: Path, ports: Ports, *, device: Device) -> None:
         try:
             import onnxruntime
         except ImportError as error:
@@ -67,7 +64,6 @@ class Session:
             where = [(GPU, {"device_id": at}), CPU]
         self._session = onnxruntime.InferenceSession(str(path), options, providers=where)
         self.ports = ports
-        self.one_text_only = one_text_only
 
     def run(self, ids: np.ndarray, mask: np.ndarray | None, *, typed: bool) -> np.ndarray:
         """The output for a batch, as float32.

@@ -88,10 +88,12 @@ class TokenTypes:
     Attributes:
         count: How many; 0 if it does not look at them.
         always: Whether types that are all 0 are not the same to it as none.
+        told: Whether it can be told them: a graph may have been exported without.
     """
 
     count: int = 0
     always: bool = False
+    told: bool = True
 
     def wanted(self, layout: Layout) -> bool:
         """Whether the model has to be told the types of a layout.
@@ -99,4 +101,11 @@ class TokenTypes:
         A table that is too small for them was not trained with them: such a folder has a tokenizer
         of another family.
         """
+        return self.told and self._matter(layout)
+
+    def lost(self, layout: Layout) -> bool:
+        """Whether the model would have to be told the types of a layout, and can't be."""
+        return not self.told and self._matter(layout)
+
+    def _matter(self, layout: Layout) -> bool:
         return self.always or 0 < layout.highest < self.count

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pipeline.errors import JobError
 from pipeline.models.batching import Sequences
 from pipeline.models.text.layout import TYPE_BIT, Layout
 from pipeline.models.text.side import TextSide
@@ -23,11 +24,20 @@ class Pairs:
         between: Those between the two.
         after: Those after the second.
         typed: Whether the model looks at types.
+
+    Raises:
+        JobError: The model tells the two apart by types that it can't be told.
     """
 
     def __init__(self, text: TextSide) -> None:
         self.tokens = text.tokens
         layout = Layout.of(text.tokenizer, texts=2)
+        if text.types.lost(layout):
+            raise JobError(
+                f"the model in {text.folder} takes no token_type_ids, by which it was trained to "
+                "tell the two texts of a pair apart",
+                hint="Export it with them, or leave compute.engine at torch",
+            )
         self.typed = text.types.wanted(layout)
         self._types = layout.types if self.typed else (0, 0)
         self.before, self.between, self.after = (
