@@ -19,8 +19,8 @@ FILES_SHOWN = 10
     "--watch",
     "watched",
     is_flag=True,
-    help="Show how far the run is that is under way, from any terminal, until it ends; wait for "
-    "the first run if there is none yet. Then the rest. Ctrl-C ends the watching alone.",
+    help="First show how far the run is that is under way, until it ends; wait for one if there "
+    "was none yet. Works from any terminal; Ctrl-C ends the watching and not the run.",
 )
 def status(job_or_output: str, overrides: tuple[str, ...], as_json: bool, watched: bool) -> None:
     """Count what is done, left, failed and bad, with reasons, and list the last runs.
