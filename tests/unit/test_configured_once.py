@@ -14,8 +14,9 @@ from helpers import hollow_model
 from pipeline.engine.messages import WorkPlan
 from pipeline.job.check import check, pin
 from pipeline.job.job import Job
+from pipeline.models.resolve import ModelInfo
 from pipeline.preview import Wanted, _without_rows
-from pipeline.tasks import Task
+from pipeline.tasks import TASKS, Task
 
 pytestmark = pytest.mark.unit
 
@@ -99,3 +100,30 @@ def test_a_copy_with_other_tasks_or_another_text_column_knows_nothing_of_the_fir
     assert list(fewer.configured) == ["names"]
     assert (fewer.reads, fewer.texts_read) == (["more"], [])
     assert job.model_copy(deep=True).configured is not job.configured
+
+
+CHAT = ModelInfo("m", {"architectures": ["LlamaForCausalLM"]}, chat_template=True)
+ENCODER = ModelInfo("m", {"architectures": ["BertModel"]})
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "writes"),
+    [
+        ("generate", CHAT, True),
+        ("answer", CHAT, True),
+        ("zero_shot", CHAT, True),
+        ("zero_shot", ENCODER, False),
+        ("summarize", ENCODER, False),
+        ("keywords", ENCODER, False),
+    ],
+)
+def test_whether_a_task_has_a_model_that_writes_is_known_once_it_has_a_model(
+    kind: str, model: ModelInfo, writes: bool
+) -> None:
+    task = TASKS[kind]
+    options = {"kind": kind, "model": "m", **task.examples[0].options}
+    made = task(task.Options.model_validate(options))
+    with pytest.raises(ValueError, match="once its model is"):
+        _ = made.writes
+    made.bind(model)
+    assert made.writes is writes
