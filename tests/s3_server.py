@@ -72,19 +72,32 @@ class Faults:
     def __post_init__(self) -> None:
         self._die = random.Random(self.seed)
         self._lock = threading.Lock()
+        self._decks: dict[str, list[bool]] = {}
+        self._owed: Counter[str] = Counter()
 
     def next(self, method: str) -> str:
-        """The fault of the next request; empty for none."""
+        """The fault of the next request; empty for none.
+
+        Drawn from a shuffled deck: of 1 / share requests exactly one is struck, so that a test may
+        count on each kind however few requests there are.
+        """
+        kinds = ("error", "slow", "reset", "lost", "cut", *TOLD)
         with self._lock:
-            at = self._die.random()
-            for kind in ("error", "slow", "reset", "lost", "cut", *TOLD):
-                fits = method == FITS.get(kind, method)
-                share = getattr(self, kind) if fits else 0.0
-                if at < share:
-                    self.seen[kind] += 1
-                    return kind
-                at -= share
-        return ""
+            fitting = [
+                kind for kind in kinds
+                if getattr(self, kind) and method == FITS.get(kind, method)
+            ]  # fmt: skip
+            for kind in fitting:
+                deck = self._decks.setdefault(kind, [])
+                if not deck:
+                    deck += [True] + [False] * (round(1 / getattr(self, kind)) - 1)
+                    self._die.shuffle(deck)
+                self._owed[kind] += deck.pop()
+            struck = next((kind for kind in fitting if self._owed[kind]), "")
+            if struck:
+                self._owed[struck] -= 1
+                self.seen[struck] += 1
+        return struck
 
 
 class S3Server:
