@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers import QuietDisplay, own, rows_of
+from helpers import own, rows_of
 
 from pipeline.errors import JobError
 from pipeline.job.job import Job
@@ -22,21 +22,6 @@ from pipeline.verify import verify_job
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
 ROWS = 4
-
-
-class CountingDisplay(QuietDisplay):
-    """Also knows how many splits are done."""
-
-    done = 0
-
-    def progress(self, progress: Any) -> None:
-        super().progress(progress)
-        self.done = progress.splits_done
-
-
-@pytest.fixture
-def display() -> CountingDisplay:
-    return CountingDisplay()
 
 
 @pytest.fixture
