@@ -19,6 +19,7 @@ from pipeline.models.text.languages import Languages, languages_of
 from pipeline.models.text.passages import pack, passages, sentences
 from pipeline.models.text.prompts import PromptFrame, PromptMaker, chat_frame
 from pipeline.models.text.texts import Tokenizer
+from pipeline.models.torch import grammar
 from pipeline.models.torch.sampling import Race, gumbel, mixed, processors
 from pipeline.models.torch.stopping import StopStrings
 from pipeline.tasks.writing.generate import GenerateOptions
@@ -324,3 +325,25 @@ def test_how_long_texts_merge_is_an_option_of_abstractive_summaries_alone() -> N
     options = {"kind": "summarize", "model": "m", "method": "extractive", "merge": "truncate"}
     with pytest.raises(ValidationError, match="no meaning for method extractive"):
         SummarizeOptions.model_validate(options)
+
+
+@pytest.mark.parametrize("vocabulary", [200, 256, 301])
+@pytest.mark.parametrize("at_once", [False, True])
+def test_what_a_grammar_forbids_can_not_be_chosen(
+    vocabulary: int, at_once: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if at_once:  # as for a device that the scores are on
+        monkeypatch.setattr(
+            grammar, "_row_by_row", lambda s, r, a: grammar._at_once(torch.from_numpy(s), r, a)
+        )
+    chance = np.random.default_rng(0)
+    allowed = chance.integers(0, 256, (3, 32), dtype=np.uint8)
+    allowed[0] = 255
+    scores = torch.from_numpy(chance.standard_normal((5, vocabulary), dtype=np.float32))
+    before, rows = scores.clone(), np.array([4, 0, 3])
+    grammar.forbid(scores, rows, allowed)
+    assert torch.equal(scores[[1, 2]], before[[1, 2]]), "rows that nobody asked about"
+    bits = np.zeros((3, 320), dtype=bool)
+    bits[:, :256] = np.unpackbits(allowed, axis=1, bitorder="little")
+    may = torch.from_numpy(bits[:, :vocabulary])
+    assert torch.equal(scores[rows], before[rows].masked_fill(~may, -torch.inf))

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 from fake_writers import FakeGenerator, FakeScorer, loaded
 from helpers import loaded_by
@@ -126,18 +127,34 @@ def test_a_grammar_allows_what_leads_to_a_document_and_then_the_end() -> None:
     assert grammar is not None
     written = json.dumps({"stars": 4})
     ids = model.text.tokens.ids(written)
-    documents = grammar.documents(2)
+    documents, both = grammar.documents(), np.arange(2)
+    documents.begin(both)
     size = len(model.text.tokenizer.get_vocab())
-    for token in ids:
-        allowed = documents.allowed(size)
-        assert allowed.shape == (2, size)
-        assert allowed[0, token]
-        assert not allowed[0, 1], "the end, before the document is whole"
+
+    def allowed() -> np.ndarray:
+        return np.unpackbits(documents.allowed(both), axis=1, bitorder="little") == 1
+
+    for at, token in enumerate(ids):
+        found = allowed()
+        assert len(found) == 2
+        assert found[0, token]
+        assert not found[0, 1], "the end, before the document is whole"
+        for other in range(size):
+            may = not len(documents.refused(both[:1], np.array([other])))
+            assert may == found[0, other], "asked for one token or for all"
         # The second stands where it stood: its document is another.
-        documents.take([token, token])
-    assert documents.allowed(size)[0].nonzero()[0].tolist() == [1]
-    documents.take([1, 1])
-    assert documents.allowed(size).all(), "behind the end anything is padding"
+        documents.take(both[:1], np.array([token]))
+        assert allowed()[1, ids[0]], f"nothing is written of it, after {at} of the other"
+    assert allowed()[0].nonzero()[0].tolist() == [1]
+    assert documents.refused(both[:1], np.array([1])).tolist() == [0], "the mask has to say it"
+    documents.take(both, np.array([1, ids[0]]))
+    assert allowed()[0].all(), "behind the end anything is padding"
+    assert allowed()[1].nonzero()[0].tolist() == [ids[1]]
+    assert not len(documents.refused(both[:1], np.array([3])))
+    assert documents.refused(both[1:], np.array([size + 69])).tolist() == [0], "no token at all"
+    assert allowed()[1].nonzero()[0].tolist() == [ids[1]], "asking changes nothing"
+    documents.begin(both)
+    assert allowed()[:, ids[0]].all(), "anew"
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,13 @@
 
 By llguidance: of the libraries that constrain decoding it alone has no dependencies, and it needs
 no table per schema (for SmolLM2's 49,152 tokens a schema of five fields is ready in 3 ms and a
-step takes 0.2 ms a row; outlines-core takes 640 ms to make its table).
+mask takes 35 us; outlines-core takes 640 ms to make its table).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -76,40 +76,98 @@ class Grammar:
                 f"json_schema can't be followed: {one_line(trouble)}", hint="Simplify the schema"
             )
 
-    def documents(self, rows: int) -> Documents:
-        """As many documents, of which nothing is written yet."""
-        from llguidance import LLMatcher
+        self._empty = LLMatcher(self._tokenizer, self._rules)
+        self._ends = np.array(sorted(ends))
 
-        return Documents([LLMatcher(self._tokenizer, self._rules) for _ in range(rows)])
+    def documents(self, *, threads: int = 1) -> Documents:
+        """What keeps account of documents that follow the schema.
+
+        Args:
+            threads: As many documents are looked at at once.
+        """
+        return Documents(
+            self._empty,
+            ends=self._ends,
+            vocabulary=self._tokenizer.vocab_size,
+            threads=threads,
+        )
 
 
 class Documents:
-    """How far the documents of a batch are.
+    """How far the documents are that are being written, each known by a number.
 
     Args:
-        matchers: Of llguidance, one per document.
+        empty: Of llguidance, a document of which nothing is written yet.
+        ends: The tokens that end a document.
+        vocabulary: How many tokens the grammar knows; a model may have more, to round it up.
+        threads: As many documents are looked at at once.
     """
 
-    def __init__(self, matchers: Sequence[Any]) -> None:
-        self._matchers = matchers
-        self._ended = [False] * len(matchers)
+    def __init__(self, empty: Any, *, ends: np.ndarray, vocabulary: int, threads: int) -> None:
+        from llguidance import LLExecutor
 
-    def take(self, tokens: Sequence[int]) -> None:
-        """Each document goes on with a token; behind the end token any is padding."""
-        for row, token in enumerate(tokens):
-            # A matcher that is complete takes the end token alone; padding follows.
-            if not self._ended[row]:
-                self._ended[row] = self._matchers[row].is_stopped()
-                self._matchers[row].consume_token(token)
+        self._empty = empty
+        self._ends = ends
+        self._vocabulary = vocabulary
+        self._executor = LLExecutor(threads)
+        self._matchers: dict[int, Any] = {}
+        self._ended: set[int] = set()
 
-    def allowed(self, vocabulary: int) -> np.ndarray:
-        """Which tokens may come next, bools of shape [documents, vocabulary]."""
-        out = np.zeros((len(self._matchers), vocabulary), dtype=bool)
-        for row, matcher in enumerate(self._matchers):
-            if self._ended[row]:
-                out[row] = True
-                continue
-            bits = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
-            found = np.unpackbits(bits, bitorder="little")[:vocabulary]
-            out[row, : len(found)] = found.astype(bool)
-        return out
+    def begin(self, documents: np.ndarray) -> None:
+        """Nothing is written of these, or nothing any more."""
+        for number in documents.tolist():
+            # Copies share what they find out: they take 1 us for 450, and a mask 20 us for 55.
+            self._matchers[number] = self._empty.deep_copy()
+            self._ended.discard(number)
+
+    def take(self, documents: np.ndarray, tokens: np.ndarray) -> None:
+        """Documents go on with a token each; behind the end token any is padding."""
+        taken = [
+            (self._matchers[number], token)
+            for number, token in zip(documents.tolist(), tokens.tolist(), strict=True)
+            if number not in self._ended
+        ]
+        if taken:
+            self._executor.consume_token_par(taken)
+        self._ended.update(documents[np.isin(tokens, self._ends)].tolist())
+
+    def refused(self, documents: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """Which documents can't go on with the token that each is given: places, in their order.
+
+        It takes 2 us a document; to find all tokens that may come next takes 5 to 300. End tokens
+        count as refused, as matchers take them only by finding out all that may come.
+        """
+        asked = (tokens < self._vocabulary) & ~np.isin(tokens, self._ends)
+        given = zip(documents.tolist(), tokens.tolist(), asked.tolist(), strict=True)
+        return np.array(
+            [
+                at
+                for at, (number, token, known) in enumerate(given)
+                if number not in self._ended
+                and not (known and self._matchers[number].validate_tokens([token]))
+            ],
+            dtype=np.int64,
+        )
+
+    def allowed(self, documents: np.ndarray) -> np.ndarray:
+        """Which tokens may come next, a bit for each.
+
+        Args:
+            documents: Which, each once.
+
+        Returns:
+            Uint8 of shape [documents, bytes]: the first token is the lowest bit of the first byte.
+            Tokens that the grammar does not know have none, or 0.
+        """
+        words = np.zeros((len(documents), -(-self._vocabulary // 32)), dtype="<i4")
+        asked = []
+        for at, number in enumerate(documents.tolist()):
+            if number in self._ended:
+                words[at] = -1
+            else:
+                asked.append((self._matchers[number], at))
+        if asked:
+            self._executor.unsafe_compute_mask_ptr(
+                asked, words.ctypes.data, words.strides[0], len(words)
+            )
+        return words.view(np.uint8)

@@ -66,7 +66,8 @@ class TorchGenerator(TorchHead):
         mask = torch.ones_like(ids) if mask is None else mask
         steps: list[Any] = []
         if decoding.grammar is not None:
-            steps.append(GrammarMask(decoding.grammar.documents(len(ids)), start=start))
+            greedy = decoding.sampling is None
+            steps.append(GrammarMask(decoding.grammar, start=start, likeliest=greedy))
         if decoding.sampling is not None:
             steps += processors(decoding.sampling, ids, mask, start=start)
         stopping = (

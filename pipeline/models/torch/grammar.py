@@ -4,26 +4,82 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.models.text.grammar import Documents
+import numpy as np
+
+from pipeline.models.text.grammar import Grammar
+
+# What is added to the scores of eight tokens, by the byte that says which of them may come.
+PENALTIES = np.where(
+    np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little"), 0, -np.inf
+).astype(np.float32)
 
 
 class GrammarMask:
     """A logits processor for one batch.
 
     Args:
-        documents: One per row.
+        grammar: That each row follows.
         start: Tokens that stand before the first one written.
+        likeliest: Whether all that is wanted is each row's likeliest token. Most rows write what
+            they may without being held to it, so that only the others' scores need a mask.
     """
 
-    def __init__(self, documents: Documents, *, start: int) -> None:
-        self.documents = documents
-        self.start = start
-
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
-        """Scores of shape [rows, vocabulary] -> the same, without what the grammar forbids."""
+    def __init__(self, grammar: Grammar, *, start: int, likeliest: bool) -> None:
         import torch
 
+        self.documents = grammar.documents(threads=torch.get_num_threads())
+        self.start = start
+        self.likeliest = likeliest
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        """Scores of shape [rows, vocabulary], of which those that are forbidden are changed."""
+        rows = np.arange(len(input_ids))
         if input_ids.shape[1] > self.start:
-            self.documents.take(input_ids[:, -1].tolist())
-        allowed = torch.from_numpy(self.documents.allowed(scores.shape[1]))
-        return scores.masked_fill(~allowed.to(scores.device), -torch.inf)
+            self.documents.take(rows, input_ids[:, -1].cpu().numpy())
+        else:
+            self.documents.begin(rows)
+        if self.likeliest:
+            rows = self.documents.refused(rows, likeliest(scores))
+        if len(rows):
+            forbid(scores, rows, self.documents.allowed(rows))
+        return scores
+
+
+def likeliest(scores: Any) -> np.ndarray:
+    """The token of the highest score of each row; the first of those that are equal."""
+    if scores.device.type == "cpu":  # torch takes 2.7 ms for 64 rows of 49,152, numpy 0.2
+        return np.asarray(scores.numpy().argmax(axis=-1))
+    return np.asarray(scores.argmax(dim=-1).cpu().numpy())
+
+
+def forbid(scores: Any, rows: np.ndarray, allowed: np.ndarray) -> None:
+    """Makes the scores of tokens that may not come minus infinity.
+
+    Args:
+        scores: Float32 tensor of shape [rows, vocabulary]; changed in place.
+        rows: Which of them.
+        allowed: For each of these, a bit for each token that may come; without one, it may not.
+    """
+    known = min(scores.shape[1], 8 * allowed.shape[1])
+    scores[rows, known:] = -np.inf
+    if scores.device.type == "cpu":
+        _row_by_row(scores.numpy()[:, :known], rows, allowed)
+    else:
+        _at_once(scores[:, :known], rows, allowed)
+
+
+def _row_by_row(scores: np.ndarray, rows: np.ndarray, allowed: np.ndarray) -> None:
+    # One row stays in the processor's cache: 22 us each, where torch's masked_fill takes 180.
+    penalties = np.empty((allowed.shape[1], 8), dtype=np.float32)
+    for row, bits in zip(rows.tolist(), allowed, strict=True):
+        np.take(PENALTIES, bits, axis=0, out=penalties, mode="clip")
+        scores[row] += penalties.reshape(-1)[: scores.shape[1]]
+
+
+def _at_once(scores: Any, rows: np.ndarray, allowed: np.ndarray) -> None:
+    """For another device, which is sent the bits alone."""
+    import torch
+
+    at = torch.from_numpy(allowed).to(scores.device).flatten().int()
+    penalties = torch.from_numpy(PENALTIES).to(scores.device).index_select(0, at)
+    scores[rows] += penalties.view(len(rows), -1)[:, : scores.shape[1]]
