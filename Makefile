@@ -33,6 +33,7 @@ test: .venv/test
 bench: .venv/bench
 	$(BIN)/shardscribe models pull starter/minilm starter/sentiment starter/pii
 	$(BIN)/python benchmarks/peers.py
+	$(BIN)/python benchmarks/host.py
 
 # torch first and alone: the constraint decides which build, before anything else asks for one.
 .venv/python: constraints.txt

@@ -23,7 +23,7 @@ from pipeline.lake.sink.scratch import clean_up
 from pipeline.lake.source import reader
 from pipeline.lake.split import Split
 from pipeline.models.device import Device
-from pipeline.models.engines import ENGINES
+from pipeline.models.engines import ENGINES, Engine
 from pipeline.models.resolve import here
 from pipeline.moves import moved, working
 
@@ -63,16 +63,19 @@ class Annotator:
     Args:
         plan: The job and its models.
         name: Of the worker, for results.
+        engine: What computes models; the one that the job names by default.
 
     Raises:
         JobError: A model can't be loaded here.
     """
 
-    def __init__(self, plan: WorkPlan, *, name: str = "local") -> None:
+    def __init__(
+        self, plan: WorkPlan, *, name: str = "local", engine: Engine | None = None
+    ) -> None:
         self.job = plan.job
         self.device = Device(plan.device, dtype=plan.job.compute.dtype, threads=plan.threads)
         budget = plan.job.compute.batch_tokens
-        models = ENGINES[plan.job.compute.engine].open(
+        models = (engine or ENGINES[plan.job.compute.engine]).open(
             {ref: here(info, plan.revisions[ref]) for ref, info in plan.infos.items()},
             device=self.device,
             budget=None if budget == "auto" else budget,

@@ -104,13 +104,14 @@ class Tokenizer:
         key: Hash of all that the tokenizer does.
         with_offsets: Whether characters of tokens are wanted. Tasks set it when they are loaded.
         with_words: The same for words of tokens.
+        backend: The library's own.
     """
 
     def __init__(self, tokenizer: Any) -> None:
         source = tokenizer.backend_tokenizer
-        self._backend = type(source).from_str(source.to_str())
-        self._backend.no_truncation()
-        self._backend.no_padding()
+        self.backend = type(source).from_str(source.to_str())
+        self.backend.no_truncation()
+        self.backend.no_padding()
         self.key = hashlib.sha256(self.json().encode()).hexdigest()
         self.prefix, self.suffix = self._special_tokens()
         self.with_offsets = False
@@ -120,7 +121,7 @@ class Tokenizer:
         """Tokenizes texts whole, without special tokens, on all cores."""
         with_offsets, with_words = self.with_offsets, self.with_words
         full = with_offsets or with_words
-        encode = self._backend.encode_batch if full else self._backend.encode_batch_fast
+        encode = self.backend.encode_batch if full else self.backend.encode_batch_fast
         ids, offsets = [np.zeros(0, dtype=np.int32)], [np.zeros((0, 2), dtype=np.int32)]
         words = [np.zeros(0, dtype=np.int32)]
         counts = [0]
@@ -143,18 +144,18 @@ class Tokenizer:
 
     def ids(self, text: str) -> list[int]:
         """The tokens of one text, such as a prompt's, without special tokens."""
-        found: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        found: list[int] = self.backend.encode(text, add_special_tokens=False).ids
         return found
 
     def json(self) -> str:
         """The whole tokenizer, as ``tokenizer.json`` has it."""
-        found: str = self._backend.to_str()
+        found: str = self.backend.to_str()
         return found
 
     def _special_tokens(self) -> tuple[list[int], list[int]]:
         """What the tokenizer puts before and after a single text, such as [CLS] and [SEP]."""
-        for probe in ("a", *self._backend.get_vocab()):  # an alphabet need not have an "a"
-            full = self._backend.encode(probe, add_special_tokens=True)
+        for probe in ("a", *self.backend.get_vocab()):  # an alphabet need not have an "a"
+            full = self.backend.encode(probe, add_special_tokens=True)
             own = [at for at, part in enumerate(full.sequence_ids) if part is not None]
             if own:
                 return full.ids[: own[0]], full.ids[own[-1] + 1 :]
