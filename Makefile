@@ -31,8 +31,9 @@ test: .venv/test
 	$(BIN)/python -m pytest -m "not gpu" $(BESIDE)
 
 bench: .venv/bench
-	$(BIN)/shardscribe models pull starter/minilm starter/sentiment starter/pii
+	$(BIN)/shardscribe models pull starter/minilm starter/sentiment starter/pii starter/smollm2
 	$(BIN)/python benchmarks/peers.py
+	$(BIN)/python benchmarks/writing.py
 	$(BIN)/python benchmarks/host.py
 
 # torch first and alone: the constraint decides which build, before anything else asks for one.
