@@ -130,7 +130,7 @@ class _BatchQueue:
         self._factor = factor
         self._pack = pack
         for index in np.flatnonzero(self._sizes == 0).tolist():
-            self.out.failures[index] = RowError("the model sees no token in it", code="no_tokens")
+            self.out.failures[index] = no_tokens()
         self.waiting = self._cut(np.flatnonzero(self._sizes > 0))
         self._total, self._ended = max(1, int(self._lengths.sum())), 0
         self._report = runner.device.reporter()
@@ -206,3 +206,8 @@ class _BatchQueue:
             slack = runner.device.slack * self._factor if runner.padded else 0
             cut = batches(lengths, budget=budget, slack=slack)
         return deque(rows[batch].tolist() for batch in cut)
+
+
+def no_tokens() -> RowError:
+    """What an empty sequence comes to."""
+    return RowError("the model sees no token in it", code="no_tokens")

@@ -20,8 +20,9 @@ from pipeline.models.text.passages import pack, passages, sentences
 from pipeline.models.text.prompts import PromptFrame, PromptMaker, chat_frame
 from pipeline.models.text.texts import Tokenizer
 from pipeline.models.torch import grammar
-from pipeline.models.torch.sampling import Race, gumbel, mixed, processors
-from pipeline.models.torch.stopping import StopStrings
+from pipeline.models.torch.rules import Live
+from pipeline.models.torch.sampling import Race, gumbel, mixed
+from pipeline.models.torch.stopping import StoppedRows, StopStrings
 from pipeline.tasks.writing.generate import GenerateOptions
 from pipeline.tasks.writing.summarize import SummarizeOptions
 from pipeline.tasks.writing.translate import sentence_language
@@ -179,6 +180,10 @@ def test_noise_is_finite_and_of_the_gumbel_distribution() -> None:
     assert float(noise.var()) == pytest.approx(np.pi**2 / 6, abs=0.03)
 
 
+def at_step(step: int, rows: int) -> Live:
+    return Live(np.arange(rows), np.full(rows, step), np.zeros((rows, 10), dtype=np.int64))
+
+
 def test_tokens_are_drawn_with_the_probabilities_of_the_softmax() -> None:
     rows = 40_000
     shares = torch.tensor([0.5, 0.25, 0.2, 0.05, 0.0])
@@ -186,7 +191,7 @@ def test_tokens_are_drawn_with_the_probabilities_of_the_softmax() -> None:
     sampling = Sampling(seed=7)
     keys = [sampling.key(np.array([row])) for row in range(rows)]
     for step in (0, 5):
-        drawn = Race(keys, start=3)(torch.zeros(rows, 3 + step), scores).argmax(-1)
+        drawn = Race(keys)(at_step(step, rows), scores).argmax(-1)
         found = torch.bincount(drawn, minlength=5) / rows
         assert torch.allclose(found, shares, atol=0.01)
         assert found[4] == 0
@@ -197,7 +202,7 @@ def test_a_draw_depends_on_seed_prompt_and_step_and_on_nothing_else() -> None:
 
     def drawn(seed: int, *, step: int = 0, rows: range = range(200)) -> list[int]:
         keys = [Sampling(seed=seed).key(np.array([1, row])) for row in rows]
-        noisy = Race(keys, start=2)(torch.zeros(len(rows), 2 + step), scores[: len(rows)])
+        noisy = Race(keys)(at_step(step, len(rows)), scores[: len(rows)])
         return noisy.argmax(-1).tolist()
 
     first = drawn(1)
@@ -207,13 +212,16 @@ def test_a_draw_depends_on_seed_prompt_and_step_and_on_nothing_else() -> None:
         assert sum(a == b for a, b in zip(first, other, strict=True)) < 60
 
 
-def test_padding_is_no_part_of_what_a_row_draws_by() -> None:
-    sampling = Sampling()
-    left = torch.tensor([[0, 0, 5, 6], [7, 8, 5, 6]])
-    right = torch.tensor([[5, 6, 0, 0, 0]])
-    race = processors(sampling, left, torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]]), start=4)[-1]
-    other = processors(sampling, right, torch.tensor([[1, 1, 0, 0, 0]]), start=1)[-1]
-    assert race.keys[0] == other.keys[0] != race.keys[1]
+def test_rows_at_different_steps_draw_as_if_they_were_alone() -> None:
+    scores = torch.randn(3, 50)
+    race = Race([5, 6, 7])
+    steps = np.array([4, 0, 9])
+    mixed_steps = race(Live(np.array([2, 0, 1]), steps, np.zeros((3, 10))), scores)
+    for at, (row, step) in enumerate(zip([2, 0, 1], steps, strict=True)):
+        alone = race(
+            Live(np.array([row]), np.array([step]), np.zeros((1, 10))), scores[at : at + 1]
+        )
+        assert torch.equal(mixed_steps[at], alone[0])
 
 
 # Stop strings
@@ -227,7 +235,8 @@ def test_the_text_is_cut_at_the_first_stop_string() -> None:
 def test_a_stop_string_is_found_over_the_border_of_tokens_and_counted_once() -> None:
     tokenizer = tiny.byte_tokenizer()
     ids = tokenizer("a🙂b. Stop here")["input_ids"]
-    stops = StopStrings(["🙂b", "Stop"], tokenizer, start=1)
+    strings = StopStrings(["🙂b", "Stop"], tokenizer)
+    stops = StoppedRows(strings, start=1)
     ended = []
     for length in range(1, len(ids) + 1):
         rows = torch.tensor([[9, *ids[:length]], [9, *[5] * length]])
@@ -235,6 +244,9 @@ def test_a_stop_string_is_found_over_the_border_of_tokens_and_counted_once() -> 
     first = len(tokenizer("a🙂b")["input_ids"])
     assert ended == [[length >= first, False] for length in range(1, len(ids) + 1)]
     assert stops.ended == {0: first}
+    written = np.array([ids, ids])
+    live = Live(np.arange(2), np.array([first - 1, first]), written)
+    assert strings(live).tolist() == [False, True]
 
 
 # Languages

@@ -1,9 +1,10 @@
 """Writing with transformers: greedily or drawn, free or held to a grammar.
 
-Decoding is transformers' `generate`, so that a row gets token for token what ``model.generate``
-gives for it alone, with ``do_sample=False, num_beams=1``; whatever else the model's own generation
-config says (a forced first token, no repeated n-grams) holds. Arithmetic on another shape of batch
-differs in the last bits of float32, which shows only where two tokens are that near to a tie.
+A row gets token for token what ``model.generate`` gives for it alone, with ``do_sample=False,
+num_beams=1``; whatever else the model's own generation config says (a forced first token, no
+repeated n-grams) holds. Families that were compared are written by a loop of our own, all others by
+`generate` itself. Arithmetic on another shape of batch differs in the last bits of
+float32, which shows only where two tokens are that near to a tie.
 """
 
 from __future__ import annotations
@@ -16,12 +17,17 @@ import numpy as np
 from pipeline.models.batching import Sequences
 from pipeline.models.decoding import Decoding, cut_at
 from pipeline.models.heads import Generation, Generations
-from pipeline.models.inference import Inference
+from pipeline.models.inference import Inference, no_tokens
+from pipeline.models.torch.encoder_decoder import slot_encoder_decoder
+from pipeline.models.torch.faults import own_errors
 from pipeline.models.torch.grammar import GrammarMask
 from pipeline.models.torch.heads import TorchHead
+from pipeline.models.torch.loop import Loop
 from pipeline.models.torch.model import Model
-from pipeline.models.torch.sampling import processors
-from pipeline.models.torch.stopping import StepReporter, StopStrings
+from pipeline.models.torch.rules import AsProcessor, Forced, Rule
+from pipeline.models.torch.sampling import drawn
+from pipeline.models.torch.slot_writer import SlotWriter
+from pipeline.models.torch.stopping import StepReporter, StoppedRows, StopStrings
 
 # Decoding reads all weights for one token per row, so generation gains from more rows than
 # encoding does: budgets count this many times the model's own.
@@ -39,23 +45,79 @@ class TorchGenerator(TorchHead):
         self.most_new_tokens = _most_new_tokens(model) if self.is_encoder_decoder else None
         self.start_token: int | None = model.module.generation_config.decoder_start_token_id
         self.ends = frozenset(_end_tokens(model))
+        self._slots = slot_encoder_decoder(model) if self.is_encoder_decoder else None
 
     def generate(self, prompts: Sequence[np.ndarray], decoding: Decoding) -> Generations:
         """Writes once per prompt."""
-        inference = self.model.infer(
+        lengths = np.array([len(prompt) for prompt in prompts], dtype=np.int64)
+        longest = int(lengths.max(initial=0)) + decoding.max_new_tokens
+        if longest and self._slots is not None and self._slots.holds(longest, decoding):
+            inference = self._in_slots(self._slots, prompts, lengths, decoding)
+        else:
+            inference = self._in_batches(prompts, decoding)
+        inference.tokens += sum(len(one.ids) for one in inference.results if one is not None)
+        return inference
+
+    def _in_slots(
+        self,
+        slots: SlotWriter,
+        prompts: Sequence[np.ndarray],
+        lengths: np.ndarray,
+        decoding: Decoding,
+    ) -> Generations:
+        """By a loop of our own, which the module is known to give the same in."""
+        import torch
+
+        device, total = self.model.device, int(lengths.sum())
+        loop = Loop(
+            lengths,
+            most=decoding.max_new_tokens,
+            ends=self.ends,
+            rules=[*slots.rules(decoding), *self._rules(prompts, decoding)],
+            stops=self._stops(decoding),
+            room=slots.room,
+            report=device.report,
+        )
+        rows = np.flatnonzero(lengths > 0)
+        with device.hold(tokens=total, padded=total), torch.inference_mode():
+            with own_errors():
+                groups = slots.groups(lengths[rows] + decoding.max_new_tokens)
+            loop.run(
+                [rows[group].tolist() for group in groups],
+                lambda group: slots.steps(prompts, group, decoding),
+            )
+        results: list[Generation | None] = [None] * len(prompts)
+        for row in rows.tolist():
+            if row not in loop.failures:
+                written = loop.written[row, : loop.steps[row]].tolist()
+                ended = len(written) if loop.stopped[row] else None
+                results[row] = self._generation(written, ended, decoding)
+        for row in np.flatnonzero(lengths == 0).tolist():
+            loop.failures[row] = no_tokens()
+        return Inference(results, loop.failures, tokens=total, padded_tokens=total)
+
+    def _in_batches(self, prompts: Sequence[np.ndarray], decoding: Decoding) -> Generations:
+        """By transformers' `generate`, a padded batch at a time."""
+        return self.model.infer(
             Sequences.of(prompts),
             lambda ids, mask: self._generate(ids, mask, decoding),
             left_padded=not self.is_encoder_decoder,
             extra_tokens=decoding.max_new_tokens,
             budget_factor=BUDGET_FACTOR,
         )
-        written = sum(len(one.ids) for one in inference.results if one is not None)
-        return Inference(
-            inference.results,
-            inference.failures,
-            tokens=inference.tokens + written,
-            padded_tokens=inference.padded_tokens,
-        )
+
+    def _rules(self, prompts: Sequence[np.ndarray], decoding: Decoding) -> list[Rule]:
+        rules: list[Rule] = []
+        if decoding.first_token is not None:
+            rules.append(Forced(decoding.first_token))
+        if decoding.grammar is not None:
+            rules.append(GrammarMask(decoding.grammar, likeliest=decoding.sampling is None))
+        if decoding.sampling is not None:
+            rules += drawn(decoding.sampling, prompts)
+        return rules
+
+    def _stops(self, decoding: Decoding) -> StopStrings | None:
+        return StopStrings(decoding.stops, self.text.tokenizer) if decoding.stops else None
 
     def _generate(self, ids: Any, mask: Any, decoding: Decoding) -> list[Generation]:
         import torch
@@ -64,17 +126,10 @@ class TorchGenerator(TorchHead):
         # A decoder gives back its prompt; an encoder-decoder starts with one start token.
         start = 1 if self.is_encoder_decoder else ids.shape[1]
         mask = torch.ones_like(ids) if mask is None else mask
-        steps: list[Any] = []
-        if decoding.grammar is not None:
-            greedy = decoding.sampling is None
-            steps.append(GrammarMask(decoding.grammar, start=start, likeliest=greedy))
-        if decoding.sampling is not None:
-            steps += processors(decoding.sampling, ids, mask, start=start)
-        stopping = (
-            [StopStrings(decoding.stops, self.text.tokenizer, start=start)]
-            if decoding.stops
-            else []
-        )
+        kept = zip(ids.cpu().numpy(), mask.cpu().numpy().astype(bool), strict=True)
+        rules = self._rules([row[inside] for row, inside in kept], decoding)
+        stops = self._stops(decoding)
+        stopping = [] if stops is None else [StoppedRows(stops, start=start)]
         # A batch may take longer than a worker may stand still, so steps are reported too.
         reporter = StepReporter(self.model.device.report, steps=decoding.max_new_tokens)
         out = self.model.module.generate(
@@ -84,7 +139,7 @@ class TorchGenerator(TorchHead):
             do_sample=False,
             num_beams=1,
             pad_token_id=self.text.pad_id,
-            logits_processor=LogitsProcessorList(steps),
+            logits_processor=LogitsProcessorList([AsProcessor(rules, start=start)]),
             stopping_criteria=StoppingCriteriaList([reporter, *stopping]),
             **self._own_stops(),
             **_forced(decoding),

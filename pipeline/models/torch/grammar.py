@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.models.text.grammar import Grammar
+from pipeline.models.torch.rules import Live
 
 # What is added to the scores of eight tokens, by the byte that says which of them may come.
 PENALTIES = np.where(
@@ -15,33 +16,31 @@ PENALTIES = np.where(
 
 
 class GrammarMask:
-    """A logits processor for one batch.
+    """A rule of writing: rows write what follows a grammar.
 
     Args:
         grammar: That each row follows.
-        start: Tokens that stand before the first one written.
         likeliest: Whether all that is wanted is each row's likeliest token. Most rows write what
             they may without being held to it, so that only the others' scores need a mask.
     """
 
-    def __init__(self, grammar: Grammar, *, start: int, likeliest: bool) -> None:
+    def __init__(self, grammar: Grammar, *, likeliest: bool) -> None:
         import torch
 
         self.documents = grammar.documents(threads=torch.get_num_threads())
-        self.start = start
         self.likeliest = likeliest
 
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
-        """Scores of shape [rows, vocabulary], of which those that are forbidden are changed."""
-        rows = np.arange(len(input_ids))
-        if input_ids.shape[1] > self.start:
-            self.documents.take(rows, input_ids[:, -1].cpu().numpy())
-        else:
-            self.documents.begin(rows)
+    def __call__(self, live: Live, scores: Any) -> Any:
+        """Scores of shape [live, vocabulary], of which those that are forbidden are changed."""
+        begun = live.steps > 0
+        self.documents.begin(live.rows[~begun])
+        self.documents.take(live.rows[begun], live.last[begun])
         if self.likeliest:
-            rows = self.documents.refused(rows, likeliest(scores))
+            rows = self.documents.refused(live.rows, likeliest(scores))
+        else:
+            rows = np.arange(len(live.rows))
         if len(rows):
-            forbid(scores, rows, self.documents.allowed(rows))
+            forbid(scores, rows, self.documents.allowed(live.rows[rows]))
         return scores
 
 

@@ -17,6 +17,31 @@ PROBE_ROWS = 8
 ACTIVATED = (("dense", "intermediate_act_fn"), ("lin1", "activation"), ("fc1", "activation_fn"))
 
 
+def _tolerances() -> dict[Any, float]:
+    import torch
+
+    return {torch.float32: 1e-4, torch.bfloat16: 2e-2}
+
+
+def laid_out(linear: Any) -> Any:
+    """A faster layer beside one whose weights something else needs, or the layer itself.
+
+    Args:
+        linear: Such as a head that is tied to the embeddings; stays as it is.
+    """
+    import torch
+
+    tolerances = _tolerances()
+    if (
+        type(linear) is not torch.nn.Linear
+        or linear.weight.device.type != "cpu"
+        or linear.weight.dtype not in tolerances
+        or not _works(linear, tolerances)
+    ):
+        return linear
+    return _layer(linear)
+
+
 def lay_out(module: Any) -> int:
     """Exchanges the linear layers of a model on a CPU for faster ones.
 
@@ -31,7 +56,7 @@ def lay_out(module: Any) -> int:
     """
     import torch
 
-    tolerances = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
+    tolerances = _tolerances()
     uses: dict[int, int] = {}
     places = []
     for parent in module.modules():
@@ -81,7 +106,7 @@ def _layer(linear: Any) -> Any:
             self.bias = bias
             self.after = "none"
             # Some models (T5) look at the dtype of a layer's weight before they call it.
-            self.weight = weight.new_empty(0)
+            self.weight = torch.empty(0, dtype=weight.dtype)
 
         def forward(self, x: Any) -> Any:
             return torch.ops.mkldnn._linear_pointwise(

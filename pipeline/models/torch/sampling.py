@@ -16,52 +16,52 @@ none differed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from pipeline.models.decoding import Sampling
+from pipeline.models.torch.rules import Live, Rule, Warper
 
 
-def processors(sampling: Sampling, ids: Any, mask: Any, *, start: int) -> list[Any]:
-    """What makes greedy decoding of a batch draw instead.
+def drawn(sampling: Sampling, prompts: Sequence[np.ndarray]) -> list[Rule]:
+    """What makes greedy writing draw instead.
 
     Args:
         sampling: How tokens are drawn.
-        ids: Prompts of shape [rows, longest].
-        mask: 0 on padding, of the same shape.
-        start: Tokens that stand before the first one written.
+        prompts: Of the call, without padding.
     """
     from transformers.generation import logits_process as steps
 
-    chain: list[Any] = []
+    chain: list[Rule] = []
     if sampling.temperature != 1.0:
-        chain.append(steps.TemperatureLogitsWarper(sampling.temperature))
+        chain.append(Warper(steps.TemperatureLogitsWarper(sampling.temperature)))
     if sampling.top_k is not None:
-        chain.append(steps.TopKLogitsWarper(sampling.top_k))
+        chain.append(Warper(steps.TopKLogitsWarper(sampling.top_k)))
     if sampling.top_p is not None and sampling.top_p < 1.0:
-        chain.append(steps.TopPLogitsWarper(sampling.top_p))
-    rows = zip(ids.cpu().numpy(), mask.cpu().numpy().astype(bool), strict=True)
-    return [*chain, Race([sampling.key(row[kept]) for row, kept in rows], start=start)]
+        chain.append(Warper(steps.TopPLogitsWarper(sampling.top_p)))
+    return [*chain, Race([sampling.key(prompt) for prompt in prompts])]
 
 
 class Race:
     """Adds to each score the noise of its row, step and token.
 
     Args:
-        keys: One per row, signed 64-bit.
-        start: Tokens that stand before the first one written.
+        keys: One per prompt, signed 64-bit.
     """
 
-    def __init__(self, keys: list[int], *, start: int) -> None:
-        self.keys = keys
-        self.start = start
+    def __init__(self, keys: Sequence[int]) -> None:
+        self.keys = np.array(keys, dtype=np.int64)
 
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
-        """Scores of shape [rows, vocabulary] -> the same with noise."""
+    def __call__(self, live: Live, scores: Any) -> Any:
+        """Scores of shape [live, vocabulary] -> the same with noise."""
         import torch
 
         rows, tokens = torch.nonzero(scores > -torch.inf, as_tuple=True)
-        keys = torch.tensor(self.keys, dtype=torch.int64, device=scores.device)
-        keys = mixed(keys + _signed(_GOLDEN * (1 + input_ids.shape[1] - self.start)))
+        steps = torch.from_numpy(live.steps).to(scores.device)
+        keys = torch.from_numpy(self.keys[live.rows]).to(scores.device)
+        keys = mixed(keys + _GOLDEN * (1 + steps))
         noise = gumbel(mixed(keys[rows] + _GOLDEN * (1 + tokens)))
         out = torch.full_like(scores, -torch.inf)
         out[rows, tokens] = scores[rows, tokens] + noise

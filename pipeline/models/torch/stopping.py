@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
+from pipeline.models.torch.rules import Live
+
 # A token may hold a single byte, and half a character shows only when the rest of it is there.
 SLACK_TOKENS = 8
 
@@ -32,37 +36,58 @@ class StepReporter:
 
 
 class StopStrings:
-    """Tells transformers' `generate` which rows are finished.
+    """Says which rows have written a stop string.
 
     Args:
         stops: Any of them ends a row.
         tokenizer: Of the model.
+    """
+
+    def __init__(self, stops: Sequence[str], tokenizer: Any) -> None:
+        self.stops = stops
+        self.tokenizer = tokenizer
+        self.tail = max(len(stop.encode()) for stop in stops) + SLACK_TOKENS
+
+    def __call__(self, live: Live) -> np.ndarray:
+        """Of shape [live], true where one is in the text."""
+        return np.array(
+            [self.has(row[:count]) for row, count in zip(live.written, live.steps, strict=True)],
+            dtype=bool,
+        )
+
+    def has(self, tokens: np.ndarray) -> bool:
+        """Whether one is in what a row wrote."""
+        # Only the end is looked at, or a text of n tokens would be read n times.
+        return self._in(tokens[-self.tail :]) and self._in(tokens)
+
+    def _in(self, tokens: np.ndarray) -> bool:
+        text = self.tokenizer.decode(tokens.tolist(), skip_special_tokens=True)
+        return any(stop in text for stop in self.stops)
+
+
+class StoppedRows:
+    """Tells transformers' `generate` which rows are finished.
+
+    Args:
+        stops: Says it of what a row wrote.
         start: Tokens that stand before the first one written.
 
     Attributes:
         ended: By row, how many tokens it had written when it was finished.
     """
 
-    def __init__(self, stops: Sequence[str], tokenizer: Any, *, start: int) -> None:
+    def __init__(self, stops: StopStrings, *, start: int) -> None:
         self.stops = stops
-        self.tokenizer = tokenizer
         self.start = start
-        self.tail = max(len(stop.encode()) for stop in stops) + SLACK_TOKENS
         self.ended: dict[int, int] = {}
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
         """Of shape [rows], true where a row is finished."""
         import torch
 
-        written = input_ids[:, self.start :]
-        # Only the end is looked at, or a text of n tokens would be read n times.
-        for row, tail in enumerate(written[:, -self.tail :].tolist()):
-            if row not in self.ended and self._has(tail) and self._has(written[row].tolist()):
-                self.ended[row] = written.shape[1]
+        for row, written in enumerate(input_ids[:, self.start :].cpu().numpy()):
+            if row not in self.ended and self.stops.has(written):
+                self.ended[row] = len(written)
         done = torch.zeros(len(input_ids), dtype=torch.bool)
         done[list(self.ended)] = True
         return done.to(input_ids.device)
-
-    def _has(self, tokens: list[int]) -> bool:
-        text = self.tokenizer.decode(tokens, skip_special_tokens=True)
-        return any(stop in text for stop in self.stops)
