@@ -83,6 +83,17 @@ COMPARING_TYPES = frozenset({"funnel", "xlnet"})
 MASKED = frozenset({"flaubert", "t5gemma", "xlm"})
 # Their modules read the weights of their linear layers, beside calling them.
 WEIGHTS_READ = frozenset({"bamba", "falcon_mamba", "jamba", "mamba", "recurrent_gemma"})
+# Decoders whose modules look at other tokens by their attention function alone and keep nothing of
+# them but keys and values: they are written with by a loop of our own.
+SLOTTED = _names(
+    """
+    apertus arcee biogpt cohere cwm dots1 ernie4_5 ernie4_5_moe exaone4 flex_olmo gemma glm glm4
+    glm4_moe gpt-sw3 gpt2 gpt_bigcode gpt_neox granite granitemoe granitemoeshared helium
+    hunyuan_v1_dense hunyuan_v1_moe hyperclovax internlm3 llama ministral ministral3 mistral mixtral
+    nanochat olmo olmo2 olmo3 olmoe opt persimmon phi phi3 phimoe qwen2 qwen2_moe qwen3 qwen3_moe
+    seed_oss smollm3 solar_open starcoder2
+    """
+)
 # Their classifiers read what the config says, which may be the last token of the padded row.
 SUMMARIZED = frozenset({"flaubert", "xlm"})
 # Rotary embeddings that change with the longest text of a batch.

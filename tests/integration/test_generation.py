@@ -290,8 +290,8 @@ def test_more_tokens_than_the_model_can_write_are_refused_when_it_is_loaded(
 
 
 def test_each_step_of_writing_is_a_sign_of_life(tiny_models: Any, load_task: Any) -> None:
-    # A budget of four rows or less, so that there are several batches.
-    annotate = load_task(tiny_models("llama"), budget=32, kind="generate", max_new_tokens=NEW)
+    # A budget of so few tokens that three rows at most are written at once.
+    annotate = load_task(tiny_models("llama"), budget=16, kind="generate", max_new_tokens=NEW)
     heard: list[float] = []
     with model_of(annotate).device.reporting(heard.append):
         found = rows(annotate, TEXTS)

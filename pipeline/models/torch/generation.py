@@ -18,6 +18,7 @@ from pipeline.models.batching import Sequences
 from pipeline.models.decoding import Decoding, cut_at
 from pipeline.models.heads import Generation, Generations
 from pipeline.models.inference import Inference, no_tokens
+from pipeline.models.torch.decoder import slot_decoder
 from pipeline.models.torch.encoder_decoder import slot_encoder_decoder
 from pipeline.models.torch.faults import own_errors
 from pipeline.models.torch.grammar import GrammarMask
@@ -45,7 +46,9 @@ class TorchGenerator(TorchHead):
         self.most_new_tokens = _most_new_tokens(model) if self.is_encoder_decoder else None
         self.start_token: int | None = model.module.generation_config.decoder_start_token_id
         self.ends = frozenset(_end_tokens(model))
-        self._slots = slot_encoder_decoder(model) if self.is_encoder_decoder else None
+        self._slots: SlotWriter | None = (
+            slot_encoder_decoder(model) if self.is_encoder_decoder else slot_decoder(model)
+        )
 
     def generate(self, prompts: Sequence[np.ndarray], decoding: Decoding) -> Generations:
         """Writes once per prompt."""

@@ -1,0 +1,363 @@
+"""The loop that writes: rows come and go, and each is what `generate` gives for it alone."""
+
+import copy
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_families
+import torch
+
+from pipeline.errors import OutOfMemory, WorkerLost
+from pipeline.models.decoding import Decoding, Sampling
+from pipeline.models.device import Device
+from pipeline.models.families import DECODERS, SLOTTED
+from pipeline.models.room import CPU_ROWS, alike, rows_at_once
+from pipeline.models.torch.decoder import LEAST_SHARED, shared_beginning
+from pipeline.models.torch.generation import TorchGenerator, until_end
+from pipeline.models.torch.load import ready
+from pipeline.models.torch.loop import Loop, WritingRoom
+from pipeline.models.torch.rules import Forced, Live
+
+pytestmark = pytest.mark.unit
+
+NEW = 8
+CHANCE = np.random.default_rng(0)
+COMMON = list(range(20, 20 + LEAST_SHARED + 1))
+
+
+def text(tokens: int) -> list[int]:
+    return [int(token) for token in CHANCE.integers(6, 90, tokens)]
+
+
+# All begin alike: one goes on with a single token, one is much longer than what is shared.
+ALIKE = [np.array(COMMON + text(n)) for n in (1, 5, 30, 2, 17, 9, 1, 8)]
+# Of one token, of two, and with nothing in common.
+UNLIKE = [np.array(text(n)) for n in (1, 2, 40, 1, 7)]
+
+
+def generator(module: Any, *, budget: int = 64) -> TorchGenerator:
+    made = tiny_families.tokenizer()
+    ours = copy.deepcopy(module)
+    device = Device("cpu")
+    model = ready(ours, made, head="causal", device=device, budget=budget, folder=Path("nowhere"))
+    return TorchGenerator(model)
+
+
+def decoder(name: str, **config: Any) -> Any:
+    small = tiny_families.config(name)
+    # A window that no row is longer than; shorter ones are for `generate`.
+    wide = {"sliding_window": 64} if getattr(small, "sliding_window", None) else {}
+    return tiny_families.module("causal", name, tiny_families.config(name, **wide, **config))
+
+
+def expected(module: Any, prompts: Sequence[np.ndarray], new: int = NEW) -> list[tuple[int, ...]]:
+    """What transformers writes for each prompt alone."""
+    ends = module.generation_config.eos_token_id
+    out = []
+    for prompt in prompts:
+        ids = torch.tensor(prompt)[None]
+        mask = torch.ones_like(ids)
+        own = {"max_new_tokens": new, "do_sample": False, "num_beams": 1, "pad_token_id": 0}
+        row = module.generate(input_ids=ids, attention_mask=mask, **own)[0, len(prompt) :]
+        out.append(tuple(until_end(row.tolist(), set(np.atleast_1d(ends)))))
+    return out
+
+
+def written(
+    made: TorchGenerator, prompts: Sequence[np.ndarray], **how: Any
+) -> list[tuple[int, ...]]:
+    found = made.generate(prompts, Decoding(NEW, **how))
+    assert found.failures == {}
+    return [one.ids for one in found.results if one is not None]
+
+
+@pytest.mark.parametrize("name", sorted(SLOTTED & set(tiny_families.MAPPINGS["causal"])))
+def test_rows_in_slots_are_written_as_generate_writes_each_alone(name: str) -> None:
+    module = decoder(name)
+    made = generator(module)
+    assert made._slots is not None
+    assert made._slots.holds(64, Decoding(NEW))
+    right = expected(module, ALIKE + UNLIKE)
+    assert len(set(right)) > 3
+    assert written(made, ALIKE) == right[: len(ALIKE)]
+    assert written(made, (ALIKE + UNLIKE)[::-1]) == right[::-1]
+
+
+def test_all_families_in_slots_are_decoders_that_are_taken() -> None:
+    assert SLOTTED <= DECODERS
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("gemma2", {}),
+        ("bloom", {}),
+        ("mamba", {}),
+        ("jamba", {}),
+        ("llama4_text", {}),
+        ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 9.0}}),
+    ],
+    ids=str,
+)
+def test_what_is_not_known_to_be_the_same_is_left_to_generate(
+    name: str, config: dict[str, Any]
+) -> None:
+    made = generator(tiny_families.module("causal", name, tiny_families.config(name, **config)))
+    assert made._slots is None
+
+
+def test_rows_longer_than_a_window_are_left_to_generate() -> None:
+    module = tiny_families.module("causal", "mistral", tiny_families.config("mistral"))
+    made = generator(module)
+    assert made._slots is not None
+    assert not made._slots.holds(9, Decoding(NEW))
+    assert written(made, ALIKE) == expected(module, ALIKE)
+
+
+def test_what_a_generation_config_asks_for_is_heard() -> None:
+    module = decoder("llama")
+    free = written(generator(module), ALIKE)
+    module.generation_config.repetition_penalty = 4.0
+    penalized = written(generator(module), ALIKE)
+    assert penalized == expected(module, ALIKE) != free
+
+
+@pytest.mark.parametrize("budget", [1, 4, 16, 4096])
+def test_rows_do_not_depend_on_how_many_are_written_at_once(budget: int) -> None:
+    module = decoder("llama")
+    prompts = [*ALIKE, *UNLIKE]
+    assert written(generator(module, budget=budget), prompts) == expected(module, prompts)
+
+
+def test_drawn_tokens_are_the_same_at_any_width_and_in_slots_as_by_generate() -> None:
+    module, how = decoder("llama"), {"sampling": Sampling(temperature=1.5, top_k=40, top_p=0.95)}
+    wide = written(generator(module), ALIKE, **how)
+    assert written(generator(module, budget=2), ALIKE[::-1], **how)[::-1] == wide
+    by_generate = generator(module)
+    by_generate._slots = None
+    assert written(by_generate, ALIKE, **how) == wide
+    assert wide != written(generator(module), ALIKE)
+
+
+def test_a_prompt_without_tokens_and_one_that_the_model_raises_for_fail_alone() -> None:
+    module = decoder("llama")
+    prompts = [*ALIKE[:5], np.zeros(0, dtype=np.int64), np.array([5000]), *UNLIKE]
+    found = generator(module).generate(prompts, Decoding(NEW))
+    assert {row: error.code for row, error in found.failures.items()} == {
+        5: "no_tokens",
+        6: "model_error",
+    }
+    good = [at for at in range(len(prompts)) if at not in (5, 6)]
+    right = expected(module, [prompts[at] for at in good])
+    assert [found.results[at].ids for at in good] == right
+    assert generator(module).generate([], Decoding(NEW)).results == []
+
+
+# The loop alone
+
+
+class Counting:
+    """Writes the row's number plus the step's, over and over; row n ends after `ends[n]` tokens."""
+
+    def __init__(self, ends: Sequence[int], rows: Sequence[int], slots: int) -> None:
+        self.ends, self.slots = ends, slots
+        self.rows: list[int] = [-1] * slots
+        self.wrote: list[int] = [0] * slots
+        self.widths: list[int] = []
+
+    def scores(self, slots: Sequence[int]) -> torch.Tensor:
+        out = torch.zeros(len(slots), 100)
+        for at, slot in enumerate(slots):
+            row, step = self.rows[slot], self.wrote[slot]
+            out[at, 0 if step >= self.ends[row] else row + step + 1] = 1.0
+        return out
+
+    def admit(self, rows: Sequence[int], slots: Sequence[int]) -> torch.Tensor:
+        for row, slot in zip(rows, slots, strict=True):
+            self.rows[slot], self.wrote[slot] = row, 0
+        return self.scores(slots)
+
+    def step(self, tokens: np.ndarray) -> torch.Tensor:
+        self.widths.append(len(tokens))
+        for slot, token in enumerate(tokens.tolist()):
+            assert token == self.rows[slot] + self.wrote[slot] + 1
+        for slot in range(len(tokens)):
+            self.wrote[slot] += 1
+        return self.scores(range(len(tokens)))
+
+    def move(self, source: int, target: int) -> None:
+        self.rows[target], self.wrote[target] = self.rows[source], self.wrote[source]
+
+
+ENDS = [3, 9, 1, 0, 7, 2, 9, 4, 5, 1, 8, 6]
+
+
+def ran(
+    make: Callable[[Sequence[int]], Any], *, room: WritingRoom | None = None, **how: Any
+) -> tuple[Loop, list[float]]:
+    heard: list[float] = []
+    lengths = np.full(len(ENDS), 10)
+    loop = Loop(
+        lengths,
+        most=8,
+        ends=[0],
+        rules=how.pop("rules", []),
+        room=room or WritingRoom(tokens=40, rows=100),
+        report=heard.append,
+        **how,
+    )
+    loop.run([list(range(len(ENDS)))], make)
+    return loop, heard
+
+
+def check(loop: Loop, heard: Sequence[float], *, failed: Collection[int] = ()) -> None:
+    assert set(loop.failures) == set(failed)
+    for row, end in enumerate(ENDS):
+        if row not in failed:
+            right = [row + step + 1 for step in range(min(end, 8))] + [0] * (end < 8)
+            assert loop.written[row, : loop.steps[row]].tolist() == right
+    assert list(heard) == sorted(heard)
+    assert heard[-1] == 1.0
+
+
+@pytest.mark.parametrize("slots", [1, 3, 5, 100])
+def test_rows_take_the_slots_of_those_that_have_ended(slots: int) -> None:
+    made: list[Counting] = []
+
+    def make(rows: Sequence[int]) -> Counting:
+        made.append(Counting(ENDS, rows, slots))
+        return made[-1]
+
+    check(*ran(make))
+    (steps,) = made
+    assert max(steps.widths) <= slots
+    # All but the last rows are written with the slots full, or nearly so.
+    if slots == 3:
+        assert sum(steps.widths) > 0.75 * 3 * len(steps.widths)
+
+
+@pytest.mark.parametrize("where", ["admit", "step", "make", "rule"])
+def test_out_of_memory_gives_back_rows_and_keeps_what_has_ended(where: str) -> None:
+    read: list[int] = []
+    full = OutOfMemory("full")
+
+    class Small(Counting):
+        def admit(self, rows: Sequence[int], slots: Sequence[int]) -> torch.Tensor:
+            if where == "admit" and len(rows) > 1:
+                raise torch.OutOfMemoryError("full")
+            read.extend(rows)
+            return super().admit(rows, slots)
+
+        def step(self, tokens: np.ndarray) -> torch.Tensor:
+            if where == "step" and len(tokens) > 2:
+                raise torch.OutOfMemoryError("full")
+            return super().step(tokens)
+
+    def make(rows: Sequence[int]) -> Small:
+        slots = min(room.rows, len(rows), 6)
+        if where == "make" and slots > 2:
+            raise full
+        return Small(ENDS, rows, slots)
+
+    def rule(live: Live, scores: torch.Tensor) -> torch.Tensor:
+        if where == "rule" and len(live.rows) > 2:
+            raise full
+        return scores
+
+    room = WritingRoom(tokens=40, rows=100)
+    check(*ran(make, room=room, rules=[rule]))
+    # What had ended was not read again.
+    assert len(read) <= len(ENDS) + (16 if where == "rule" else 8)
+    first = len(read)
+    check(*ran(make, room=room, rules=[rule]))
+    assert len(read) - first == len(ENDS), "the second call knows what fits"
+
+
+@pytest.mark.parametrize("where", ["admit", "step", "rule"])
+@pytest.mark.parametrize("bad", [{4}, {0, 1, 10}])
+def test_a_row_that_raises_fails_alone(where: str, bad: set[int]) -> None:
+    class Raising(Counting):
+        def admit(self, rows: Sequence[int], slots: Sequence[int]) -> torch.Tensor:
+            if where == "admit" and bad & set(rows):
+                raise ValueError("no such row")
+            return super().admit(rows, slots)
+
+        def step(self, tokens: np.ndarray) -> torch.Tensor:
+            if where == "step" and bad & set(self.rows[: len(tokens)]):
+                raise ValueError("no such row")
+            return super().step(tokens)
+
+    def rule(live: Live, scores: torch.Tensor) -> torch.Tensor:
+        if where == "rule" and (bad & set(live.rows[live.steps > 1].tolist())):
+            raise ValueError("no such row")
+        return scores
+
+    loop, heard = ran(lambda rows: Raising(ENDS, rows, 4), rules=[rule])
+    check(loop, heard, failed=bad)
+    assert {error.code for error in loop.failures.values()} == {"model_error"}
+    assert "no such row" in str(loop.failures[min(bad)])
+
+
+def test_a_row_too_large_for_the_memory_fails_alone_and_a_broken_device_ends_all() -> None:
+    class Full(Counting):
+        def admit(self, rows: Sequence[int], slots: Sequence[int]) -> torch.Tensor:
+            if 5 in rows:
+                raise OutOfMemory("full")
+            return super().admit(rows, slots)
+
+    loop, heard = ran(lambda rows: Full(ENDS, rows, 4))
+    check(loop, heard, failed=[5])
+    assert loop.failures[5].code == "out_of_memory"
+
+    class Broken(Counting):
+        def step(self, tokens: np.ndarray) -> torch.Tensor:
+            raise WorkerLost("the device is broken")
+
+    with pytest.raises(WorkerLost):
+        ran(lambda rows: Broken(ENDS, rows, 4))
+
+
+def test_stops_end_rows_and_a_forced_token_comes_first() -> None:
+    def stops(live: Live) -> np.ndarray:
+        return np.asarray(live.last == live.rows + 3)
+
+    loop, _ = ran(lambda rows: Counting(ENDS, rows, 4), stops=stops)
+    assert [row for row, end in enumerate(ENDS) if end >= 3] == np.flatnonzero(
+        loop.stopped
+    ).tolist()
+    assert set(loop.steps[loop.stopped]) == {3}
+    live = Live(np.arange(3), np.array([1, 0, 2]), np.zeros((3, 4), dtype=np.int64))
+    scores = Forced(7)(live, torch.eye(3, 9))
+    assert scores.argmax(-1).tolist() == [0, 7, 2]
+
+
+# Room
+
+
+def test_what_is_shared_leaves_each_prompt_a_token() -> None:
+    def length(*prompts: list[int]) -> int:
+        return shared_beginning([np.array(prompt) for prompt in prompts])
+
+    assert length([1, 2, 3], [1, 2, 4], [1, 2, 3, 5]) == 2
+    assert length([1, 2, 3], [1, 2, 3]) == 2
+    assert length([1], [1, 2]) == 0
+    assert length([5, 1], [6, 1]) == 0
+
+
+def test_as_many_rows_are_written_at_once_as_memory_and_budget_hold() -> None:
+    how: Any = {"token_bytes": 1000, "budget": 10**9, "on_gpu": False}
+    assert rows_at_once(100, free=32 * 10 * 100_000, **how) == 10
+    assert rows_at_once(100, free=1, **how) == 1
+    assert rows_at_once(100, free=10**15, **how) == CPU_ROWS
+    assert rows_at_once(100, free=10**15, **how | {"budget": 500}) == 5
+    assert rows_at_once(100, free=10**6, **how | {"on_gpu": True}) == 7
+
+
+def test_rows_of_about_one_length_are_written_together_and_no_fewer_than_fit() -> None:
+    capacities = np.array([100, 30, 95, 29, 81, 79, 28])
+    assert alike(capacities, np.full(7, 2)) == [[0, 2, 4], [5, 1], [3, 6]]
+    assert alike(capacities, np.full(7, 50)) == [[0, 2, 4, 5, 1, 3, 6]]
+    assert alike(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)) == []
