@@ -17,7 +17,9 @@ from pipeline.models.decoding import Decoding
 from pipeline.models.device import Device
 from pipeline.models.resolve import look_up
 from pipeline.models.text.prompts import Prompts, plain_frame
+from pipeline.models.torch.grammar import GrammarMask
 from pipeline.models.torch.load import TorchModels
+from pipeline.models.torch.rules import Live
 from pipeline.tasks.writing.text_writer import TextWriter
 
 pytestmark = pytest.mark.integration
@@ -222,6 +224,25 @@ def test_smollm2_answers_as_transformers_does_with_its_chat_template(load_task: 
 
 
 SAMPLED = {"kind": "generate", "max_new_tokens": NEW, "temperature": 0.9, "top_p": 0.95}
+
+
+def test_where_json_can_begin_in_one_way_alone_it_is_written_in_the_tokenizers_own_tokens(
+    load_task: Any,
+) -> None:
+    annotate = load_task(
+        "starter/smollm2",
+        kind="generate",
+        max_new_tokens=10,
+        format="json",
+        json_schema={"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]},
+    )
+    tokens = model_of(annotate).text.tokens
+    (shorter,), (own,) = tokens.ids("{"), tokens.ids('{"')
+    scores = torch.zeros((1, model_of(annotate).module.config.vocab_size))
+    scores[0, shorter] = 9.0
+    live = Live(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64), np.zeros((1, 10), int))
+    held = GrammarMask(annotate.writer.decoding.grammar)(live, scores)
+    assert held[0].isfinite().nonzero().flatten().tolist() == [own]
 
 
 def test_sampled_texts_do_not_depend_on_batch_order_or_neighbours(

@@ -131,24 +131,6 @@ class Documents:
             self._executor.consume_token_par(taken)
         self._ended.update(documents[np.isin(tokens, self._ends)].tolist())
 
-    def refused(self, documents: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-        """Which documents can't go on with the token that each is given: places, in their order.
-
-        It takes 2 us a document; to find all tokens that may come next takes 5 to 300. End tokens
-        count as refused, as matchers take them only by finding out all that may come.
-        """
-        asked = (tokens < self._vocabulary) & ~np.isin(tokens, self._ends)
-        given = zip(documents.tolist(), tokens.tolist(), asked.tolist(), strict=True)
-        return np.array(
-            [
-                at
-                for at, (number, token, known) in enumerate(given)
-                if number not in self._ended
-                and not (known and self._matchers[number].validate_tokens([token]))
-            ],
-            dtype=np.int64,
-        )
-
     def allowed(self, documents: np.ndarray) -> np.ndarray:
         """Which tokens may come next, a bit for each.
 
