@@ -1,6 +1,8 @@
 """Writing at its limits: texts longer than the model, and JSON that must follow a schema."""
 
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -112,7 +114,7 @@ def test_a_window_that_was_not_summarized_to_its_end_makes_the_whole_truncated(
 
 @pytest.mark.parametrize("whose", ["the job's", "the model's own"])
 def test_a_text_that_ends_at_a_stop_string_is_whole(
-    tiny_models: Any, load_task: Any, monkeypatch: pytest.MonkeyPatch, whose: str
+    tiny_models: Any, load_task: Any, tmp_path: Path, whose: str
 ) -> None:
     reference, options = tiny_models("llama", letters=True), {"kind": "generate"}
     annotate = load_task(reference, **options, max_new_tokens=12)
@@ -122,8 +124,12 @@ def test_a_text_that_ends_at_a_stop_string_is_whole(
     if whose == "the job's":
         annotate = load_task(reference, **options, max_new_tokens=12, stop=[stop])
     else:
-        config = annotate.writer.generator.model.module.generation_config
-        monkeypatch.setattr(config, "stop_strings", [stop])
+        stopping = shutil.copytree(reference, tmp_path / "stopping")
+        config = json.loads((stopping / "generation_config.json").read_text())
+        (stopping / "generation_config.json").write_text(
+            json.dumps({**config, "stop_strings": [stop]})
+        )
+        annotate = load_task(str(stopping), **options, max_new_tokens=12)
     (stopped,) = rows(annotate, ["w1 w2 w3."])
     assert stopped["truncated"] is False
     assert whole["text"].startswith(stopped["text"])
