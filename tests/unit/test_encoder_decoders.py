@@ -7,8 +7,7 @@ import pytest
 import tiny_families as tiny
 import torch
 
-from pipeline.models.torch.as_configured import HEARD, AsConfigured
-from pipeline.models.torch.configured import asked_for
+from pipeline.models.torch.configured import HEARD, AsConfigured, asked_for
 from pipeline.models.torch.decoder_layers import BART_KIND, T5_KIND, decoder_of
 from pipeline.models.torch.encoder_decoder import EncoderDecoderSteps
 from pipeline.models.torch.loop import Loop, WritingRoom
@@ -28,10 +27,10 @@ def of(name: str) -> Any:
     return module
 
 
-def alone(module: Any, prompt: np.ndarray) -> tuple[list[int], torch.Tensor]:
-    """What `generate` writes, and the scores that it chose from."""
+def generated(module: Any, prompt: np.ndarray) -> Any:
+    """What `generate` gives for a prompt alone."""
     ids = torch.from_numpy(prompt)[None]
-    out = module.generate(
+    return module.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         max_new_tokens=NEW,
@@ -40,7 +39,13 @@ def alone(module: Any, prompt: np.ndarray) -> tuple[list[int], torch.Tensor]:
         decoder_start_token_id=START,
         return_dict_in_generate=True,
         output_logits=True,
+        output_scores=True,
     )
+
+
+def alone(module: Any, prompt: np.ndarray) -> tuple[list[int], torch.Tensor]:
+    """What `generate` writes, and the scores that it chose from."""
+    out = generated(module, prompt)
     return out.sequences[0, 1:].tolist(), torch.stack(out.logits)[:, 0]
 
 
@@ -151,18 +156,7 @@ def test_what_a_config_asks_for_is_asked_of_rows_at_different_steps() -> None:
     module.generation_config.eos_token_id = 2
     prompts = [chance.integers(6, tiny.VOCABULARY, length) for length in LENGTHS]
     for prompt in prompts:
-        ids = torch.from_numpy(prompt)[None]
-        out = module.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=NEW,
-            do_sample=False,
-            num_beams=1,
-            decoder_start_token_id=START,
-            return_dict_in_generate=True,
-            output_logits=True,
-            output_scores=True,
-        )
+        out = generated(module, prompt)
         written = out.sequences[:, 1:].numpy()
         count = len(out.logits)
         # All steps of the row at once, as if they were rows that each are at another.

@@ -1,8 +1,13 @@
-"""What a model's own generation config asks of writing."""
+"""What a model's own generation config asks of writing, for rows that are at different steps."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
+
+from pipeline.models.torch.rules import Live
 
 # What says nothing of greedy writing: tokens that are known to us, what jobs decide (how long, how
 # drawn, by how many beams), and what `generate` gives back beside the tokens.
@@ -37,6 +42,19 @@ UNHEARD = frozenset(
         "use_cache",
     }
 )
+# What of a generation config is known here; with anything else, `generate` writes.
+HEARD = frozenset(
+    (
+        "bad_words_ids",
+        "forced_bos_token_id",
+        "forced_eos_token_id",
+        "min_length",
+        "min_new_tokens",
+        "no_repeat_ngram_size",
+        "repetition_penalty",
+        "suppress_tokens",
+    )
+)
 # Numbers that change nothing.
 NEUTRAL = {
     "diversity_penalty": 0.0,
@@ -65,3 +83,66 @@ def asked_for(config: Any) -> dict[str, Any]:
         for name, value in config.to_diff_dict().items()
         if name not in UNHEARD and value is not None and value != NEUTRAL.get(name)
     }
+
+
+class AsConfigured:
+    """A rule: what an encoder-decoder's config asks for, by transformers' own processors.
+
+    Args:
+        asked: Of the config, by name; each among `HEARD`.
+        start: What rows start to write from, which counts as written to these processors.
+        most: The most tokens that are written.
+        ends: The tokens that end a row.
+    """
+
+    def __init__(
+        self, asked: Mapping[str, Any], *, start: int, most: int, ends: int | Sequence[int] | None
+    ) -> None:
+        self.start = start
+        self._processors = _processors(asked, most=most, ends=ends)
+
+    def __call__(self, live: Live, scores: Any) -> Any:
+        """Scores of shape [live, vocabulary] -> the same, changed."""
+        import torch
+
+        for step in np.unique(live.steps).tolist():
+            at = np.flatnonzero(live.steps == step)
+            ids = np.full((len(at), step + 1), self.start)
+            ids[:, 1:] = live.written[at, :step]
+            placed = torch.from_numpy(ids).to(scores.device)
+            some = scores if len(at) == len(scores) else scores[at]
+            for processor in self._processors:
+                some = processor(placed, some)
+            if len(at) == len(scores):
+                return some
+            scores[at] = some
+        return scores
+
+
+def _processors(
+    asked: Mapping[str, Any], *, most: int, ends: int | Sequence[int] | None
+) -> list[Any]:
+    """In the order of `generate`."""
+    import torch
+    from transformers.generation import logits_process as known
+
+    found: list[Any] = []
+    if penalty := asked.get("repetition_penalty"):
+        found.append(known.RepetitionPenaltyLogitsProcessor(penalty))
+    if size := asked.get("no_repeat_ngram_size"):
+        found.append(known.NoRepeatNGramLogitsProcessor(size))
+    if words := asked.get("bad_words_ids"):
+        found.append(known.NoBadWordsLogitsProcessor(words, ends))
+    if ends is not None:
+        end = torch.tensor([ends] if isinstance(ends, int) else list(ends))
+        fewest = asked.get("min_new_tokens")
+        # Tokens before the first one that is written count into the one, not into the other.
+        if length := asked.get("min_length") if fewest is None else fewest + 1:
+            found.append(known.MinLengthLogitsProcessor(length, end))
+    if (first := asked.get("forced_bos_token_id")) is not None:
+        found.append(known.ForcedBOSTokenLogitsProcessor(first))
+    if (last := asked.get("forced_eos_token_id")) is not None:
+        found.append(known.ForcedEOSTokenLogitsProcessor(most + 1, last))
+    if tokens := asked.get("suppress_tokens"):
+        found.append(known.SuppressTokensLogitsProcessor(tokens))
+    return found

@@ -18,7 +18,7 @@ from pipeline.models.decoding import Decoding
 from pipeline.models.families import SLOTTED
 from pipeline.models.torch.configured import asked_for
 from pipeline.models.torch.linear import laid_out
-from pipeline.models.torch.model import Model
+from pipeline.models.torch.model import Model, placed
 from pipeline.models.torch.rules import Rule
 from pipeline.models.torch.slot_writer import SlotWriter
 from pipeline.models.torch.slots import ARGUMENT, ATTENTION, Slots, attention
@@ -202,12 +202,7 @@ class DecoderSteps:
         ).logits
 
     def _place(self, array: np.ndarray) -> Any:
-        import torch
-
-        tensor = torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64))
-        if self._device.type == "cpu":
-            return tensor
-        return tensor.pin_memory().to(self._device, non_blocking=True)
+        return placed(np.ascontiguousarray(array, dtype=np.int64), str(self._device))
 
 
 def shared_beginning(prompts: Sequence[np.ndarray]) -> int:

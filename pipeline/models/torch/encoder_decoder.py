@@ -14,12 +14,12 @@ import numpy as np
 
 from pipeline.models.batching import Sequences, batches
 from pipeline.models.decoding import Decoding
-from pipeline.models.torch.as_configured import HEARD, AsConfigured
-from pipeline.models.torch.configured import asked_for
+from pipeline.models.torch.configured import HEARD, AsConfigured, asked_for
 from pipeline.models.torch.decoder_layers import Attention, Decoder, decoder_of
-from pipeline.models.torch.model import Model
+from pipeline.models.torch.model import Model, placed
 from pipeline.models.torch.rules import Rule
 from pipeline.models.torch.slot_writer import SlotWriter
+from pipeline.models.torch.slots import hiding
 
 # Padded tokens that are read at once: what comes between layers stays near the processor.
 READ_TOKENS = 4096
@@ -247,8 +247,7 @@ class EncoderDecoderSteps:
             return found.masked_fill((before < 0)[:, None], -torch.inf).unsqueeze(2)
         if (at == at[0]).all():
             return None
-        none = torch.zeros(before.shape, dtype=self._own[0][0].dtype, device=self._device)
-        return none.masked_fill_(before < 0, -torch.inf)[:, None, None]
+        return hiding(before < 0, dtype=self._own[0][0].dtype)
 
     def _cross_mask(self, read: np.ndarray) -> Any:
         """The same for what the row was given."""
@@ -257,16 +256,10 @@ class EncoderDecoderSteps:
         if (read == read[0]).all():
             return None
         beyond = torch.arange(int(read.max()), device=self._device) >= self._place(read)[:, None]
-        none = torch.zeros(beyond.shape, dtype=self._own[0][0].dtype, device=self._device)
-        return none.masked_fill_(beyond, -torch.inf)[:, None, None]
+        return hiding(beyond, dtype=self._own[0][0].dtype)
 
     def _place(self, array: np.ndarray) -> Any:
-        import torch
-
-        tensor = torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64))
-        if self._device.type == "cpu":
-            return tensor
-        return tensor.pin_memory().to(self._device, non_blocking=True)
+        return placed(np.ascontiguousarray(array, dtype=np.int64), str(self._device))
 
 
 def _attend(attention: Attention, states: Any, held: tuple[Any, Any], mask: Any) -> Any:

@@ -39,13 +39,6 @@ class GrammarMask:
         return scores
 
 
-def likeliest(scores: Any) -> np.ndarray:
-    """The token of the highest score of each row; the first of those that are equal."""
-    if scores.device.type == "cpu":  # torch takes 2.7 ms for 64 rows of 49,152, numpy 0.2
-        return np.asarray(scores.numpy().argmax(axis=-1))
-    return np.asarray(scores.argmax(dim=-1).cpu().numpy())
-
-
 def forbid(scores: Any, allowed: np.ndarray) -> None:
     """Makes the scores of tokens that may not come minus infinity.
 

@@ -16,7 +16,6 @@ import numpy as np
 from pipeline.errors import RowError
 from pipeline.models.faults import is_out_of_memory, raise_if_fatal, row_error
 from pipeline.models.torch.faults import own_errors
-from pipeline.models.torch.grammar import likeliest
 from pipeline.models.torch.rules import Live, Rule
 
 # So many times fewer tokens than a batch may have are read at once if there are as many to read:
@@ -281,3 +280,10 @@ class Loop:
         """How far it is; rows that begin anew do not take it back."""
         self._said = max(self._said, self._done / self._total)
         self._report(self._said)
+
+
+def likeliest(scores: Any) -> np.ndarray:
+    """The token of the highest score of each row; the first of those that are equal."""
+    if scores.device.type == "cpu":  # torch takes 2.7 ms for 64 rows of 49,152, numpy 0.2
+        return np.asarray(scores.numpy().argmax(axis=-1))
+    return np.asarray(scores.argmax(dim=-1).cpu().numpy())

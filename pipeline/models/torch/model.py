@@ -105,7 +105,8 @@ class Model:
         useful = ids.size if mask is None else int(mask.sum())
         held = self.device.hold(lanes=lanes, tokens=useful, padded=ids.size)
         with held, own_errors(), torch.inference_mode():
-            rows = forward(self._place(ids), None if mask is None else self._place(mask))
+            name = self.device.name
+            rows = forward(placed(ids, name), None if mask is None else placed(mask, name))
         return rows, ids.size
 
     def _run_packed(
@@ -124,10 +125,12 @@ class Model:
             rows = forward(encoder, Packed.place(ids, lengths, device=self.device.name))
         return rows, len(ids)
 
-    def _place(self, array: np.ndarray) -> Any:
-        import torch
 
-        tensor = torch.from_numpy(array)
-        if self.device.name == "cpu":
-            return tensor
-        return tensor.pin_memory().to(self.device.name, non_blocking=True)
+def placed(array: np.ndarray, device: str) -> Any:
+    """An array as a tensor on a device; what it is copied from need not be waited for."""
+    import torch
+
+    tensor = torch.from_numpy(array)
+    if device == "cpu":
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)

@@ -86,8 +86,7 @@ class Slots:
 
         width = min(self.capacity, -(-(longest + 1) // ALIGNED) * ALIGNED)
         empty = torch.arange(width, device=at.device) > at[:, None]
-        mask = torch.zeros(empty.shape, dtype=dtype, device=at.device)
-        self.now = Stepping(at, mask.masked_fill_(empty, -torch.inf)[:, None, None])
+        self.now = Stepping(at, hiding(empty, dtype=dtype))
 
     def share(self, length: int) -> None:
         """The first tokens of slot 0 stand in all slots from here on."""
@@ -147,6 +146,22 @@ class Slots:
         # Zeros, as what is masked is computed too and must be a number.
         _, heads, _, size = states.shape
         return states.new_zeros((self.count, heads, self.capacity, size))
+
+
+def hiding(hidden: Any, *, dtype: Any) -> Any:
+    """What is added to scores of attention so that each row's token does not see some of its slot.
+
+    Args:
+        hidden: Bools of shape [rows, tokens].
+        dtype: Of the scores.
+
+    Returns:
+        Of shape [rows, 1, 1, tokens].
+    """
+    import torch
+
+    mask = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device)
+    return mask.masked_fill_(hidden, -torch.inf)[:, None, None]
 
 
 def attention(
