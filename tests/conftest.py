@@ -18,6 +18,9 @@ os.environ |= {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Ray kills workers when other programs fill the machine; who dies here is for us to say.
     "RAY_memory_monitor_refresh_ms": "0",
+    # Ray's workers would yield (niceness 15) to whatever else the machine does: beside two busy
+    # processes they had a thirtieth of a core.
+    "RAY_worker_niceness": "0",
 }
 # Threads wait for each other after every operation: beside busy processes two of them needed 283 s
 # for what one does in 4. Workers count their own.
