@@ -48,13 +48,38 @@ def dtype_on(device: str, asked: str) -> str:
 
 
 @dataclass
-class _Batch:
-    """What a thread holds the device for: its tokens, and how many are counted already."""
+class Hold:
+    """What a thread holds the device for.
+
+    Attributes:
+        tokens: Of the batch.
+        padded: The same with padding.
+        lanes: That it takes.
+        end: Called once, when the device is through with it.
+        counted: Of its tokens, how many are counted already.
+        padded_counted: The same with padding.
+        stays: Whether the device is still at it when the thread goes on.
+        landed: Whether it has ended.
+    """
 
     tokens: int
     padded: int
+    lanes: int
+    end: Callable[[Hold], None]
     counted: int = 0
     padded_counted: int = 0
+    stays: bool = False
+    landed: bool = False
+
+    def stay(self) -> None:
+        """The batch was only given to the device: it is there until `land`."""
+        self.stays = True
+
+    def land(self) -> None:
+        """The device is through with it, or nobody waits for it any more."""
+        if not self.landed:
+            self.landed = True
+            self.end(self)
 
 
 class Device:
@@ -102,6 +127,7 @@ class Device:
         self.slack = GPU_SLACK if on_gpu else CPU_SLACK
         self.lanes = 1 if on_gpu else torch.get_num_threads()
         self.busy_seconds = 0.0
+        self._used, self._since = 0, time.perf_counter()
         self.tokens = 0
         self.padded_tokens = 0
         # Of whoever computes on it, for those who wait for them.
@@ -117,6 +143,7 @@ class Device:
     def reset(self) -> None:
         """Counts from here on."""
         self.busy_seconds, self.tokens, self.padded_tokens = 0.0, 0, 0
+        self._since = time.perf_counter()
 
     @contextmanager
     def reporting(self, report: Callable[[float], None]) -> Iterator[None]:
@@ -139,13 +166,13 @@ class Device:
         one that is written may take minutes.
         """
         self.reporter()(fraction)
-        batch: _Batch | None = getattr(self._thread, "batch", None)
+        batch: Hold | None = getattr(self._thread, "batch", None)
         if batch is not None:
             with self._changed:
                 self._count(batch, fraction)
         self.moved()
 
-    def _count(self, batch: _Batch, fraction: float) -> None:
+    def _count(self, batch: Hold, fraction: float) -> None:
         """Brings what is counted of a batch up to a fraction of it."""
         tokens, padded = int(fraction * batch.tokens), int(fraction * batch.padded)
         self.tokens += tokens - batch.counted
@@ -176,8 +203,11 @@ class Device:
             one.result()
 
     @contextmanager
-    def hold(self, *, lanes: int | None = None, tokens: int = 0, padded: int = 0) -> Iterator[None]:
+    def hold(self, *, lanes: int | None = None, tokens: int = 0, padded: int = 0) -> Iterator[Hold]:
         """Takes lanes for one batch, with as many threads, and counts its time and tokens.
+
+        On a device that computes while the thread goes on, the block gives it the batch and says
+        `Hold.stay`; another thread may then give it the next.
 
         Args:
             lanes: How many; all by default.
@@ -188,21 +218,37 @@ class Device:
         with line().waiting(), self._turn, self._changed:
             self._changed.wait_for(lambda: self._free >= wanted)
             self._free -= wanted
+            self._use(wanted)
         self.moved()
-        started = time.perf_counter()
-        batch = self._thread.batch = _Batch(tokens, padded)
+        batch = self._thread.batch = Hold(tokens, padded, wanted, self._landed)
         try:
             with self._threads(wanted):
-                yield
+                yield batch
+        except BaseException:
+            batch.stays = False
+            raise
         finally:
-            seconds = time.perf_counter() - started
             self._thread.batch = None
             with self._changed:
                 self._free += wanted
-                self.busy_seconds += seconds * wanted / self.lanes
-                self._count(batch, 1.0)
                 self._changed.notify_all()
-            self.moved()
+            if not batch.stays:
+                batch.land()
+
+    def _landed(self, batch: Hold) -> None:
+        with self._changed:
+            self._use(-batch.lanes)
+            self._count(batch, 1.0)
+        self.moved()
+
+    def _use(self, lanes: int) -> None:
+        """Counts the time until now by the lanes that were in use; so many more are from here on.
+
+        Batches that wait behind one another on a GPU are one lane's work.
+        """
+        now = time.perf_counter()
+        self.busy_seconds += (now - self._since) * min(1.0, self._used / self.lanes)
+        self._used, self._since = self._used + lanes, now
 
     @contextmanager
     def _threads(self, count: int) -> Iterator[None]:

@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -19,9 +19,44 @@ from pipeline.models.faults import is_out_of_memory, raise_if_fatal, row_error
 LANE_TOKENS = 512
 
 Result = TypeVar("Result")
-# Indices of a batch's sequences, and the lanes that it may hold (None: all) -> one result for each,
-# and how many tokens there were with padding.
-Compute = Callable[[Sequence[int], int | None], tuple[Sequence[Any], int]]
+
+
+class Flight(Protocol):
+    """A batch that the device was given."""
+
+    @property
+    def padded(self) -> int:
+        """Its tokens with padding."""
+
+    def collect(self) -> Sequence[Any]:
+        """Waits for its results, one for each sequence; raises what went wrong on the device."""
+
+    def abandon(self) -> None:
+        """Nobody will collect it."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A batch whose results are there already.
+
+    Attributes:
+        rows: One result for each sequence.
+        padded: Its tokens with padding.
+    """
+
+    rows: Sequence[Any]
+    padded: int
+
+    def collect(self) -> Sequence[Any]:
+        """Its results."""
+        return self.rows
+
+    def abandon(self) -> None:
+        """Nothing is left to do."""
+
+
+# Indices of a batch's sequences, and the lanes that it may hold (None: all).
+Compute = Callable[[Sequence[int], int | None], Flight]
 
 
 @dataclass
@@ -52,6 +87,8 @@ class BatchRunner:
 
     Attributes:
         lanes: Batches of the model that the device may take at once.
+        depth: Batches that a lane is given before the results of the first are waited for. With 2,
+            the device has the next one at hand when it ends one.
     """
 
     def __init__(self, device: Device, *, budget: int, padded: bool = True) -> None:
@@ -59,6 +96,7 @@ class BatchRunner:
         self.budget = budget
         self.padded = padded
         self.lanes = device.lanes
+        self.depth = 1
 
     def run(
         self,
@@ -77,7 +115,8 @@ class BatchRunner:
 
         Args:
             sequences: Token ids, special tokens included.
-            compute: Holds the device and computes a batch.
+            compute: Holds the device and gives it a batch, which need not be computed when it
+                returns.
             extra_tokens: Tokens that each row will grow by, counted into the budget.
             factor: How many times the budget a batch may hold.
             packed: Whether batches are computed without padding.
@@ -93,7 +132,7 @@ class BatchRunner:
         held = 1 if lanes > 1 else None
 
         def work() -> None:
-            queue.work(lambda batch: compute(batch, held))
+            queue.work(lambda batch: compute(batch, held), depth=self.depth)
 
         if lanes == 1:
             work()
@@ -136,34 +175,58 @@ class _BatchQueue:
         self._report = runner.device.reporter()
         self._lock = threading.Lock()
 
-    def work(self, run: Callable[[list[int]], tuple[Sequence[Any], int]]) -> None:
+    def work(self, launch: Callable[[list[int]], Flight], *, depth: int) -> None:
         """What each lane does: batches, until none is left.
 
         Args:
-            run: Gives a batch's results and its tokens with padding.
+            launch: Gives a batch to the device.
+            depth: How many may be there that nobody has collected.
 
         Raises:
             ShardscribeError: What no halving of a batch can heal.
         """
-        while True:
-            with self._lock:
-                if not self.waiting:
-                    return
-                batch = self.waiting.popleft()
-            try:
-                # A batch that takes long, as writing does, may say how far it is.
-                with self.runner.device.reporting(self._inside(batch)):
-                    rows, padded = run(batch)
-            except Exception as error:  # a model may raise anything for a row
+        flying: deque[tuple[list[int], Flight]] = deque()
+        try:
+            while True:
                 with self._lock:
-                    self._again(batch, error)
-                continue
+                    batch = self.waiting.popleft() if self.waiting else None
+                if batch is not None:
+                    self._launch(batch, launch, flying)
+                elif not flying:
+                    return
+                if flying and (batch is None or len(flying) >= depth):
+                    self._collect(*flying.popleft())
+        finally:
+            for _, flight in flying:
+                flight.abandon()
+
+    def _launch(
+        self,
+        batch: list[int],
+        launch: Callable[[list[int]], Flight],
+        flying: deque[tuple[list[int], Flight]],
+    ) -> None:
+        try:
+            # A batch that takes long, as writing does, may say how far it is.
+            with self.runner.device.reporting(self._inside(batch)):
+                flying.append((batch, launch(batch)))
+        except Exception as error:  # a model may raise anything for a row
             with self._lock:
-                for index, row in zip(batch, rows, strict=True):
-                    self.out.results[index] = row
-                self.out.tokens += int(self._sizes[batch].sum())
-                self.out.padded_tokens += padded
-                self._end(batch)
+                self._again(batch, error)
+
+    def _collect(self, batch: list[int], flight: Flight) -> None:
+        try:
+            rows = flight.collect()
+        except Exception as error:  # what a device raises for a row may show only now
+            with self._lock:
+                self._again(batch, error)
+            return
+        with self._lock:
+            for index, row in zip(batch, rows, strict=True):
+                self.out.results[index] = row
+            self.out.tokens += int(self._sizes[batch].sum())
+            self.out.padded_tokens += flight.padded
+            self._end(batch)
 
     def _inside(self, batch: list[int]) -> Callable[[float], None]:
         """What hears how far a batch is, 0 to 1."""

@@ -282,7 +282,7 @@ def test_a_batch_says_where_its_texts_start() -> None:
 @pytest.mark.parametrize("lengths", [[], [2, 0], [1]])
 def test_a_batch_with_an_empty_text_or_other_lengths_is_refused(lengths: list[int]) -> None:
     with pytest.raises(ValueError, match="at least one token"):
-        Packed.place(np.array([5, 6]), np.array(lengths, dtype=np.int64), device="cpu")
+        Packed.place(np.array([5, 6]), np.array(lengths, dtype=np.int64), place=torch.from_numpy)
 
 
 def head_results(

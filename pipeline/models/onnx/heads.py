@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.errors import JobError
 from pipeline.models.batching import Sequences
 from pipeline.models.heads import Pooling
-from pipeline.models.inference import BatchRunner, Inference
+from pipeline.models.inference import BatchRunner, Done, Inference
 from pipeline.models.onnx.session import Session
 from pipeline.models.sentence_files import SentenceFiles
 from pipeline.models.text.side import TextSide
@@ -38,13 +38,13 @@ class OnnxHead:
         device = self.runner.device
         on_cpu = device.name == "cpu"
 
-        def compute(batch: Sequence[int], lanes: int | None) -> tuple[Sequence[Any], int]:
+        def compute(batch: Sequence[int], lanes: int | None) -> Done:
             ids, mask = sequences.padded(batch, pad_id=self.text.pad_id)
             useful = ids.size if mask is None else int(mask.sum())
             # One thread computes it, also where it is the only one.
             with device.hold(lanes=1 if on_cpu else lanes, tokens=useful, padded=ids.size):
                 found = self.session.run(ids, mask, typed=sequences.typed)
-            return list(finish(found, mask)), ids.size
+            return Done(list(finish(found, mask)), ids.size)
 
         return self.runner.run(sequences, compute)
 

@@ -18,10 +18,11 @@ from pipeline.models.decoding import Decoding
 from pipeline.models.families import SLOTTED
 from pipeline.models.torch.configured import asked_for
 from pipeline.models.torch.linear import laid_out
-from pipeline.models.torch.model import Model, placed
+from pipeline.models.torch.model import Model
 from pipeline.models.torch.rules import Rule
 from pipeline.models.torch.slot_writer import SlotWriter
 from pipeline.models.torch.slots import ARGUMENT, ATTENTION, Slots, attention
+from pipeline.models.torch.transfer import transfer
 
 # Kinds of layers that see all tokens, or all in a window.
 WHOLE = {"full_attention", "sliding_attention"}
@@ -135,7 +136,7 @@ class DecoderSteps:
         self.slots = slots
         self._module = module
         self._prompts = prompts
-        self._device = next(module.parameters()).device
+        self._transfer = transfer(str(next(module.parameters()).device))
         # How many tokens stand in each slot.
         self._at = np.zeros(slots, dtype=np.int64)
         longest = max(len(prompts[row]) for row in rows)
@@ -202,7 +203,7 @@ class DecoderSteps:
         ).logits
 
     def _place(self, array: np.ndarray) -> Any:
-        return placed(np.ascontiguousarray(array, dtype=np.int64), str(self._device))
+        return self._transfer.place(np.ascontiguousarray(array, dtype=np.int64))
 
 
 def shared_beginning(prompts: Sequence[np.ndarray]) -> int:

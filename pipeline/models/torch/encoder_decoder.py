@@ -16,10 +16,11 @@ from pipeline.models.batching import Sequences, batches
 from pipeline.models.decoding import Decoding
 from pipeline.models.torch.configured import HEARD, AsConfigured, asked_for
 from pipeline.models.torch.decoder_layers import Attention, Decoder, decoder_of
-from pipeline.models.torch.model import Model, placed
+from pipeline.models.torch.model import Model
 from pipeline.models.torch.rules import Rule
 from pipeline.models.torch.slot_writer import SlotWriter
 from pipeline.models.torch.slots import hiding
+from pipeline.models.torch.transfer import transfer
 
 # Padded tokens that are read at once: what comes between layers stays near the processor.
 READ_TOKENS = 4096
@@ -128,6 +129,7 @@ class EncoderDecoderSteps:
         self._pad_id = pad_id
         weight = next(module.parameters())
         self._device = weight.device
+        self._transfer = transfer(str(self._device))
         longest = max(len(prompts[row]) for row in rows)
         # By slot: tokens that were read, and that are written, the one to start from included.
         self._read = np.zeros(slots, dtype=np.int64)
@@ -259,7 +261,7 @@ class EncoderDecoderSteps:
         return hiding(beyond, dtype=self._own[0][0].dtype)
 
     def _place(self, array: np.ndarray) -> Any:
-        return placed(np.ascontiguousarray(array, dtype=np.int64), str(self._device))
+        return self._transfer.place(np.ascontiguousarray(array, dtype=np.int64))
 
 
 def _attend(attention: Attention, states: Any, held: tuple[Any, Any], mask: Any) -> Any:

@@ -12,6 +12,7 @@ from pipeline.models.inference import Inference
 from pipeline.models.torch.model import Model
 from pipeline.models.torch.packed import Packed, PackedEncoder
 from pipeline.models.torch.pooling import pool
+from pipeline.models.torch.transfer import OnDevice
 
 
 class TorchHead:
@@ -37,10 +38,10 @@ class TorchClassifier(TorchHead):
 
         def forward(ids: Any, mask: Any) -> Any:
             out = self.model.compute(ids, mask, typed=sequences.typed)
-            return out.logits.float().cpu().numpy()
+            return OnDevice(out.logits.float())
 
         def packed(encoder: PackedEncoder, batch: Packed) -> Any:
-            return encoder.classify_logits(batch).float().cpu().numpy()
+            return OnDevice(encoder.classify_logits(batch).float())
 
         # Packed results were never compared with padded ones for two texts in one sequence.
         return self.model.infer(sequences, forward, packed=None if sequences.paired else packed)
@@ -54,11 +55,11 @@ class TorchTokenClassifier(TorchHead):
 
         def forward(ids: Any, mask: Any) -> Any:
             out = self.model.compute(ids, mask, typed=sequences.typed)
-            return out.logits.float().softmax(dim=-1).cpu().numpy()
+            return OnDevice(out.logits.float().softmax(dim=-1))
 
         def packed(encoder: PackedEncoder, batch: Packed) -> Any:
-            scores = encoder.token_logits(batch).float().softmax(dim=-1).cpu().numpy()
-            return np.split(scores, batch.borders.cpu().numpy()[1:-1])
+            scores = encoder.token_logits(batch).float().softmax(dim=-1)
+            return OnDevice(scores, lambda found: np.split(found, batch.starts[1:]))
 
         found = self.model.infer(sequences, forward, packed=packed)
         found.results = [
@@ -73,11 +74,11 @@ class TorchSpanScorer(TorchHead):
 
     def logits(self, sequences: Sequences) -> Inference[np.ndarray]:
         """Float32 of shape [2, tokens] for each sequence, special tokens included."""
+        import torch
 
         def forward(ids: Any, mask: Any) -> Any:
             out = self.model.compute(ids, mask, typed=sequences.typed)
-            ends = (out.start_logits, out.end_logits)
-            return np.stack([logits.float().cpu().numpy() for logits in ends], axis=1)
+            return OnDevice(torch.stack([out.start_logits.float(), out.end_logits.float()], dim=1))
 
         found = self.model.infer(sequences, forward)
         found.results = [
@@ -95,9 +96,9 @@ class TorchEncoder(TorchHead):
 
         def forward(ids: Any, mask: Any) -> Any:
             hidden = self.model.compute(ids, mask, typed=sequences.typed).last_hidden_state
-            return pool(hidden, mask, how=pooling).cpu().numpy()
+            return OnDevice(pool(hidden, mask, how=pooling))
 
         def packed(encoder: PackedEncoder, batch: Packed) -> Any:
-            return encoder.pooled(batch, how=pooling).cpu().numpy()
+            return OnDevice(encoder.pooled(batch, how=pooling))
 
         return self.model.infer(sequences, forward, packed=packed)

@@ -197,7 +197,7 @@ class TorchModels:
             with self.device.hold(lanes=lanes), torch.inference_mode():
                 if model.packed is not None:
                     counts = np.full(rows, length)
-                    batch = Packed.place(ids.numpy().ravel(), counts, device=self.device.name)
+                    batch = Packed.place(ids.numpy().ravel(), counts, place=model.transfer.place)
                     model.packed.forward(batch)
                 else:
                     model.module(input_ids=ids.to(self.device.name))
@@ -258,10 +258,13 @@ def ready(
     model = Model(module, text, BatchRunner(device, budget=budget, padded=padded))
     if device.name != "cpu" and not text.typed:
         model.packed = packed(module)
+    model.runner.depth = model.transfer.depth
     changes = keep_sparse(module)
     # A module that changes itself by the length of a batch computes one batch at a time.
     if changes or head in WRITING_HEADS:
         model.runner.lanes = 1
+    if head in WRITING_HEADS:
+        model.runner.depth = 1  # a batch is written when it was given
     return model
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from pipeline.models.batching import Sequences
-from pipeline.models.inference import BatchRunner, Inference
+from pipeline.models.device import Hold
+from pipeline.models.inference import BatchRunner, Done, Flight, Inference
 from pipeline.models.text.side import TextSide
 from pipeline.models.torch.faults import own_errors
 from pipeline.models.torch.inputs import Inputs
 from pipeline.models.torch.packed import Packed, PackedEncoder
+from pipeline.models.torch.transfer import OnDevice, OnTheWay, Transfer, transfer
 
-Forward = Callable[[Any, Any], Sequence[Any]]
-PackedForward = Callable[[PackedEncoder, Packed], Sequence[Any]]
+Forward = Callable[[Any, Any], Sequence[Any] | OnDevice]
+PackedForward = Callable[[PackedEncoder, Packed], OnDevice]
 
 
 class Model:
@@ -28,6 +28,7 @@ class Model:
 
     Attributes:
         packed: Set where the device gains from batches without padding.
+        transfer: How arrays go to the device and come back.
     """
 
     def __init__(self, module: Any, text: TextSide, runner: BatchRunner) -> None:
@@ -37,6 +38,7 @@ class Model:
         self.runner = runner
         self.device = runner.device
         self.packed: PackedEncoder | None = None
+        self.transfer: Transfer = transfer(self.device.name)
         self._inputs = Inputs(module)
 
     def compute(self, ids: Any, mask: Any, *, typed: bool) -> Any:
@@ -64,7 +66,8 @@ class Model:
         Args:
             sequences: Token ids, special tokens included.
             forward: Given ids and mask (both int64 of shape [rows, longest]; the mask is None
-                when there is no padding), returns one result per row.
+                when there is no padding), returns one result per row, or what they are made of,
+                on the device.
             left_padded: Pad on the left, as generation needs.
             extra_tokens: Tokens that each row will grow by, counted into the budget.
             budget_factor: How many times the model's own budget a batch may hold.
@@ -77,7 +80,7 @@ class Model:
         rows = sequences if isinstance(sequences, Sequences) else Sequences.of(sequences)
         encoder = self.packed
 
-        def run(batch: Sequence[int], lanes: int | None) -> tuple[Sequence[Any], int]:
+        def run(batch: Sequence[int], lanes: int | None) -> Flight:
             if packed is not None and encoder is not None:
                 return self._run_packed(batch, rows, packed, encoder)
             return self._run(batch, rows, forward, left_padded, lanes)
@@ -97,17 +100,16 @@ class Model:
         forward: Forward,
         left_padded: bool,
         lanes: int | None,
-    ) -> tuple[Sequence[Any], int]:
-        """Results of a batch, and its tokens with padding."""
+    ) -> Flight:
         import torch
 
         ids, mask = sequences.padded(batch, pad_id=self.text.pad_id, left=left_padded)
         useful = ids.size if mask is None else int(mask.sum())
-        held = self.device.hold(lanes=lanes, tokens=useful, padded=ids.size)
-        with held, own_errors(), torch.inference_mode():
-            name = self.device.name
-            rows = forward(placed(ids, name), None if mask is None else placed(mask, name))
-        return rows, ids.size
+        hold = self.device.hold(lanes=lanes, tokens=useful, padded=ids.size)
+        place = self.transfer.place
+        with hold as held, own_errors(), torch.inference_mode():
+            given = forward(place(ids), None if mask is None else place(mask))
+            return self._flight(given, held)
 
     def _run_packed(
         self,
@@ -115,22 +117,20 @@ class Model:
         sequences: Sequences,
         forward: PackedForward,
         encoder: PackedEncoder,
-    ) -> tuple[Sequence[Any], int]:
-        """Results of a batch, and its tokens with padding."""
+    ) -> Flight:
         import torch
 
         ids, lengths = sequences.flat(batch)
-        held = self.device.hold(tokens=len(ids), padded=len(ids))
-        with held, own_errors(), torch.inference_mode():
-            rows = forward(encoder, Packed.place(ids, lengths, device=self.device.name))
-        return rows, len(ids)
+        hold = self.device.hold(tokens=len(ids), padded=len(ids))
+        with hold as held, own_errors(), torch.inference_mode():
+            given = forward(encoder, Packed.place(ids, lengths, place=self.transfer.place))
+            return self._flight(given, held)
 
-
-def placed(array: np.ndarray, device: str) -> Any:
-    """An array as a tensor on a device; what it is copied from need not be waited for."""
-    import torch
-
-    tensor = torch.from_numpy(array)
-    if device == "cpu":
-        return tensor
-    return tensor.pin_memory().to(device, non_blocking=True)
+    def _flight(self, given: Sequence[Any] | OnDevice, held: Hold) -> Flight:
+        if not isinstance(given, OnDevice):
+            return Done(given, held.padded)
+        wait = self.transfer.fetch(given.tensor)
+        if self.transfer.depth == 1:
+            return Done(given.rows(wait()), held.padded)
+        held.stay()
+        return OnTheWay(wait, given.rows, held, held.padded)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -21,6 +21,7 @@ import numpy as np
 
 from pipeline.models.heads import HeadName
 from pipeline.models.torch.packed_attention import ATTENTION, attention, has_kernel
+from pipeline.models.torch.transfer import transfer
 
 # config.model_type -> how its classes begin. Each was compared with its padded path; any other
 # architecture may look at tokens beside its attention function, so it is not guessed at.
@@ -47,39 +48,41 @@ class Packed:
         ids: Int64 tensor of shape [tokens].
         borders: Int32 tensor of shape [texts + 1]: where each text starts, and the end.
         longest: Tokens of the longest text.
+        starts: Where each text starts, in the memory of the process.
     """
 
     ids: Any
     borders: Any
     longest: int
+    starts: np.ndarray
 
     @classmethod
     def of(cls, texts: Sequence[Sequence[int] | np.ndarray], *, device: str) -> Packed:
         """Packs token ids, a sequence for each text."""
         flat = np.concatenate([np.asarray(ids, dtype=np.int64) for ids in texts])
-        return cls.place(flat, np.array([len(ids) for ids in texts]), device=device)
+        lengths = np.array([len(ids) for ids in texts])
+        return cls.place(flat, lengths, place=transfer(device).place)
 
     @classmethod
-    def place(cls, ids: np.ndarray, lengths: np.ndarray, *, device: str) -> Packed:
+    def place(
+        cls, ids: np.ndarray, lengths: np.ndarray, *, place: Callable[[np.ndarray], Any]
+    ) -> Packed:
         """Puts texts that stand one after the other on a device, without waiting for the copy.
 
         Args:
             ids: The tokens of all texts, of shape [tokens].
             lengths: Tokens of each text, at least one, of shape [texts].
-            device: Such as ``cuda:0``.
+            place: Puts an array on the device.
         """
-        import torch
-
         if not len(lengths) or int(lengths.min()) < 1 or int(lengths.sum()) != len(ids):
             raise ValueError("each text of a packed batch has at least one token")
         borders = np.concatenate([[0], np.cumsum(lengths)])
-        placed = []
-        for array in (ids.astype(np.int64, copy=False), borders.astype(np.int32)):
-            tensor = torch.from_numpy(array)
-            if device.startswith("cuda"):  # from other memory than pinned, a copy is waited for
-                tensor = tensor.pin_memory().to(device, non_blocking=True)
-            placed.append(tensor)
-        return cls(placed[0], placed[1], int(lengths.max()))
+        return cls(
+            place(ids.astype(np.int64, copy=False)),
+            place(borders.astype(np.int32)),
+            int(lengths.max()),
+            borders[:-1],
+        )
 
 
 class PackedEncoder:
