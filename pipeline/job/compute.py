@@ -19,7 +19,8 @@ class Compute(Part):
     cpus_per_worker: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         "auto",
         title="CPUs per worker",
-        description="Cores and torch threads of a worker; auto: up to 4 of a machine's cores.",
+        description="Cores and torch threads of a worker; auto: up to 4 of a machine's cores, with "
+        "a GPU all that there are for each worker.",
     )
     engine: Literal["torch", "onnxruntime"] = Field(
         "torch",
@@ -32,6 +33,14 @@ class Compute(Part):
         "auto",
         title="Device",
         description="auto: a GPU per worker if the cluster has any; cpu with onnxruntime.",
+    )
+    workers_per_gpu: int = Field(
+        1,
+        ge=1,
+        le=16,
+        title="Workers per GPU",
+        description="Workers that share a GPU, each with its part of the memory and of the cores. "
+        "More than 1 where one worker does not keep it busy.",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
@@ -56,6 +65,16 @@ class Compute(Part):
             return given
         usual = {"device": "cpu", "dtype": "float32"}
         return given | {k: v for k, v in usual.items() if given.get(k, "auto") == "auto"}
+
+    @field_validator("workers_per_gpu")
+    @classmethod
+    def _only_of_a_gpu(cls, workers: int, info: ValidationInfo) -> int:
+        if workers > 1 and info.data.get("device") == "cpu":
+            raise ValueError(
+                "there is no GPU to share where compute.device is cpu: leave it at 1, or set "
+                "compute.device to cuda"
+            )
+        return workers
 
     @field_validator("dtype")
     @classmethod

@@ -21,6 +21,8 @@ from pipeline.moves import Moves, line, moved, working
 
 CPU_BUDGET = 2048  # padded tokens: 2 cores, MiniLM; 1,024 and 4,096 were both slower
 GPU_BUDGET = 65_536
+# Of a GPU that is shared: each process has some of its memory before any of it is for batches.
+SHARED_MEMORY = 0.95
 # What starting another batch costs, in tokens of computing.
 CPU_SLACK = 48
 GPU_SLACK = 4096
@@ -90,16 +92,24 @@ class Device:
         dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto``: bfloat16 on a GPU, else
             float32.
         threads: Of the processor, for this process from here on; torch's own number by default.
+        sharing: Processes that have a GPU together. Each keeps to its part of the memory, so that
+            one that runs out of it gives back rows of its own, and takes nothing from the others.
 
     Raises:
         JobError: The device is not there, or has no native arithmetic in that dtype.
 
     Attributes:
         lanes: Batches that it takes at once.
+        sharing: Processes that have it together.
     """
 
     def __init__(
-        self, name: str = "auto", *, dtype: str = "auto", threads: int | None = None
+        self,
+        name: str = "auto",
+        *,
+        dtype: str = "auto",
+        threads: int | None = None,
+        sharing: int = 1,
     ) -> None:
         import torch
 
@@ -123,7 +133,12 @@ class Device:
         self.dtype_name = dtype
         self.dtype: Any = getattr(torch, dtype)
         on_gpu = name.startswith("cuda")
-        self.default_budget = GPU_BUDGET if on_gpu else CPU_BUDGET
+        self.sharing = sharing if on_gpu else 1
+        if self.sharing > 1:
+            # By number, or None for the process's own: of a bare "cuda" torch has none.
+            at = torch.device(name).index
+            torch.cuda.set_per_process_memory_fraction(SHARED_MEMORY / sharing, at)
+        self.default_budget = GPU_BUDGET // self.sharing if on_gpu else CPU_BUDGET
         self.slack = GPU_SLACK if on_gpu else CPU_SLACK
         self.lanes = 1 if on_gpu else torch.get_num_threads()
         self.busy_seconds = 0.0

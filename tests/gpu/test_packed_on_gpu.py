@@ -11,6 +11,7 @@ import transformers
 
 from pipeline.models.torch.packed import Packed, PackedEncoder, packed
 from pipeline.models.torch.pooling import pool
+from pipeline.models.torch.transfer import Queued
 
 pytestmark = [
     pytest.mark.gpu,
@@ -166,3 +167,26 @@ def test_a_batch_is_computed_without_waiting_for_the_device() -> None:
             encoder.pooled(batch, how="mean")
         finally:
             torch.cuda.set_sync_debug_mode("default")
+
+
+def test_results_are_asked_for_without_waiting_and_read_back_in_any_order() -> None:
+    encoder, queue = half(base_size("Bert", "ForSequenceClassification")), Queued(DEVICE)
+    batches = [texts(count) for count in (300, 100)]
+    flat = [(np.concatenate(rows), np.array([len(row) for row in rows])) for rows in batches]
+
+    def ask() -> list[Any]:
+        packs = [Packed.place(ids, lengths, place=queue.place) for ids, lengths in flat]
+        return [queue.fetch(encoder.classify_logits(pack).float()) for pack in packs]
+
+    with torch.inference_mode():
+        for wait in ask():  # the first call may set up what it needs, pinned memory among it
+            wait()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            first, second = ask()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        late, early = second(), first()
+        for rows, found in zip(batches, (early, late), strict=True):
+            want = encoder.classify_logits(Packed.of(rows, device=DEVICE)).float().cpu().numpy()
+            np.testing.assert_allclose(found, want, atol=1e-2)

@@ -34,8 +34,15 @@ NODES = st.lists(
         ({}, [LEAN_GPU, BIG], Shape(2, 1), 1),
         ({}, [HEAD, GPUS, LEAN_GPU], Shape(2, 1), 5),
         ({}, [HEAD, SMALL, SMALL], Shape(2, 0), 2),
-        ({}, [{"CPU": 64.0, "GPU": 2.0}], Shape(4, 1), 2),
+        ({}, [{"CPU": 64.0, "GPU": 2.0}], Shape(32, 1), 2),
         ({}, [{"CPU": 2.0, "GPU": 8.0}], Shape(1, 1), 2),
+        ({}, [{"CPU": 128.0, "GPU": 8.0}, {"CPU": 48.0, "GPU": 1.0}], Shape(16, 1), 9),
+        ({}, [{"CPU": 2.0, "GPU": 4.0}, {"CPU": 48.0, "GPU": 1.0}], Shape(1, 1), 3),
+        ({"workers_per_gpu": 2}, [{"CPU": 64.0, "GPU": 2.0}], Shape(16, 1, 2), 4),
+        ({"workers_per_gpu": 3}, [{"CPU": 16.0, "GPU": 1.0}, BIG], Shape(5, 1, 3), 3),
+        ({"workers_per_gpu": 4}, [LEAN_GPU], Shape(1, 1, 4), 2),
+        ({"workers_per_gpu": 4, "cpus_per_worker": 4}, [GPUS], Shape(4, 1, 4), 2),
+        ({"workers_per_gpu": 2}, [BIG], Shape(4, 0), 4),
         ({"device": "cpu"}, [GPUS], Shape(4, 0), 2),
         ({"device": "cpu"}, [HEAD, BIG], Shape(4, 0), 4),
         ({"device": "cuda"}, [BIG], Shape(1, 1), 0),
@@ -56,12 +63,13 @@ def test_a_worker_asks_for_what_the_nodes_have(
     assert places(shape, nodes) == count
 
 
-@given(NODES)
+@given(NODES, st.integers(1, 16))
 def test_what_is_chosen_by_itself_fits_wherever_anything_does(
-    nodes: list[dict[str, float]],
+    nodes: list[dict[str, float]], sharing: int
 ) -> None:
-    shape = shape_of(Compute(), nodes)
-    assert 1 <= shape.cpus <= CPUS_PER_WORKER
+    shape = shape_of(Compute(workers_per_gpu=sharing), nodes)
+    assert shape.cpus >= 1
+    assert shape.gpus or shape.cpus <= CPUS_PER_WORKER
     able = [node for node in nodes if node.get("CPU", 0) >= 1]
     if shape.gpus:
         able = [node for node in able if node.get("GPU", 0) >= 1]
@@ -78,10 +86,37 @@ def test_places_never_ask_a_node_for_more_than_it_has(
     assert count == sum(places(Shape(cpus, gpus), [node]) for node in nodes)
 
 
+@given(NODES, st.integers(1, 16))
+def test_no_other_share_of_the_cores_keeps_more_gpus_busy(
+    nodes: list[dict[str, float]], sharing: int
+) -> None:
+    shape = shape_of(Compute(device="cuda", workers_per_gpu=sharing), nodes)
+    best = max(places(Shape(cpus, 1, sharing), nodes) for cpus in range(1, 33))
+    assert places(shape, nodes) == best
+
+
+@pytest.mark.parametrize("sharing", range(1, 17))
+def test_as_many_workers_as_share_a_gpu_fit_it_and_no_more(sharing: int) -> None:
+    steps = round(Shape(1, 1, sharing).num_gpus * 10_000)
+    assert sharing * steps <= 10_000 < (sharing + 1) * steps
+    assert Shape(1, 0, sharing).num_gpus == 0
+
+
+def test_workers_share_a_gpu_only_where_there_may_be_one() -> None:
+    for compute in ({"device": "cpu"}, {"engine": "onnxruntime"}):
+        with pytest.raises(ValueError, match="no GPU to share where"):
+            Compute.model_validate({**compute, "workers_per_gpu": 2})
+        assert Compute.model_validate({**compute, "workers_per_gpu": 1}).workers_per_gpu == 1
+    for wrong in (0, 17, 1.5, "all"):
+        with pytest.raises(ValueError, match="workers_per_gpu"):
+            Compute.model_validate({"workers_per_gpu": wrong})
+
+
 def test_a_shape_reads_as_words() -> None:
     assert str(Shape(1, 0)) == "1 CPU"
     assert str(Shape(4, 0)) == "4 CPUs"
     assert str(Shape(2, 1)) == "2 CPUs and 1 GPU"
+    assert str(Shape(2, 1, 3)) == "2 CPUs and 1/3 GPU"
     assert Shape(2, 1).device == "cuda"
     assert Shape(2, 0).device == "cpu"
 

@@ -130,10 +130,10 @@ def test_a_call_of_a_dead_actor_is_answered_as_such(fake: FakeRay) -> None:
 
 def test_workers_ask_for_their_shape_and_avoid_what_is_left_out(fake: FakeRay) -> None:
     actors = RayActors()
-    for shape in (Shape(4, 0), Shape(4, 0), Shape(2, 1)):
+    for shape in (Shape(4, 0), Shape(4, 0), Shape(2, 1), Shape(2, 1, 4)):
         actors.start("w", shape, avoid=("n1", "n2") if shape.gpus else ())
-    assert [(o["num_cpus"], o["num_gpus"]) for o in fake.options] == [(4, 0), (2, 1)]
-    assert fake.selectors == [{"ray.io/node-id": "!in(n1,n2)"}]
+    assert [(o["num_cpus"], o["num_gpus"]) for o in fake.options] == [(4, 0), (2, 1), (2, 0.25)]
+    assert fake.selectors == [{"ray.io/node-id": "!in(n1,n2)"}] * 2
 
 
 def test_what_a_worker_raised_is_told_and_not_where_ray_was() -> None:

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 from pipeline.job.compute import Compute
 
-# More threads than this gain little on one batch; more workers do.
+# More threads than this gain little on one batch; more workers do. A GPU's worker has one batch at
+# a time and reads, tokenizes and writes beside it: it is given whatever cores there are.
 CPUS_PER_WORKER = 4
+# Ray counts in steps of this.
+RAY_STEPS = 10_000
 
 
 @dataclass(frozen=True)
@@ -18,19 +21,28 @@ class Shape:
     Attributes:
         cpus: Cores, and torch threads.
         gpus: 0 or 1.
+        sharing: Workers that have that GPU together.
     """
 
     cpus: int
     gpus: int
+    sharing: int = 1
 
     @property
     def device(self) -> str:
         """The device that such a worker computes on."""
         return "cuda" if self.gpus else "cpu"
 
+    @property
+    def num_gpus(self) -> float:
+        """What Ray is asked for, rounded down so that as many as share a GPU do fit."""
+        return self.gpus * (RAY_STEPS // self.sharing) / RAY_STEPS
+
     def __str__(self) -> str:
         cpus = f"{self.cpus} CPU" + ("s" if self.cpus > 1 else "")
-        return f"{cpus} and 1 GPU" if self.gpus else cpus
+        if not self.gpus:
+            return cpus
+        return f"{cpus} and 1 GPU" if self.sharing == 1 else f"{cpus} and 1/{self.sharing} GPU"
 
 
 Node = Mapping[str, float]
@@ -46,14 +58,26 @@ def shape_of(compute: Compute, nodes: Sequence[Node]) -> Shape:
     on_gpu = compute.device == "cuda" or (
         compute.device == "auto" and any(node.get("GPU", 0) >= 1 for node in nodes)
     )
-    fitting = [node for node in nodes if not on_gpu or node.get("GPU", 0) >= 1]
-    if compute.cpus_per_worker != "auto":
-        return Shape(compute.cpus_per_worker, 1 if on_gpu else 0)
     if on_gpu:
-        most = max((int(n.get("CPU", 0) // max(1, n["GPU"])) for n in fitting), default=1)
-    else:
-        most = max((int(node.get("CPU", 0)) for node in fitting), default=1)
-    return Shape(max(1, min(CPUS_PER_WORKER, most)), 1 if on_gpu else 0)
+        return _gpu_shape(compute, nodes)
+    if compute.cpus_per_worker != "auto":
+        return Shape(compute.cpus_per_worker, 0)
+    most = max((int(node.get("CPU", 0)) for node in nodes), default=1)
+    return Shape(max(1, min(CPUS_PER_WORKER, most)), 0)
+
+
+def _gpu_shape(compute: Compute, nodes: Sequence[Node]) -> Shape:
+    """The share of cores with which most GPUs have their workers, and of such the largest."""
+    sharing = compute.workers_per_gpu
+    if compute.cpus_per_worker != "auto":
+        return Shape(compute.cpus_per_worker, 1, sharing)
+    shares = {
+        max(1, int(node.get("CPU", 0) // (int(node["GPU"]) * sharing)))
+        for node in nodes
+        if node.get("GPU", 0) >= 1
+    }
+    shapes = [Shape(cpus, 1, sharing) for cpus in shares or {1}]
+    return max(shapes, key=lambda shape: (places(shape, nodes), shape.cpus))
 
 
 def places(shape: Shape, nodes: Sequence[Node]) -> int:
@@ -62,7 +86,7 @@ def places(shape: Shape, nodes: Sequence[Node]) -> int:
     for node in nodes:
         fit = int(node.get("CPU", 0) // shape.cpus)
         if shape.gpus:
-            fit = min(fit, int(node.get("GPU", 0) // shape.gpus))
+            fit = min(fit, int(node.get("GPU", 0)) * shape.sharing)
         total += fit
     return total
 

@@ -142,7 +142,10 @@ class RayActors:
         if actor is None:
             groups = {"work": IN_FLIGHT, "watch": 1}
             actor = self._classes[shape] = ray.remote(
-                num_cpus=shape.cpus, num_gpus=shape.gpus, max_restarts=0, concurrency_groups=groups
+                num_cpus=shape.cpus,
+                num_gpus=shape.num_gpus,
+                max_restarts=0,
+                concurrency_groups=groups,
             )(Worker)
         if avoid:
             actor = actor.options(label_selector={"ray.io/node-id": f"!in({','.join(avoid)})"})

@@ -73,7 +73,13 @@ class Annotator:
         self, plan: WorkPlan, *, name: str = "local", engine: Engine | None = None
     ) -> None:
         self.job = plan.job
-        self.device = Device(plan.device, dtype=plan.job.compute.dtype, threads=plan.threads)
+        compute = plan.job.compute
+        self.device = Device(
+            plan.device,
+            dtype=compute.dtype,
+            threads=plan.threads,
+            sharing=compute.workers_per_gpu,
+        )
         budget = plan.job.compute.batch_tokens
         models = (engine or ENGINES[plan.job.compute.engine]).open(
             {ref: here(info, plan.revisions[ref]) for ref, info in plan.infos.items()},

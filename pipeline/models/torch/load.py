@@ -183,6 +183,7 @@ class TorchModels:
             "device": torch.cuda.get_device_name(self.device.name) if on_gpu else "cpu",
             "dtype": self.device.dtype_name,
             "lanes": model.runner.lanes,
+            **({"sharing": self.device.sharing} if self.device.sharing > 1 else {}),
             "torch": torch.__version__,
         }
         key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
@@ -204,7 +205,8 @@ class TorchModels:
                 if on_gpu:
                     torch.cuda.synchronize(self.device.name)
 
-        found = find_budget(run, GPU_BUDGETS if on_gpu else CPU_BUDGETS)
+        budgets = tuple(budget // self.device.sharing for budget in GPU_BUDGETS)
+        found = find_budget(run, budgets if on_gpu else CPU_BUDGETS)
         if found is None:
             return self.device.default_budget
         Budgets().put(key, found)
