@@ -200,6 +200,27 @@ def test_both_paths_have_the_same_weights_in_memory() -> None:
     assert_same(after, expected(module, texts()))
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_where_a_head_reads_the_first_token_the_last_layer_is_computed_for_no_other(
+    family: str,
+) -> None:
+    encoder = packed_of(tiny(family, "ForSequenceClassification"))
+    with torch.inference_mode():
+        rows = len(encoder.forward(Packed.of(texts(), device="cpu")))
+    assert rows == (sum(map(len, texts())) if family == "ModernBert" else len(texts()))
+
+
+@pytest.mark.parametrize("head", HEADS[1:])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_head_in_half_the_bits_is_computed_in_float32(family: str, head: str) -> None:
+    module = tiny(family, head).bfloat16()
+    logits = found(packed_of(module), texts())
+    assert not torch.equal(logits, logits.bfloat16().float())
+    assert {weight.dtype for weight in module.parameters()} == {torch.bfloat16}
+    exact = expected(tiny(family, head), texts())
+    assert float((logits - exact).square().mean().sqrt() / exact.std()) < 0.1
+
+
 def test_a_module_in_training_is_packed_in_evaluation_mode() -> None:
     module = tiny("Bert", "ForSequenceClassification").train()
     encoder = packed_of(module)

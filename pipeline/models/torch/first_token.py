@@ -4,11 +4,16 @@ A classification head of BERT's kind reads the first token and no other, so that
 most work can be left out. Keys and values need not be computed, either: with one query q per head,
 q · (W t + b) differs from (qᵀW) · t by the same for all tokens t, which softmax does not see, and
 the weighted mean of values is the value of the weighted mean. The result is the same.
+
+Over packed texts on a GPU, keys and values of all tokens are what the kernel takes; the query, and
+all that comes after attention, is left out for all tokens but the first.
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+from pipeline.models.torch.packed_attention import Borders, attend
 
 # How a transformers class begins -> how that of its layers does. Each was compared with the whole
 # layer; another architecture may read more than the first token, so it is not guessed at.
@@ -33,6 +38,31 @@ def shorten(module: Any) -> bool:
     Returns:
         Whether the model is of a kind that this is known to be the same for.
     """
+    layers = _layers(module)
+    if layers is None:
+        return False
+    layers[-1] = _first_token_layer(layers[-1])
+    return True
+
+
+def shorten_packed(twin: Any) -> bool:
+    """The same for a module that computes packed texts.
+
+    Args:
+        twin: Changed in place.
+
+    Returns:
+        Whether it gives vectors of the texts' first tokens now, of shape [1, texts, dim].
+    """
+    layers = _layers(twin)
+    if layers is None:
+        return False
+    layers[-1] = _packed_layer(layers[-1])
+    return True
+
+
+def _layers(module: Any) -> Any:
+    """The layers of a classifier whose last one nobody reads but for the first token."""
     kind, config = type(module), module.config
     layer_name = LAYERS.get(kind.__name__.removesuffix(HEAD))
     if (
@@ -42,20 +72,22 @@ def shorten(module: Any) -> bool:
         or getattr(config, "is_decoder", False)
         or getattr(config, "chunk_size_feed_forward", 0)
     ):
-        return False
+        return None
     layers = getattr(module.base_model, "encoder", getattr(module.base_model, "transformer", None))
     layers = getattr(layers, "layer", None)
-    if not layers or type(layers[-1]).__name__ != layer_name:
-        return False
-    layers[-1] = _first_token_layer(layers[-1])
-    return True
+    return layers if layers and type(layers[-1]).__name__ == layer_name else None
+
+
+def _parts(layer: Any) -> tuple[Any, tuple[str, str, str]]:
+    """Its attention, and what that calls query, key and value."""
+    attention = getattr(layer.attention, "self", layer.attention)
+    return attention, PROJECTIONS[hasattr(attention, "q_lin")]
 
 
 def _first_token_layer(layer: Any) -> Any:
     import torch
 
-    attention = getattr(layer.attention, "self", layer.attention)
-    names = PROJECTIONS[hasattr(attention, "q_lin")]
+    attention, names = _parts(layer)
     key, value = (getattr(attention, name) for name in names[1:])
     size = attention.attention_head_size
 
@@ -97,6 +129,37 @@ def _first_token_layer(layer: Any) -> Any:
     for name in names[1:]:
         delattr(attention, name)
     return made
+
+
+def _packed_layer(layer: Any) -> Any:
+    import torch
+
+    attention, names = _parts(layer)
+    size = attention.attention_head_size
+
+    class PackedLayer(torch.nn.Module):
+        """[1, tokens, dim] -> [1, texts, dim]."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = layer
+
+        def forward(
+            self, hidden_states: Any, attention_mask: Any = None, *_: Any, **given: Any
+        ) -> Any:
+            texts = Borders(given["cu_seq_lens_q"], given["max_length_q"])
+            places = torch.arange(len(texts.places), dtype=torch.int32, device=texts.places.device)
+            first = hidden_states[:, texts.places[:-1].long()]
+            query, key, value = (
+                getattr(attention, name)(states).unflatten(-1, (-1, size)).transpose(1, 2)
+                for name, states in zip(names, (first, hidden_states, hidden_states), strict=True)
+            )
+            found = attend(
+                query, key, value, asking=Borders(places, 1), texts=texts, scale=attention.scaling
+            )
+            return _rest(self.layer, found.flatten(2), first)
+
+    return PackedLayer().eval()
 
 
 def _rest(layer: Any, found: Any, first: Any) -> Any:

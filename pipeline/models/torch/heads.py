@@ -41,7 +41,7 @@ class TorchClassifier(TorchHead):
             return OnDevice(out.logits.float())
 
         def packed(encoder: PackedEncoder, batch: Packed) -> Any:
-            return OnDevice(encoder.classify_logits(batch).float())
+            return OnDevice(encoder.classify_logits(batch))
 
         # Packed results were never compared with padded ones for two texts in one sequence.
         return self.model.infer(sequences, forward, packed=None if sequences.paired else packed)
@@ -58,7 +58,7 @@ class TorchTokenClassifier(TorchHead):
             return OnDevice(out.logits.float().softmax(dim=-1))
 
         def packed(encoder: PackedEncoder, batch: Packed) -> Any:
-            scores = encoder.token_logits(batch).float().softmax(dim=-1)
+            scores = encoder.token_logits(batch).softmax(dim=-1)
             return OnDevice(scores, lambda found: np.split(found, batch.starts[1:]))
 
         found = self.model.infer(sequences, forward, packed=packed)

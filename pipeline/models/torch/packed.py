@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.models.heads import HeadName
+from pipeline.models.torch.first_token import shorten_packed
 from pipeline.models.torch.packed_attention import ATTENTION, attention, has_kernel
 from pipeline.models.torch.transfer import transfer
 
@@ -99,9 +100,10 @@ class PackedEncoder:
         self.head = head
         self._base = twin.base_model
         self._classifier: Any = None
+        self._shortened = shorten_packed(twin)
         if head != "encoder":
             setattr(twin, twin.base_model_prefix, _stand_in(getattr(self._base, "pooler", None)))
-            self._classifier = twin
+            self._classifier = _in_float32(twin)
         # ModernBERT's head may want the mean; all others take the first token.
         self._pooling = getattr(twin.config, "classifier_pooling", "cls")
         embeddings = self._base.embeddings
@@ -110,7 +112,10 @@ class PackedEncoder:
         self._padding = getattr(counted, "padding_idx", None)
 
     def forward(self, batch: Packed) -> Any:
-        """Token vectors of shape [tokens, dim], in the module's dtype."""
+        """Token vectors of shape [tokens, dim], in the module's dtype.
+
+        Where the head reads the first token of a text alone: vectors of these, [texts, dim].
+        """
         import torch
 
         positions = self._positions(batch).unsqueeze(0)
@@ -126,17 +131,18 @@ class PackedEncoder:
         return _pool(self.forward(batch), batch, how)
 
     def classify_logits(self, batch: Packed) -> Any:
-        """Logits of shape [texts, labels], in the module's dtype."""
+        """Float32 logits of shape [texts, labels]."""
         self._need("sequence-classification")
         hidden = self.forward(batch)
+        text = hidden.float() if self._shortened else _pool(hidden, batch, self._pooling)
         # The head is given rows of one token each, which it takes for the first and for the mean.
-        text = _pool(hidden, batch, self._pooling).to(hidden.dtype)
         return self._classifier(inputs_embeds=text.unsqueeze(1)).logits
 
     def token_logits(self, batch: Packed) -> Any:
-        """Logits of shape [tokens, labels], in the module's dtype."""
+        """Float32 logits of shape [tokens, labels]."""
         self._need("token-classification")
-        return self._classifier(inputs_embeds=self.forward(batch).unsqueeze(0)).logits[0]
+        hidden = self.forward(batch).float()
+        return self._classifier(inputs_embeds=hidden.unsqueeze(0)).logits[0]
 
     def _need(self, head: HeadName) -> None:
         if self.head != head:
@@ -226,6 +232,14 @@ def _stand_in(pooler: Any) -> Any:
             )
 
     return StandIn()
+
+
+def _in_float32(twin: Any) -> Any:
+    """Gives a head weights of its own where it has half the bits: it is small, and decides."""
+    for name, part in list(twin.named_children()):
+        if any(weight.dtype.itemsize < 4 for weight in part.parameters()):
+            setattr(twin, name, copy.deepcopy(part).float())
+    return twin
 
 
 def _pool(hidden: Any, batch: Packed, how: str) -> Any:
