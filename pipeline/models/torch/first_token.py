@@ -11,6 +11,7 @@ all that comes after attention, is left out for all tokens but the first.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from pipeline.models.torch.packed_attention import Borders, attend
@@ -38,11 +39,7 @@ def shorten(module: Any) -> bool:
     Returns:
         Whether the model is of a kind that this is known to be the same for.
     """
-    layers = _layers(module)
-    if layers is None:
-        return False
-    layers[-1] = _first_token_layer(layers[-1])
-    return True
+    return _exchange_last(module, _first_token_layer)
 
 
 def shorten_packed(twin: Any) -> bool:
@@ -54,10 +51,14 @@ def shorten_packed(twin: Any) -> bool:
     Returns:
         Whether it gives vectors of the texts' first tokens now, of shape [1, texts, dim].
     """
-    layers = _layers(twin)
+    return _exchange_last(twin, _packed_layer)
+
+
+def _exchange_last(module: Any, make: Callable[[Any], Any]) -> bool:
+    layers = _layers(module)
     if layers is None:
         return False
-    layers[-1] = _packed_layer(layers[-1])
+    layers[-1] = make(layers[-1])
     return True
 
 
