@@ -20,47 +20,54 @@ class AnnotatedRows:
     """The annotations of some rows.
 
     Attributes:
+        rows: How many they are.
         columns: By task, one entry per row.
-        errors: By row, what went wrong, by task.
+        errors: What went wrong, by row and task; most rows are not in it.
         skipped: By task, whether each row was skipped.
         tokens: Tokens given to models.
         padded_tokens: The same with padding.
     """
 
+    rows: int = 0
     columns: dict[str, pa.Array] = field(default_factory=dict)
-    errors: list[dict[str, RowError]] = field(default_factory=list)
+    errors: dict[int, dict[str, RowError]] = field(default_factory=dict)
     skipped: dict[str, np.ndarray] = field(default_factory=dict)
     tokens: int = 0
     padded_tokens: int = 0
 
+    def fail(self, row: int, task: str, error: RowError) -> None:
+        """Notes that a task could not annotate a row."""
+        self.errors.setdefault(row, {})[task] = error
+
+    def errors_in(self, rows: slice) -> dict[int, dict[str, RowError]]:
+        """What went wrong in some of the rows, counted from the first of them, in row order."""
+        found = sorted(row for row in self.errors if rows.start <= row < rows.stop)
+        return {row - rows.start: self.errors[row] for row in found}
+
     def counts(self, rows: slice) -> tuple[RowCounts, dict[str, RowCounts]]:
         """How some of the rows ended: over all tasks, and by task."""
-        errors = self.errors[rows]
-        total = len(errors)
-        bad = sum(1 for found in errors if found)
+        total, errors = rows.stop - rows.start, self.errors_in(rows)
+        bad = len(errors)
         untouched = np.logical_and.reduce([s[rows] for s in self.skipped.values()])
-        skipped = sum(1 for at in np.flatnonzero(untouched) if not errors[at])
+        skipped = int(untouched.sum()) - sum(1 for row in errors if untouched[row])
         tasks = {}
         for name, mask in self.skipped.items():
-            task_bad = sum(1 for found in errors if name in found)
+            task_bad = sum(1 for found in errors.values() if name in found)
             task_skipped = int(mask[rows].sum())
             tasks[name] = RowCounts(total, total - task_bad - task_skipped, task_bad, task_skipped)
         return RowCounts(total, total - bad - skipped, bad, skipped), tasks
 
     def errors_column(self, rows: slice) -> pa.Array:
         """The `errors` column of some of the rows."""
-        errors = self.errors[rows]
-        if not any(errors):
-            return pa.nulls(len(errors), ERRORS_TYPE)
-        return pa.array(
-            [
-                [{"task": task, "code": e.code, "message": e.message} for task, e in found.items()]
-                if found
-                else None
-                for found in errors
-            ],
-            ERRORS_TYPE,
-        )
+        total, errors = rows.stop - rows.start, self.errors_in(rows)
+        if not errors:
+            return pa.nulls(total, ERRORS_TYPE)
+        column: list[list[dict[str, str]] | None] = [None] * total
+        for row, found in errors.items():
+            column[row] = [
+                {"task": task, "code": e.code, "message": e.message} for task, e in found.items()
+            ]
+        return pa.array(column, ERRORS_TYPE)
 
 
 def annotated_table(

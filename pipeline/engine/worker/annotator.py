@@ -275,7 +275,7 @@ def _publish(writer: SplitWriter, call: CallProgress) -> None:
 
 def _count_tokens(batch: RowBatch, annotated: AnnotatedRows) -> None:
     """Counts a batch's tokens for its splits, by their rows."""
-    rows = max(1, len(annotated.errors))
+    rows = max(1, annotated.rows)
     tokens = padded = at = 0
     for chunk in batch.chunks:
         if chunk.table is not None:

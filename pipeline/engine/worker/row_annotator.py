@@ -3,39 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.engine.worker.annotated_rows import AnnotatedRows
+from pipeline.engine.worker.distinct_texts import DistinctTexts, column_of, values_of
 from pipeline.errors import JobError, RowError, SplitError
-from pipeline.lake.source.reader import texts_of
 from pipeline.models.device import Device
 from pipeline.models.faults import raise_if_fatal, row_error
 from pipeline.models.heads import Models
-from pipeline.models.text.texts import TaskInput, Tokenizer
+from pipeline.models.text.texts import Tokenizer
 from pipeline.tasks import Annotate, Annotated, Task
 from pipeline.tasks.chain import ordered
 from pipeline.tasks.conditions.condition import condition_names, rows_where
 from pipeline.tasks.reading import sources, text_maker
-
-
-@dataclass
-class DistinctTexts:
-    """The different texts of some rows, each once, as a task is given them.
-
-    Attributes:
-        texts: What the task is given.
-        places: For each row its place in `texts`, -1 where the task is not asked.
-        unreadable: Why, by row, for texts that can't be read.
-    """
-
-    texts: TaskInput
-    places: np.ndarray
-    unreadable: dict[int, RowError]
 
 
 class RowAnnotator:
@@ -104,7 +87,7 @@ class RowAnnotator:
             report: Hears how far it is, 0 to 1.
         """
         known = {} if known is None else known
-        annotated = AnnotatedRows(errors=[{} for _ in range(rows.num_rows)])
+        annotated = AnnotatedRows(rows.num_rows)
         for done, name in enumerate(self.order):
             given = self._distinct(self.tasks[name], rows, annotated.columns, known)
 
@@ -121,9 +104,9 @@ class RowAnnotator:
             annotated.padded_tokens += answer.padded_tokens
             if answer.failures:
                 for row in np.flatnonzero(np.isin(places, list(answer.failures))).tolist():
-                    annotated.errors[row][name] = answer.failures[int(places[row])]
+                    annotated.fail(row, name, answer.failures[int(places[row])])
             for row, error in given.unreadable.items():
-                annotated.errors[row][name] = error
+                annotated.fail(row, name, error)
             skipped = places < 0
             skipped[list(given.unreadable)] = False
             annotated.skipped[name] = skipped
@@ -149,43 +132,36 @@ class RowAnnotator:
         key = (names, options.template, extras, options.when)
         if key in known:
             return known[key]
-        unreadable: dict[int, RowError] = {}
-        values = []
-        for name in names:
-            column, failures = _values(rows, made, name)
-            unreadable |= failures
-            values.append(column)
-        beside = [_values(rows, made, name)[0] for name in extras]
         wanted = np.ones(rows.num_rows, dtype=bool)
         if options.when:
             wanted = np.array(self._where(options.when, rows, made), dtype=bool)
-            unreadable = {row: error for row, error in unreadable.items() if wanted[row]}
-        wanted[list(unreadable)] = False
-        make = text_maker(task, text=self.text)
-        places = np.full(rows.num_rows, -1, dtype=np.int64)
-        unique: dict[tuple[Any, ...], int] = {}
-        for row in np.flatnonzero(wanted).tolist():
-            parts = [column[row] for column in values]
-            if all(part is None for part in parts):
-                continue
-            text = make(parts)
-            if not text or text.isspace():
-                continue
-            more = [column[row] for column in beside]
-            if large := _too_large((text, *more), self.longest):
-                unreadable[row] = large
-                continue
-            asked = (text, *map(_hashable, more))
-            places[row] = unique.setdefault(asked, len(unique))
-        first = {place: row for row, place in reversed(list(enumerate(places.tolist())))}
-        columns = {
-            name: [column[first[place]] for place in range(len(unique))]
-            for name, column in zip(extras, beside, strict=True)
-        }
-        given = DistinctTexts(
-            TaskInput([asked[0] for asked in unique], columns), places, unreadable
-        )
+        given = None
+        if len(names) == 1 and options.template is None and not extras:
+            column = column_of(rows, made, names[0])
+            given = DistinctTexts.of_column(column, wanted, longest=self.longest)
+        if given is None:
+            given = self._made(task, rows, made, wanted)
         known[key] = given
+        return given
+
+    def _made(
+        self, task: Task[Any], rows: pa.Table, made: Mapping[str, pa.Array], wanted: np.ndarray
+    ) -> DistinctTexts:
+        unreadable: dict[int, RowError] = {}
+        values = []
+        for name in sources(task, text=self.text):
+            column, failures = values_of(rows, made, name)
+            unreadable |= {row: error for row, error in failures.items() if wanted[row]}
+            values.append(column)
+        wanted[list(unreadable)] = False
+        given = DistinctTexts.of_values(
+            values,
+            wanted,
+            make=text_maker(task, text=self.text),
+            beside={name: values_of(rows, made, name)[0] for name in task.extra_columns()},
+            longest=self.longest,
+        )
+        given.unreadable = unreadable | given.unreadable
         return given
 
     def _where(self, condition: str, rows: pa.Table, made: Mapping[str, pa.Array]) -> list[bool]:
@@ -194,31 +170,6 @@ class RowAnnotator:
         if not names:
             columns, names = [pa.nulls(rows.num_rows)], ("",)
         return rows_where(condition, pa.table(dict(zip(names, columns, strict=True))))
-
-
-def _values(
-    rows: pa.Table, made: Mapping[str, pa.Array], name: str
-) -> tuple[list[Any], dict[int, RowError]]:
-    """A column's values, or the texts of an earlier task."""
-    if name in made:
-        # Not `field`, which gives the child as it is stored, also where the struct is null.
-        return pc.struct_field(made[name], "text").to_pylist(), {}
-    return texts_of(rows.column(name).combine_chunks())
-
-
-def _too_large(texts: Sequence[Any], most: int | None) -> RowError | None:
-    for text in texts:
-        # A character has at most 4 bytes: most texts need not be encoded to be measured.
-        if most is not None and isinstance(text, str) and 4 * len(text) > most:
-            size = len(text.encode())
-            if size > most:
-                said = f"the text has {size:,} bytes, more than limits.text ({most:,}) allows"
-                return RowError(said, code="too_large", hint="Split it, or raise limits.text")
-    return None
-
-
-def _hashable(value: Any) -> Any:
-    return value if isinstance(value, (str, int, float, bool, type(None))) else repr(value)
 
 
 def annotate_safely(task: Annotate, texts: Sequence[str], kind: pa.DataType) -> Annotated:

@@ -142,8 +142,8 @@ class SplitWriter:
         result.rows.add(counts)
         for name, found in tasks.items():
             result.tasks[name].add(found)
-        for row, errors in enumerate(annotated.errors[rows]):
-            if errors and len(result.bad_rows) < BAD_ROWS_KEPT:
+        for row, errors in annotated.errors_in(rows).items():
+            if len(result.bad_rows) < BAD_ROWS_KEPT:
                 task, error = next(iter(errors.items()))
                 result.bad_rows.append((before + row, task, error.message))
         limits = self.context.plan.job.limits
