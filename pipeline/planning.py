@@ -110,8 +110,13 @@ def plan_run(
     Raises:
         JobError: The output holds something else.
     """
+    sink = pinned.checked.sink
+    if choices.retry_bad_rows:
+        sink.refuse([], rewrite="retry --bad-rows")
     plan = look(pinned, choices=choices)
-    _tidy(plan, pinned.checked.sink, choices=choices, notice=notice)
+    going = [path for paths in plan.outdated.values() for path in paths]
+    sink.refuse([*going, *(plan.vanished if choices.prune else ())])
+    _tidy(plan, sink, choices=choices, notice=notice)
     return plan
 
 

@@ -15,7 +15,7 @@ from pipeline.job.columns import carried_columns, columns_of
 from pipeline.job.job import ERRORS_COLUMN, Job
 from pipeline.lake.sink.footers import said
 from pipeline.lake.source.base import NothingThere, Source
-from pipeline.lake.source.open import open_source
+from pipeline.lake.source.open import as_found, open_source
 from pipeline.lake.split import Split
 from pipeline.models.device import device_here
 from pipeline.tasks.conditions.condition import condition_names, rows_where
@@ -155,7 +155,7 @@ def _without_rows(checked: Checked, schema: pa.Schema, names: Sequence[str]) -> 
     """A table of the columns that a condition looks at, to find out whether it can be asked."""
     import pyarrow as pa
 
-    from pipeline.engine.worker.annotated_rows import ERRORS_TYPE
+    from pipeline.job.columns import ERRORS_TYPE
 
     types = dict.fromkeys(checked.job.texts_read, pa.string())
     types |= {field.name: field.type for field in schema}
@@ -191,7 +191,7 @@ def output_rows(address: str, wanted: Wanted, *, job: Job | None = None) -> Foun
         JobError: There are none, or what is wanted is wrong.
         SplitError: A file can't be read.
     """
-    source = open_source(address)
+    source = as_found(open_source(address))
     try:
         files = source.listing().files
     except NothingThere as error:

@@ -161,7 +161,8 @@ def _run_under(
             left = len(tally.failed_splits) + len(plan.held)
             look_again(pinned, splits, known=known, left=left)
         # Also where there was nothing to do: the run before this one may have died before it.
-        _finish(sink, lease.run, guard=guard)
+        wanted = {split.output_path for split in splits}
+        _finish(sink, lease.run, wanted=wanted, guard=guard)
         if tally.failed_splits:
             summary.state, summary.exit_code = "some splits failed", 1
         elif plan.todo and not missed:
@@ -180,9 +181,9 @@ def _run_under(
     return summary
 
 
-def _finish(sink: Sink, run: str, *, guard: Callable[[], None]) -> None:
+def _finish(sink: Sink, run: str, *, wanted: set[str], guard: Callable[[], None]) -> None:
     try:
-        sink.finish(run, guard=guard)
+        sink.finish(run, wanted=wanted, guard=guard)
     except OSError as error:
         raise RunError(
             f"the run can't be finished in {sink.address}: {error.strerror or error}",

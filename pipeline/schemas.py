@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline.engine.worker.annotated_rows import ERRORS_TYPE
 from pipeline.glossary import with_glossary
+from pipeline.job.columns import ERRORS_TYPE
 from pipeline.job.file import load_job
 from pipeline.job.job import ERRORS_COLUMN, Job, fingerprint
 from pipeline.readme import WIDTH, shown_task, with_tasks

@@ -13,7 +13,7 @@ from pipeline.job.check import check, pin
 from pipeline.job.job import Job
 from pipeline.lake.plan import differences
 from pipeline.lake.sink.base import Footer
-from pipeline.lake.sink.open import open_sink
+from pipeline.lake.sink.open import as_found, open_sink
 from pipeline.lake.store.base import Entry, Store
 from pipeline.records.reader import RecordedRun, read_run, run_names
 from pipeline.records.schema import RowCounts
@@ -62,7 +62,7 @@ def output_status(address: str, *, job: Job | None = None) -> Status:
     Raises:
         JobError: The job is wrong or the output can't be listed.
     """
-    sink = open_sink(address)
+    sink = as_found(open_sink(address))
     entries = sink.present()
     status = Status(sink.address, runs=_last_runs(sink.own))
     footers = list(sink.look(entries))

@@ -13,7 +13,7 @@ from pipeline.errors import ShardscribeError, SplitError, one_line
 from pipeline.job.check import check, pin
 from pipeline.job.columns import carried_columns
 from pipeline.job.job import Job
-from pipeline.lake.sink.base import CommittedFile, Damaged, Sink
+from pipeline.lake.sink.base import CommittedFile, Damaged, Merged, Sink
 from pipeline.lake.source.base import OpenSplit, Source
 from pipeline.lake.split import WHOLE, Split
 
@@ -27,12 +27,15 @@ class Verdict:
         rows: That were compared.
         problems: In words, each naming a file.
         damaged: How many of them annotating the split anew mends.
+        merged: How many splits could not be compared, as another program has merged their rows
+            with others.
     """
 
     splits: int = 0
     rows: int = 0
     problems: list[str] = field(default_factory=list)
     damaged: int = 0
+    merged: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +46,13 @@ class Finding:
         rows: That were compared.
         problem: What is wrong, naming the file; empty if nothing.
         damaged: Whether it is the output file that is wrong.
+        merged: Whether its rows are elsewhere by now.
     """
 
     rows: int = 0
     problem: str = ""
     damaged: bool = False
+    merged: bool = False
 
 
 def verify_job(job: Job) -> Verdict:
@@ -75,8 +80,9 @@ def verify_job(job: Job) -> Verdict:
             verdict.problems.append(f"{split.told} has no output file")
             continue
         left.remove(split.output_path)
-        verdict.splits += 1
         found = compare(checked.source, checked.sink, split, job)
+        verdict.merged += found.merged
+        verdict.splits += not found.merged
         verdict.rows += found.rows
         verdict.damaged += found.damaged
         if found.problem:
@@ -123,6 +129,8 @@ def compare(source: Source, sink: Sink, split: Split, job: Job) -> Finding:
             given = stack.enter_context(closing(source.open(split)))
             carried = carried_columns(job, given.schema, where=source.where(split.path)).names
             return Finding(_compare(given, made, split, carried=carried, job=job))
+    except Merged:
+        return Finding(merged=True)
     except Damaged as error:
         return Finding(problem=str(error), damaged=True)
     except ShardscribeError as error:

@@ -39,6 +39,11 @@ def verify(job_file: str, overrides: tuple[str, ...]) -> None:
         f"{verdict.splits:,} splits and {verdict.rows:,} rows compared: "
         f"{'all right' if not verdict.problems else f'{len(verdict.problems)} problems'}"
     )
+    if verdict.merged:
+        say(
+            f"{verdict.merged:,} more splits can't be compared: another program has put their rows "
+            "into other files of the table"
+        )
     if verdict.damaged:
         options = [part for override in overrides for part in ("--set", override)]
         hint = shlex.join(["shardscribe", "retry", job_file, *options, "--damaged"])

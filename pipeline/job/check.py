@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import JobError, SplitError
-from pipeline.job.columns import carried_columns
+from pipeline.job.columns import carried_columns, output_columns
 from pipeline.job.job import Job, fingerprint
 from pipeline.lake.memory import Memory
 from pipeline.lake.sink.base import Sink
-from pipeline.lake.sink.open import open_sink
+from pipeline.lake.sink.open import as_table, open_sink
 from pipeline.lake.source.base import Listing, Source
-from pipeline.lake.source.open import open_source
+from pipeline.lake.source.open import as_found, open_source
 from pipeline.lake.split import Split
 from pipeline.lake.store.base import Entry
 from pipeline.models.adapters import with_adapter
@@ -59,11 +59,13 @@ class Checked:
         """
         listing = self.source.listing(at_most=at_most)
         try:
-            check_columns(self.job, self.source, listing.files)
+            carried = check_columns(self.job, self.source, listing.files)
         except JobError:
             if at_most is None or len(listing.files) < at_most:
                 raise  # among those that were not looked at there may be better ones
-        return replace(self, listing=listing)
+            return replace(self, listing=listing)
+        sink = self.sink.declared(output_columns(self.job, carried))
+        return replace(self, listing=listing, sink=sink)
 
 
 def check(job: Job, *, at_most: int | None = None) -> Checked:
@@ -78,8 +80,10 @@ def check(job: Job, *, at_most: int | None = None) -> Checked:
         JobError: Something is missing or does not fit.
     """
     infos = check_models(job)
-    source = open_source(job.input.path)
+    source = as_found(open_source(job.input.path))
     sink = open_sink(job.output.path)
+    if job.output.format == "delta":
+        sink = as_table(sink)
     sink.check(source)
     absolute = job.model_copy(
         update={

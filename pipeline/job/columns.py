@@ -7,6 +7,10 @@ import pyarrow as pa
 from pipeline.errors import SplitError, near
 from pipeline.job.job import ERRORS_COLUMN, Job
 
+ERRORS_TYPE = pa.list_(
+    pa.struct([("task", pa.string()), ("code", pa.string()), ("message", pa.string())])
+)
+
 
 def carried_columns(job: Job, schema: pa.Schema, *, where: str) -> pa.Schema:
     """The columns that the output keeps, after checking that all are there that the job names.
@@ -64,3 +68,14 @@ def carried_columns(job: Job, schema: pa.Schema, *, where: str) -> pa.Schema:
 def columns_of(job: Job, carried: pa.Schema) -> list[str]:
     """The columns to read of an input: those that are carried, and those that tasks look at."""
     return list(dict.fromkeys([*carried.names, *job.reads]))
+
+
+def output_columns(job: Job, carried: pa.Schema) -> pa.Schema:
+    """The columns of an output file: what is carried, one per task, errors.
+
+    Args:
+        job: Whose tasks are bound to their models.
+        carried: From `carried_columns`.
+    """
+    added = [pa.field(name, task.output_type()) for name, task in job.configured.items()]
+    return pa.schema([*carried, *added, pa.field(ERRORS_COLUMN, ERRORS_TYPE)])

@@ -43,6 +43,12 @@ class Output(Part):
         description="Where the annotated Parquet files go, in the input's own directory layout.",
         min_length=1,
     )
+    format: Literal["parquet", "delta"] = Field(
+        "parquet",
+        title="Format",
+        description="parquet: files alone. delta: a Delta table of such files, which takes all "
+        "that a run has annotated in one transaction.",
+    )
     compression: Literal["zstd", "snappy", "gzip", "none"] = Field(
         "zstd", title="Compression", description="Parquet compression of the output."
     )

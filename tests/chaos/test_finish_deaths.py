@@ -45,7 +45,7 @@ class TableSink(FileSink):
         numbers = sorted(self.own.names("table"))
         return [json.loads(self.own.read(f"table/{name}/entry.json") or b"") for name in numbers]
 
-    def finish(self, run: str, *, guard: Callable[[], None]) -> None:
+    def finish(self, run: str, *, wanted: Any, guard: Callable[[], None]) -> None:
         step("before it looks at the table")
         log = self.log()
         if any(entry["run"] == run for entry in log):

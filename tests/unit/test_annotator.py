@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from pipeline.engine.messages import Heartbeat, SplitResult, WorkPlan
 from pipeline.engine.worker import annotator as annotator_module
-from pipeline.engine.worker.annotated_rows import ERRORS_TYPE
 from pipeline.engine.worker.annotator import Annotator
 from pipeline.engine.worker.row_annotator import annotate_safely
 from pipeline.errors import Interrupted, JobError, RowError, RunError, SplitError, WorkerLost
+from pipeline.job.columns import ERRORS_TYPE
 from pipeline.job.job import Job
 from pipeline.lake.sink.footers import read_footer
 from pipeline.lake.sink.open import open_sink

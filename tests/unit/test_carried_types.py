@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.engine.messages import SplitResult, WorkPlan
-from pipeline.engine.worker.annotated_rows import ERRORS_TYPE
 from pipeline.engine.worker.annotator import Annotator
+from pipeline.job.columns import ERRORS_TYPE
 from pipeline.job.job import Job
 from pipeline.lake.sink.metadata import output_metadata
 from pipeline.lake.sink.open import open_sink

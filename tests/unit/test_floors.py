@@ -50,7 +50,14 @@ STEPS = {
         ("contract",),
     ),
     "models": (("engines",), ("torch", "onnx"), ("*",)),
-    "lake": (("limit",), ("plan",), ("sink",), ("source",), ("memory", "split"), ("store",)),
+    "lake": (
+        ("limit",),
+        ("plan",),
+        ("sink",),
+        ("source",),
+        ("memory", "split", "delta"),
+        ("store",),
+    ),
 }
 STEP = {
     (part, room): height

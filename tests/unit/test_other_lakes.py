@@ -180,7 +180,16 @@ class Shelf:
     def delete(self, path: str) -> None:
         self.held.pop(path, None)
 
-    def finish(self, run: str, *, guard: Callable[[], None]) -> None:
+    def declared(self, schema: pa.Schema) -> "Shelf":
+        return self
+
+    def takes(self, schema: pa.Schema, *, where: str) -> None:
+        pass
+
+    def refuse(self, paths: Sequence[str], *, rewrite: str = "") -> None:
+        pass
+
+    def finish(self, run: str, *, wanted: Any, guard: Callable[[], None]) -> None:
         if self.refuses is not None:
             raise self.refuses
         guard()
@@ -354,9 +363,9 @@ def test_a_run_that_has_lost_the_lease_does_not_finish(
     before = list(sink.finished)
     plainly = sink.finish
 
-    def late(run: str, *, guard: Callable[[], None]) -> None:
+    def late(run: str, *, wanted: Any, guard: Callable[[], None]) -> None:
         sink.own.put("lease.json", b'{"run": "thief", "host": "elsewhere", "pid": 7}')
-        plainly(run, guard=guard)
+        plainly(run, wanted=wanted, guard=guard)
 
     monkeypatch.setattr(sink, "finish", late)
     summary = run()

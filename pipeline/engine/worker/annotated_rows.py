@@ -8,11 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.errors import RowError
+from pipeline.job.columns import ERRORS_TYPE
 from pipeline.records.schema import RowCounts
-
-ERRORS_TYPE = pa.list_(
-    pa.struct([("task", pa.string()), ("code", pa.string()), ("message", pa.string())])
-)
 
 
 @dataclass

@@ -115,6 +115,7 @@ class SplitWriter:
         carried = carried_columns(job, found.schema, where=self.where)
         self._total, self._first_row = found.rows, found.first
         self._schema = self.context.schema(carried, rows=(self._first_row, self._total))
+        self.context.sink.takes(self._schema, where=self.where)
         self._out = OutputFile(
             self.context.sink,
             self.split.output_path,

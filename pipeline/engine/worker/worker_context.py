@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from pipeline.engine.messages import WorkPlan
-from pipeline.engine.worker.annotated_rows import ERRORS_TYPE
+from pipeline.job.columns import ERRORS_TYPE
 from pipeline.job.job import ERRORS_COLUMN
 from pipeline.lake.sink.base import Sink
 from pipeline.lake.sink.metadata import output_metadata

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +16,10 @@ from pipeline.lake.store.base import Entry, Store
 
 class Damaged(Exception):
     """A committed file is not what was committed; the message names it."""
+
+
+class Merged(Exception):
+    """A committed file's rows are in other files by now; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,24 @@ class Sink(Protocol):
             JobError: With what to do about it.
         """
 
+    def declared(self, schema: pa.Schema) -> Sink:
+        """The same sink, for files of these columns, some of which may be carried by none of them.
+
+        Raises:
+            JobError: It can't hold them, or is there with others.
+        """
+
+    def takes(self, schema: pa.Schema, *, where: str) -> None:
+        """Looks whether a file of these columns can be committed.
+
+        Args:
+            schema: Of the file.
+            where: Of which input file it is, for messages.
+
+        Raises:
+            SplitError: It can't.
+        """
+
     def present(self) -> list[Entry]:
         """What is there now, by whomever.
 
@@ -106,6 +128,7 @@ class Sink(Protocol):
 
         Raises:
             Damaged: They are not those that were committed.
+            Merged: Another program has put its rows elsewhere.
             OSError: They can't be read.
             SplitError: Likewise.
         """
@@ -132,11 +155,24 @@ class Sink(Protocol):
     def delete(self, path: str) -> None:
         """Removes a committed file; nothing happens if it is gone already."""
 
-    def finish(self, run: str, *, guard: Callable[[], None]) -> None:
+    def refuse(self, paths: Sequence[str], *, rewrite: str = "") -> None:
+        """Refuses early what it could not do later.
+
+        Args:
+            paths: Files that are to be removed.
+            rewrite: What would have files written again that are as they were committed, if
+                anything does.
+
+        Raises:
+            JobError: Files are never written again.
+            RunError: A file can't be removed.
+        """
+
+    def finish(self, run: str, *, wanted: Container[str], guard: Callable[[], None]) -> None:
         """Called when all splits of a run have ended, some of them maybe in failure.
 
         For what is more than its files, such as a table: when this returns, the table holds what
-        `present` gives, and nothing else.
+        `present` gives, and no other files of ours.
 
         A run that has nothing to annotate calls it, too, as the one before it may have died before
         this, in it, or after it without anybody's knowing. So it is called again for what it has
@@ -148,6 +184,7 @@ class Sink(Protocol):
 
         Args:
             run: The run's id.
+            wanted: The output files of all splits of the dataset, there or not.
             guard: Called right before that transaction; raises if it may not be.
 
         Raises:

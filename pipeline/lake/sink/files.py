@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+
 from pipeline.errors import JobError, RunError
-from pipeline.lake.sink.base import Footer
+from pipeline.lake.delta import is_table
+from pipeline.lake.sink.base import Footer, Sink
 from pipeline.lake.sink.committed import CommittedParquet
 from pipeline.lake.sink.footers import look_all, read_footer
 from pipeline.lake.source.base import Source
@@ -108,5 +111,20 @@ class FileSink:
         """Removes a file."""
         self.store.delete(path)
 
-    def finish(self, run: str, *, guard: Callable[[], None]) -> None:
+    def declared(self, schema: pa.Schema) -> Sink:
+        """Each file has its own columns; but a table there is no place for files."""
+        if is_table(self.store):
+            raise JobError(
+                f"output.path {self.address} is a Delta table",
+                hint="Set output.format: delta, or choose another directory",
+            )
+        return self
+
+    def takes(self, schema: pa.Schema, *, where: str) -> None:
+        """Each file has its own columns."""
+
+    def refuse(self, paths: Sequence[str], *, rewrite: str = "") -> None:
+        """Any file can be removed, and written again."""
+
+    def finish(self, run: str, *, wanted: Container[str], guard: Callable[[], None]) -> None:
         """Files are all there is."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 
 from pipeline.errors import JobError
+from pipeline.lake.delta import is_table
+from pipeline.lake.source.base import Source
 from pipeline.lake.source.files import WILD, FileSource
 from pipeline.lake.split import SUFFIXES
 from pipeline.lake.store.base import Store
@@ -41,6 +43,22 @@ def open_source(address: str) -> FileSource:
             return FileSource(parent, address, single=name)
     # `/` alone is nothing when trimmed; nothing at all is the working directory, as elsewhere.
     return FileSource(open_store(trimmed or ("/" if address else ".")), address)
+
+
+def as_found(source: Source) -> Source:
+    """What is at the place of files.
+
+    Raises:
+        JobError: It is a table, of which not all files count.
+    """
+    if not isinstance(source, FileSource) or source.single or source.pattern:
+        return source
+    if is_table(source.store):
+        raise JobError(
+            f"{source.address} is a Delta table, which can't be read yet",
+            hint="Write what it holds as Parquet files, and read those",
+        )
+    return source
 
 
 def _is_directory(parent: Store, name: str) -> bool:

@@ -51,7 +51,7 @@ def open_client(root: str, *, patience: float, seconds: float, pauses: tuple[flo
         },
     }
     client: ClientConfig = {"timeout": timedelta(seconds=seconds), "connect_timeout": "5s"}
-    prefix = _prefix(root)
+    prefix = prefix_of(root)
     for name in CLIENT_OPTIONS:
         value = os.environ.get(f"{prefix}_{name.upper()}")
         if value:
@@ -70,7 +70,7 @@ def mend_of(root: str, error: Exception) -> str:
     """What can be done about what a client raised."""
     from obstore import exceptions
 
-    prefix = _prefix(root)
+    prefix = prefix_of(root)
     if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
         return f"Check the credentials in the environment ({prefix}_...) and their rights"
     at = (
@@ -90,5 +90,6 @@ def reason(error: Exception) -> str:
     return " ".join(text.split())[:400]
 
 
-def _prefix(root: str) -> str:
+def prefix_of(root: str) -> str:
+    """What the names of an address's variables in the environment begin with."""
     return VARIABLES.get(root.partition("://")[0], "AZURE")
