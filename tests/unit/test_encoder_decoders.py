@@ -10,8 +10,9 @@ import torch
 from pipeline.models.torch.configured import HEARD, AsConfigured, asked_for
 from pipeline.models.torch.decoder_layers import BART_KIND, T5_KIND, decoder_of
 from pipeline.models.torch.encoder_decoder import EncoderDecoderSteps
-from pipeline.models.torch.loop import Loop, WritingRoom
+from pipeline.models.torch.loop import Loop
 from pipeline.models.torch.rules import Live
+from pipeline.models.torch.steps import WritingRoom
 
 pytestmark = pytest.mark.unit
 
@@ -210,7 +211,7 @@ def test_the_loop_isolates_a_bad_row_and_narrows_for_want_of_memory() -> None:
         np.array(LENGTHS),
         most=NEW,
         ends=[],
-        rules=[],
+        rules=list,
         room=WritingRoom(tokens=1000, rows=100),
         report=heard.append,
     )
@@ -220,7 +221,7 @@ def test_the_loop_isolates_a_bad_row_and_narrows_for_want_of_memory() -> None:
         made.append(Faulty(steps_of(module, prompts), bad=3, most=1))
         return made[-1]
 
-    loop.run([[0, 1, 2, 3, 4]], make)
+    loop.run(lambda: [[0, 1, 2, 3, 4]], make)
     assert list(loop.failures) == [3]
     for row in (0, 1, 2, 4):
         assert loop.written[row].tolist() == expected[row]

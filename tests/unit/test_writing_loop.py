@@ -1,6 +1,9 @@
 """The loop that writes: rows come and go, and each is what `generate` gives for it alone."""
 
 import copy
+import gc
+import threading
+import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 import tiny_families
 import torch
+from helpers import PATIENCE
 
 from pipeline.errors import OutOfMemory, WorkerLost
 from pipeline.models.decoding import Decoding, Sampling
@@ -18,8 +22,9 @@ from pipeline.models.room import CPU_ROWS, alike, rows_at_once
 from pipeline.models.torch.decoder import LEAST_SHARED, shared_beginning
 from pipeline.models.torch.generation import TorchGenerator, until_end
 from pipeline.models.torch.load import ready
-from pipeline.models.torch.loop import Loop, WritingRoom
+from pipeline.models.torch.loop import Loop
 from pipeline.models.torch.rules import Forced, Live
+from pipeline.models.torch.steps import WritingRoom
 
 pytestmark = pytest.mark.unit
 
@@ -38,11 +43,13 @@ ALIKE = [np.array(COMMON + text(n)) for n in (1, 5, 30, 2, 17, 9, 1, 8)]
 UNLIKE = [np.array(text(n)) for n in (1, 2, 40, 1, 7)]
 
 
-def generator(module: Any, *, budget: int = 64) -> TorchGenerator:
+def generator(
+    module: Any, *, budget: int = 64, device: Device | None = None, head: Any = "causal"
+) -> TorchGenerator:
     made = tiny_families.tokenizer()
     ours = copy.deepcopy(module)
-    device = Device("cpu")
-    model = ready(ours, made, head="causal", device=device, budget=budget, folder=Path("nowhere"))
+    device = device or Device("cpu")
+    model = ready(ours, made, head=head, device=device, budget=budget, folder=Path("nowhere"))
     return TorchGenerator(model)
 
 
@@ -199,17 +206,18 @@ def ran(
     make: Callable[[Sequence[int]], Any], *, room: WritingRoom | None = None, **how: Any
 ) -> tuple[Loop, list[float]]:
     heard: list[float] = []
+    rules = how.pop("rules", [])
     lengths = np.full(len(ENDS), 10)
     loop = Loop(
         lengths,
         most=8,
         ends=[0],
-        rules=how.pop("rules", []),
+        rules=lambda: rules,
         room=room or WritingRoom(tokens=40, rows=100),
         report=heard.append,
         **how,
     )
-    loop.run([list(range(len(ENDS)))], make)
+    loop.run(lambda: [list(range(len(ENDS)))], make)
     return loop, heard
 
 
@@ -332,6 +340,145 @@ def test_stops_end_rows_and_a_forced_token_comes_first() -> None:
     live = Live(np.arange(3), np.array([1, 0, 2]), np.zeros((3, 4), dtype=np.int64))
     scores = Forced(7)(live, torch.eye(3, 9))
     assert scores.argmax(-1).tolist() == [0, 7, 2]
+
+
+# Lanes
+
+
+def in_lanes(count: int, loop: Loop, make: Callable[[Sequence[int]], Any]) -> list[Exception]:
+    """Runs a loop in so many threads; what they raised."""
+    raised: list[Exception] = []
+
+    def lane() -> None:
+        try:
+            loop.run(lambda: [list(range(7)), list(range(7, len(ENDS)))], make)
+        except Exception as error:
+            raised.append(error)
+
+    threads = [threading.Thread(target=lane) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+    return raised
+
+
+def lanes_loop(heard: list[float], *, room: int = 100) -> Loop:
+    return Loop(
+        np.full(len(ENDS), 10),
+        most=8,
+        ends=[0],
+        rules=list,
+        room=WritingRoom(tokens=40, rows=room),
+        report=heard.append,
+    )
+
+
+@pytest.mark.parametrize("lanes", [2, 3, 8])
+@pytest.mark.parametrize("bad", [set(), {4}, {0, 1, 10}, set(range(len(ENDS)))], ids=str)
+def test_lanes_write_each_row_once_and_a_bad_one_fails_alone(lanes: int, bad: set[int]) -> None:
+    heard: list[float] = []
+
+    class Raising(Counting):
+        def step(self, tokens: np.ndarray) -> torch.Tensor:
+            time.sleep(0.0005)  # so that the other lanes come in
+            if bad & set(self.rows[: len(tokens)]):
+                raise ValueError("no such row")
+            return super().step(tokens)
+
+    loop = lanes_loop(heard)
+    assert in_lanes(lanes, loop, lambda rows: Raising(ENDS, rows, 2)) == []
+    # Rows that end with their first token are never in a step.
+    check(loop, heard, failed=bad - {3})
+    assert {error.code for error in loop.failures.values()} <= {"model_error"}
+
+
+@pytest.mark.parametrize("where", ["make", "admit", "step"])
+def test_a_lane_without_memory_leaves_its_rows_to_the_others(where: str) -> None:
+    heard: list[float] = []
+    once = threading.Lock()  # all the memory that there is
+
+    class Greedy(Counting):
+        mine = False
+
+        def admit(self, rows: Sequence[int], slots: Sequence[int]) -> torch.Tensor:
+            if where == "admit":
+                self.take()
+            return super().admit(rows, slots)
+
+        def step(self, tokens: np.ndarray) -> torch.Tensor:
+            time.sleep(0.0005)
+            if where == "step":
+                self.take()
+            return super().step(tokens)
+
+        def take(self) -> None:
+            if not self.mine and not once.acquire(blocking=False):
+                gc.collect()  # of those who have ended, what a traceback holds
+                if not once.acquire(blocking=False):
+                    raise OutOfMemory("full")
+            self.mine = True
+
+        def __del__(self) -> None:
+            if self.mine:
+                once.release()
+
+    def make(rows: Sequence[int]) -> Greedy:
+        made = Greedy(ENDS, rows, 3)
+        if where == "make":
+            made.take()
+        return made
+
+    loop = lanes_loop(heard, room=3)
+    assert in_lanes(3, loop, make) == []
+    check(loop, heard)
+
+
+def test_what_no_halving_heals_ends_all_lanes() -> None:
+    first = threading.Event()
+
+    class Broken(Counting):
+        def step(self, tokens: np.ndarray) -> torch.Tensor:
+            if not first.is_set():
+                first.set()
+                raise WorkerLost("the device is broken")
+            time.sleep(0.0005)
+            return self.scores(range(len(tokens)))  # it would never end
+
+    raised = in_lanes(3, lanes_loop([]), lambda rows: Broken(ENDS, rows, 2))
+    assert [str(error) for error in raised] == ["the device is broken"]
+
+
+@pytest.mark.parametrize("name", ["llama", "bart", "t5"])
+def test_rows_are_the_same_in_lanes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    device = Device("cpu")
+    monkeypatch.undo()
+    assert device.lanes == 3
+    if name == "llama":
+        module = decoder(name)
+        right = expected(module, ALIKE + UNLIKE)
+    else:
+        module = tiny_families.module("seq2seq", name, tiny_families.config(name))
+        module.generation_config.decoder_start_token_id = 1
+        right = []
+    kind = "causal" if name == "llama" else "seq2seq"
+    made = generator(module, device=device, head=kind)
+    assert made._slots is not None
+    assert made._lanes(len(ALIKE + UNLIKE)) == 3
+    alone = generator(module, head=kind)
+    right = right or [written(alone, [prompt])[0] for prompt in ALIKE + UNLIKE]
+    for how in ({}, {"sampling": Sampling(temperature=1.5)}):
+        if how:
+            right = [written(alone, [prompt], **how)[0] for prompt in ALIKE + UNLIKE]
+        heard: list[float] = []
+        before = device.tokens
+        with device.reporting(heard.append):
+            assert written(made, ALIKE + UNLIKE, **how) == right
+        assert heard == sorted(heard)
+        assert heard[-1] == 1.0
+        assert device.tokens - before == sum(map(len, ALIKE + UNLIKE))
 
 
 # Room

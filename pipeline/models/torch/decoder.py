@@ -86,12 +86,10 @@ class SlotDecoder(SlotWriter):
         return []
 
     def steps(
-        self, prompts: Sequence[np.ndarray], rows: Sequence[int], decoding: Decoding
+        self, prompts: Sequence[np.ndarray], rows: Sequence[int], decoding: Decoding, *, slots: int
     ) -> DecoderSteps:
-        """Takes the memory for rows of one group."""
+        """Takes a lane's memory for rows of one group."""
         most = decoding.max_new_tokens
-        longest = max(len(prompts[row]) for row in rows)
-        slots = self.slots_for(longest + most, len(rows))
         return DecoderSteps(self._module, prompts, rows, slots=slots, most=most)
 
 

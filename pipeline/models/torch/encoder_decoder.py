@@ -68,9 +68,9 @@ class SlotEncoderDecoder(SlotWriter):
         return [AsConfigured(asked, start=start, most=most, ends=self._ends)]
 
     def steps(
-        self, prompts: Sequence[np.ndarray], rows: Sequence[int], decoding: Decoding
+        self, prompts: Sequence[np.ndarray], rows: Sequence[int], decoding: Decoding, *, slots: int
     ) -> EncoderDecoderSteps:
-        """Takes the memory for rows of one group."""
+        """Takes a lane's memory for rows of one group."""
         start, most = self._first(decoding), decoding.max_new_tokens
         assert start is not None
         return EncoderDecoderSteps(
@@ -78,7 +78,7 @@ class SlotEncoderDecoder(SlotWriter):
             self._decoder,
             prompts,
             rows,
-            slots=self.slots_for(max(len(prompts[row]) for row in rows) + most, len(rows)),
+            slots=slots,
             most=most,
             start=start,
             pad_id=self._pad_id,

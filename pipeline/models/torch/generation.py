@@ -20,7 +20,6 @@ from pipeline.models.heads import Generation, Generations
 from pipeline.models.inference import Inference, no_tokens
 from pipeline.models.torch.decoder import slot_decoder
 from pipeline.models.torch.encoder_decoder import slot_encoder_decoder
-from pipeline.models.torch.faults import own_errors
 from pipeline.models.torch.grammar import GrammarMask
 from pipeline.models.torch.heads import TorchHead
 from pipeline.models.torch.loop import Loop
@@ -33,6 +32,8 @@ from pipeline.models.torch.stopping import StepReporter, StoppedRows, StopString
 # Decoding reads all weights for one token per row, so generation gains from more rows than
 # encoding does: budgets count this many times the model's own.
 BUDGET_FACTOR = 4
+# A lane with fewer rows than this is not worth that it reads all weights for them alone.
+LANE_ROWS = 4
 # How many positions a decoder has, where they are counted at all (T5's are relative).
 DECODER_LIMITS = ("max_position_embeddings", "max_decoder_position_embeddings")
 
@@ -72,25 +73,36 @@ class TorchGenerator(TorchHead):
         import torch
 
         device, total = self.model.device, int(lengths.sum())
+        lanes = self._lanes(len(prompts))
+        call = slots.call(prompts, decoding, lanes=lanes)
         loop = Loop(
             lengths,
             most=decoding.max_new_tokens,
             ends=self.ends,
-            rules=[*slots.rules(decoding), *self._rules(prompts, decoding)],
+            rules=lambda: [*slots.rules(decoding), *self._rules(prompts, decoding)],
             stops=self._stops(decoding),
             room=slots.room,
             report=device.report,
         )
-        rows = np.flatnonzero(lengths > 0)
-        with device.hold(tokens=total, padded=total), torch.inference_mode():
-            with own_errors():
-                groups = slots.groups(lengths[rows] + decoding.max_new_tokens)
-            loop.run(
-                [rows[group].tolist() for group in groups],
-                lambda group: slots.steps(prompts, group, decoding),
-            )
+        report, held = device.reporter(), 1 if lanes > 1 else None
+        shares = [total // lanes + (lane < total % lanes) for lane in range(lanes)]
+
+        def work() -> None:
+            tokens = shares.pop()
+            hold = device.hold(lanes=held, tokens=tokens, padded=tokens)
+            with device.reporting(report), hold, torch.inference_mode():
+                loop.run(call.groups, call.steps)
+
+        if lanes == 1:
+            work()
+        else:
+            try:
+                device.side_by_side(work, lanes=lanes)
+            except BaseException:  # Ctrl-C: the lanes end with the step that they are at
+                loop.over = True
+                raise
         results: list[Generation | None] = [None] * len(prompts)
-        for row in rows.tolist():
+        for row in np.flatnonzero(lengths > 0).tolist():
             if row not in loop.failures:
                 written = loop.written[row, : loop.steps[row]].tolist()
                 ended = len(written) if loop.stopped[row] else None
@@ -108,6 +120,10 @@ class TorchGenerator(TorchHead):
             extra_tokens=decoding.max_new_tokens,
             budget_factor=BUDGET_FACTOR,
         )
+
+    def _lanes(self, rows: int) -> int:
+        """In how many threads rows are written: each has to have enough of them."""
+        return max(1, min(self.model.device.lanes, rows // LANE_ROWS))
 
     def _rules(self, prompts: Sequence[np.ndarray], decoding: Decoding) -> list[Rule]:
         rules: list[Rule] = []
