@@ -104,7 +104,7 @@ class _Logged(OnTheWay):
         held: Hold,
         padded: int,
     ) -> None:
-        super().__init__(lambda: stream.read(batch, computed), np.ndarray.tolist, held, padded)
+        super().__init__(lambda: stream.read(batch, computed), held, padded)
         self._log: Callable[[], None] = lambda: stream.log.append(("abandon", batch[0]))
 
     def abandon(self) -> None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pipeline.models.results import spread
+
 
 @dataclass(frozen=True)
 class Sequences:
@@ -74,12 +76,8 @@ class Sequences:
         lengths = content + before + after
         ends = np.cumsum(lengths)
         firsts = ends - lengths
-        where = np.arange(ends[-1]) - np.repeat(firsts, lengths) - before
-        inside = (where >= 0) & (where < np.repeat(content, lengths))
-        source = np.where(inside, np.repeat(self.starts[at], lengths) + where, 0)
-        out = np.zeros(len(where), dtype=np.int64)
-        if len(self.ids):
-            out = self.ids[source].astype(np.int64)
+        out = np.zeros(int(ends[-1]), dtype=np.int64)
+        out[spread(firsts + before, content)] = self.ids[spread(self.starts[at], content)]
         if before:
             out[firsts[:, None] + np.arange(before)] = self.prefix
         if after:

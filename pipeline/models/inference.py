@@ -14,6 +14,7 @@ from pipeline.errors import RowError, ShardscribeError
 from pipeline.models.batching import Sequences, batches, packed_batches
 from pipeline.models.device import Device
 from pipeline.models.faults import is_out_of_memory, raise_if_fatal, row_error
+from pipeline.models.results import Stack, TokenRows
 
 # A batch is not made smaller than this only to give each lane of the device one.
 LANE_TOKENS = 512
@@ -28,7 +29,7 @@ class Flight(Protocol):
     def padded(self) -> int:
         """Its tokens with padding."""
 
-    def collect(self) -> Sequence[Any]:
+    def collect(self) -> Sequence[Any] | np.ndarray:
         """Waits for its results, one for each sequence; raises what went wrong on the device."""
 
     def abandon(self) -> None:
@@ -44,10 +45,10 @@ class Done:
         padded: Its tokens with padding.
     """
 
-    rows: Sequence[Any]
+    rows: Sequence[Any] | np.ndarray
     padded: int
 
-    def collect(self) -> Sequence[Any]:
+    def collect(self) -> Sequence[Any] | np.ndarray:
         """Its results."""
         return self.rows
 
@@ -64,13 +65,14 @@ class Inference(Generic[Result]):
     """What came out of the device, in the order of the sequences.
 
     Attributes:
-        results: One per sequence; None where it failed.
+        results: One per sequence; None where it failed. Of arrays, a `Stack` or `TokenRows`
+            where they are of one form.
         failures: Why, by sequence index.
         tokens: Tokens of the sequences, special tokens included, padding not.
         padded_tokens: The same with padding.
     """
 
-    results: list[Result | None]
+    results: Sequence[Result | None]
     failures: dict[int, RowError] = field(default_factory=dict)
     tokens: int = 0
     padded_tokens: int = 0
@@ -106,6 +108,7 @@ class BatchRunner:
         extra_tokens: int = 0,
         factor: int = 1,
         packed: bool = False,
+        per_token: bool = False,
     ) -> Inference[Any]:
         """Runs sequences through the device in token-budgeted batches.
 
@@ -120,6 +123,7 @@ class BatchRunner:
             extra_tokens: Tokens that each row will grow by, counted into the budget.
             factor: How many times the budget a batch may hold.
             packed: Whether batches are computed without padding.
+            per_token: Whether the results are of tokens, as `TokenRows.put` takes them.
 
         Returns:
             Results in the order of `sequences`.
@@ -128,6 +132,8 @@ class BatchRunner:
             ShardscribeError: What no halving of a batch can heal.
         """
         queue = _BatchQueue(self, sequences, extra_tokens=extra_tokens, factor=factor, pack=packed)
+        if per_token:
+            queue.out.results = TokenRows(sequences.lengths)
         lanes = max(1, min(self.lanes, len(queue.waiting)))
         held = 1 if lanes > 1 else None
 
@@ -164,6 +170,7 @@ class _BatchQueue:
     ) -> None:
         self.runner = runner
         self.out: Inference[Any] = Inference([None] * len(sequences))
+        self._kept = False
         self._sizes = sequences.lengths
         self._lengths = self._sizes + extra_tokens
         self._factor = factor
@@ -222,11 +229,28 @@ class _BatchQueue:
                 self._again(batch, error)
             return
         with self._lock:
-            for index, row in zip(batch, rows, strict=True):
-                self.out.results[index] = row
+            self._keep(batch, rows)
             self.out.tokens += int(self._sizes[batch].sum())
             self.out.padded_tokens += flight.padded
             self._end(batch)
+
+    def _keep(self, batch: list[int], rows: Sequence[Any] | np.ndarray) -> None:
+        results = self.out.results
+        if isinstance(results, TokenRows):
+            results.put(batch, np.asarray(rows))
+            return
+        if len(rows) != len(batch):
+            raise ValueError(f"a batch of {len(batch)} sequences gave {len(rows)} results")
+        if not self._kept and isinstance(rows, np.ndarray) and rows.ndim == 2:
+            results = Stack(len(results), rows.shape[1], dtype=rows.dtype)
+        self._kept = True
+        if isinstance(results, Stack) and isinstance(rows, np.ndarray) and results.takes(rows):
+            results.put(batch, rows)
+        else:
+            results = list(results)
+            for index, row in zip(batch, rows, strict=True):
+                results[index] = row
+        self.out.results = results
 
     def _inside(self, batch: list[int]) -> Callable[[float], None]:
         """What hears how far a batch is, 0 to 1."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.errors import JobError, RowError
 from pipeline.models.heads import Encoder
+from pipeline.models.results import stacked
 from pipeline.models.sentence_files import SentenceFiles, known_pooling
 
 
@@ -90,13 +91,8 @@ class SentenceEncoder:
             kept = np.flatnonzero(wanted[owner])
             sequences, owner = sequences.take(kept), (np.cumsum(wanted) - 1)[owner[kept]]
         inference = self.encoder.vectors(sequences, pooling=self.pooling)
-        some = next((vector for vector in inference.results if vector is not None), None)
-        values = np.zeros((len(owner), 0 if some is None else len(some)), dtype=np.float32)
-        for at, vector in enumerate(inference.results):
-            if vector is not None:
-                values[at] = vector
         return WindowVectors(
-            values,
+            stacked(inference.results),
             owner,
             sequences.lengths.astype(np.float64),
             {int(owner[at]): error for at, error in inference.failures.items()},
@@ -118,7 +114,7 @@ class SentenceEncoder:
             else:
                 total = np.add.reduceat(values * found.weights[:, None], starts, axis=0)
                 values = total / np.add.reduceat(found.weights, starts)[:, None]
-        return self.scale(values).astype(np.float32)
+        return self.scale(values).astype(np.float32, copy=False)
 
     def scale(self, values: np.ndarray) -> np.ndarray:
         """Vectors of length 1, if the model's are."""

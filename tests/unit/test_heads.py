@@ -159,7 +159,7 @@ def test_a_sequence_gets_what_transformers_gives_for_it_alone(
     compare(found, [expected(reference(row), head) for row in rows])
     assert found.tokens == sum(map(len, rows)) < found.padded_tokens
     nothing = infer(sequences.take(np.zeros(0, dtype=np.int64)))
-    assert (nothing.results, nothing.failures, nothing.tokens) == ([], {}, 0)
+    assert (list(nothing.results), nothing.failures, nothing.tokens) == ([], {}, 0)
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,7 @@ def run(texts: list[list[Token]], labels: tuple[str, ...], how: str) -> Spans:
     flat = [token for tokens in texts for token in tokens]
     return aggregate(
         np.array([token["scores"] for token in flat], dtype=np.float32).reshape(-1, len(labels)),
+        rows=np.arange(len(flat)),
         texts=np.repeat(np.arange(len(texts)), [len(tokens) for tokens in texts]),
         starts=np.array([token["start"] for token in flat], dtype=np.int64),
         ends=np.array([token["end"] for token in flat], dtype=np.int64),

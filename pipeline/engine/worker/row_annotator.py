@@ -99,7 +99,10 @@ class RowAnnotator:
             hear(1.0)
             self._tokenizers.setdefault(name, {}).update(given.texts.tokenizers)
             places = given.places
-            annotated.columns[name] = answer.column.take(pa.array(places, mask=places < 0))
+            column = answer.column
+            if not np.array_equal(places, np.arange(len(column))):
+                column = column.take(pa.array(places, mask=places < 0))
+            annotated.columns[name] = column
             annotated.tokens += answer.tokens
             annotated.padded_tokens += answer.padded_tokens
             if answer.failures:

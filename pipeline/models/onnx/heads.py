@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from pipeline.models.sentence_files import SentenceFiles
 from pipeline.models.text.side import TextSide
 
 # A batch's output and its mask, None where nothing is padded -> one result for each row.
-Finish = Callable[[np.ndarray, np.ndarray | None], Sequence[Any] | np.ndarray]
+Finish = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
 
 
 class OnnxHead:
@@ -33,7 +32,9 @@ class OnnxHead:
         self.text = text
         self.runner = runner
 
-    def infer(self, sequences: Sequences, finish: Finish) -> Inference[np.ndarray]:
+    def infer(
+        self, sequences: Sequences, finish: Finish, *, per_token: bool = False
+    ) -> Inference[np.ndarray]:
         """Runs sequences through the graph."""
         device = self.runner.device
         on_cpu = device.name == "cpu"
@@ -44,9 +45,9 @@ class OnnxHead:
             # One thread computes it, also where it is the only one.
             with device.hold(lanes=1 if on_cpu else lanes, tokens=useful, padded=ids.size):
                 found = self.session.run(ids, mask, typed=sequences.typed)
-            return Done(list(finish(found, mask)), ids.size)
+            return Done(finish(found, mask), ids.size)
 
-        return self.runner.run(sequences, compute)
+        return self.runner.run(sequences, compute, per_token=per_token)
 
 
 class OnnxClassifier(OnnxHead):
@@ -63,14 +64,11 @@ class OnnxTokenClassifier(OnnxHead):
     def scores(self, sequences: Sequences) -> Inference[np.ndarray]:
         """Float32 of shape [tokens, labels] for each sequence, special tokens included."""
 
-        def shares(found: np.ndarray, mask: np.ndarray | None) -> Sequence[np.ndarray]:
+        def shares(found: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
             exp = np.exp(found - found.max(axis=-1, keepdims=True))
-            rows = exp / exp.sum(axis=-1, keepdims=True)
-            if mask is None:
-                return list(rows)
-            return [row[:length] for row, length in zip(rows, mask.sum(axis=1), strict=True)]
+            return np.asarray(exp / exp.sum(axis=-1, keepdims=True))
 
-        return self.infer(sequences, shares)
+        return self.infer(sequences, shares, per_token=True)
 
 
 class OnnxEncoder(OnnxHead):

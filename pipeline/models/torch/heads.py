@@ -58,15 +58,9 @@ class TorchTokenClassifier(TorchHead):
             return OnDevice(out.logits.float().softmax(dim=-1))
 
         def packed(encoder: PackedEncoder, batch: Packed) -> Any:
-            scores = encoder.token_logits(batch).softmax(dim=-1)
-            return OnDevice(scores, lambda found: np.split(found, batch.starts[1:]))
+            return OnDevice(encoder.token_logits(batch).softmax(dim=-1))
 
-        found = self.model.infer(sequences, forward, packed=packed)
-        found.results = [
-            None if row is None else row[:length]
-            for row, length in zip(found.results, sequences.lengths.tolist(), strict=True)
-        ]
-        return found
+        return self.model.infer(sequences, forward, packed=packed, per_token=True)
 
 
 class TorchSpanScorer(TorchHead):

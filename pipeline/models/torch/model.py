@@ -60,6 +60,7 @@ class Model:
         extra_tokens: int = 0,
         budget_factor: int = 1,
         packed: PackedForward | None = None,
+        per_token: bool = False,
     ) -> Inference[Any]:
         """Runs sequences through the device, as `BatchRunner.run` does.
 
@@ -73,6 +74,8 @@ class Model:
             budget_factor: How many times the model's own budget a batch may hold.
             packed: The same as `forward` for a batch without padding; taken where the model has a
                 packed encoder.
+            per_token: Whether results are of tokens: of shape [rows, longest, numbers], or without
+                padding [tokens, numbers].
 
         Returns:
             Results in the order of `sequences`.
@@ -91,6 +94,7 @@ class Model:
             extra_tokens=extra_tokens,
             factor=budget_factor,
             packed=packed is not None and encoder is not None,
+            per_token=per_token,
         )
 
     def _run(
@@ -131,6 +135,6 @@ class Model:
             return Done(given, held.padded)
         wait = self.transfer.fetch(given.tensor)
         if self.transfer.depth == 1:
-            return Done(given.rows(wait()), held.padded)
+            return Done(wait(), held.padded)
         held.stay()
-        return OnTheWay(wait, given.rows, held, held.padded)
+        return OnTheWay(wait, held, held.padded)

@@ -6,7 +6,7 @@ and any look at a result, would wait for all that it was given before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -24,12 +24,10 @@ class OnDevice:
     """What a forward gives whose result is still to be computed or copied.
 
     Attributes:
-        tensor: On the device.
-        rows: Makes of it, once it is here, one result for each row.
+        tensor: On the device: one result for each row, or for each token.
     """
 
     tensor: Any
-    rows: Callable[[np.ndarray], Sequence[Any]] = list
 
 
 class Transfer(Protocol):
@@ -112,7 +110,6 @@ class OnTheWay:
 
     Args:
         wait: Gives the result when it is there.
-        rows: Makes results of it.
         held: The device, until the result is there.
         padded: Its tokens with padding.
     """
@@ -120,21 +117,19 @@ class OnTheWay:
     def __init__(
         self,
         wait: Callable[[], np.ndarray],
-        rows: Callable[[np.ndarray], Sequence[Any]],
         held: Hold,
         padded: int,
     ) -> None:
         self.padded = padded
-        self._wait, self._rows, self._held = wait, rows, held
+        self._wait, self._held = wait, held
 
-    def collect(self) -> Sequence[Any]:
+    def collect(self) -> np.ndarray:
         """Waits for it."""
         try:
             with own_errors():
-                found = self._wait()
+                return self._wait()
         finally:
             self._held.land()
-        return self._rows(found)
 
     def abandon(self) -> None:
         """The device may go on with it: nobody looks."""

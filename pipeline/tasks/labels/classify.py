@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -11,6 +11,7 @@ from pydantic import Field
 from pipeline.errors import RowError
 from pipeline.models.heads import Classifier, HeadName, Models
 from pipeline.models.resolve import ModelInfo
+from pipeline.models.results import stacked
 from pipeline.models.text.side import TextSide
 from pipeline.tasks.contract import Annotated, Example, Task, TaskOptions
 from pipeline.tasks.labels.text_pairs import TextPairs
@@ -116,11 +117,7 @@ class ClassifyAnnotate:
             owner, weights = cuts.owner, cuts.weights
         inference = self.classifier.logits(sequences)
         failures = {int(owner[at]): e for at, e in inference.failures.items()} | failures
-        width = len(self.text.labels)
-        logits = np.zeros((len(sequences), width), dtype=np.float32)
-        for index, row_logits in enumerate(inference.results):
-            if row_logits is not None:
-                logits[index] = row_logits
+        logits = stacked(inference.results, width=len(self.text.labels))
         scores = merge_windows(
             activate(logits, self.activation),
             owner,
@@ -165,7 +162,7 @@ def ranking(
     labels: Sequence[str],
     *,
     top_k: int | None,
-    failures: Container[int],
+    failures: Collection[int],
     kind: pa.DataType,
 ) -> pa.Array:
     """Scores of shape [rows, labels] -> a column, without an object per row.
@@ -184,7 +181,8 @@ def ranking(
     order = np.argsort(-scores, axis=1, kind="stable")[:, :kept]
     ranked = np.take_along_axis(scores, order, axis=1)
     names = pa.array(labels, pa.string())
-    bad = np.array([row in failures for row in range(rows)], dtype=bool)
+    bad = np.zeros(rows, dtype=bool)
+    bad[list(failures)] = True
     pairs = pa.StructArray.from_arrays(
         [names.take(pa.array(order.ravel())), pa.array(ranked.ravel(), pa.float32())],
         fields=list(kind.field("scores").type.value_type),

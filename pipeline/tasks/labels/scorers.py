@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline.errors import JobError, RowError
 from pipeline.models.heads import Classifier, Encoder
+from pipeline.models.results import stacked
 from pipeline.models.sentence import SentenceEncoder, unit
 from pipeline.models.text.pairs import Pairs
 from pipeline.models.text.windows import Cuts, cut_all
@@ -101,9 +102,8 @@ class NliScorer:
             inference = self.classifier.logits(
                 self.pairs.beside(ids, cuts.start, stops, hypothesis)
             )
-            for at, found in enumerate(inference.results):
-                if found is not None:
-                    logits[at, label] = found[[self.contradiction, self.entailment]]
+            found = stacked(inference.results, width=len(self.text.labels))
+            logits[:, label] = found[:, [self.contradiction, self.entailment]]
             for at, error in inference.failures.items():
                 out.failures.setdefault(int(cuts.owner[at]), error)
             out.tokens += inference.tokens

@@ -32,6 +32,10 @@ class Spans:
     score: np.ndarray
 
 
+_NONE = np.zeros(0, dtype=np.int64)
+NOTHING = Spans(_NONE, _NONE, _NONE, _NONE, np.zeros(0, dtype=np.float32))
+
+
 @dataclass(frozen=True)
 class Tags:
     """What a model's labels mean: ``B-PER`` and ``I-PER`` are both of tag ``PER``.
@@ -42,29 +46,35 @@ class Tags:
             after the first hyphen.
         tag_of: By class index, a number that labels which continue each other share.
         begins: By class index, whether the label always opens an entity.
+        silent: By class index, whether no entity is of the label's tag.
     """
 
     labels: tuple[str, ...]
     names: tuple[str, ...]
     tag_of: np.ndarray
     begins: np.ndarray
+    silent: np.ndarray
 
     @classmethod
     def of(cls, labels: Sequence[str]) -> Tags:
         """Reads the BIO scheme off label names; a label without prefix continues its like."""
         tags = [label[2:] if label.startswith(("B-", "I-")) else label for label in labels]
         index = {tag: i for i, tag in enumerate(dict.fromkeys(tags))}
+        names = [label.split("-", 1)[-1] for label in labels]
+        heard = {tag for tag, name in zip(tags, names, strict=True) if name != "O"}
         return cls(
             tuple(labels),
-            tuple(label.split("-", 1)[-1] for label in labels),
+            tuple(names),
             np.array([index[tag] for tag in tags]),
             np.array([label.startswith("B-") for label in labels]),
+            np.array([tag not in heard for tag in tags]),
         )
 
 
 def aggregate(
     scores: np.ndarray,
     *,
+    rows: np.ndarray,
     texts: np.ndarray,
     starts: np.ndarray,
     ends: np.ndarray,
@@ -75,7 +85,8 @@ def aggregate(
     """Joins token predictions into entities.
 
     Args:
-        scores: Probabilities of shape [tokens, labels], content tokens only.
+        scores: Probabilities of shape [rows, labels].
+        rows: Of shape [tokens]: where each token's are, content tokens only.
         texts: The text of each token, rising.
         starts: First character of each token.
         ends: One past its last character.
@@ -88,20 +99,29 @@ def aggregate(
     Returns:
         The spans of all labels but ``O``.
     """
-    if len(scores) == 0:
-        empty = np.zeros(0, dtype=np.int64)
-        return Spans(empty, empty, empty, empty, np.zeros(0, dtype=np.float32))
+    if len(rows) == 0:
+        return NOTHING
     if how in ("first", "average", "max"):
-        scores, texts, starts, ends = _words(scores, texts, starts, ends, subword, how)
+        scores, texts, starts, ends = _words(scores, rows, texts, starts, ends, subword, how)
+    else:
+        scores = scores[rows]
     labels = scores.argmax(axis=1)
     best = np.take_along_axis(scores, labels[:, None], axis=1)[:, 0]
     if how == "none":
         keep = np.array([label != "O" for label in tags.labels])[labels]
         return Spans(texts[keep], labels[keep], starts[keep], ends[keep], best[keep])
+    # Most are of no entity: what is beside one is told by its number.
+    number = np.flatnonzero(~tags.silent[labels])
+    texts, labels, starts, ends, best = (
+        each[number] for each in (texts, labels, starts, ends, best)
+    )
     tag = tags.tag_of[labels]
     opens = np.ones(len(tag), dtype=bool)
     opens[1:] = (tag[1:] != tag[:-1]) | tags.begins[labels[1:]] | (texts[1:] != texts[:-1])
+    opens[1:] |= np.diff(number) > 1
     first = np.flatnonzero(opens)
+    if not len(first):
+        return NOTHING
     last = np.append(first[1:], len(tag)) - 1
     mean = np.add.reduceat(best.astype(np.float64), first) / (last - first + 1)
     keep = np.array([name != "O" for name in tags.names])[labels[first]]
@@ -116,6 +136,7 @@ def aggregate(
 
 def _words(
     scores: np.ndarray,
+    rows: np.ndarray,
     texts: np.ndarray,
     starts: np.ndarray,
     ends: np.ndarray,
@@ -129,14 +150,14 @@ def _words(
     first = np.flatnonzero(opens)
     last = np.append(first[1:], len(texts)) - 1
     if how == "first":
-        chosen = scores[first]
+        chosen = scores[rows[first]]
     elif how == "average":
-        total = np.add.reduceat(scores, first, axis=0)
+        total = np.add.reduceat(scores[rows], first, axis=0)
         chosen = total / (last - first + 1)[:, None].astype(np.float32)
     else:
-        peak = scores.max(axis=1)
+        peak = scores.max(axis=1)[rows]
         word = np.cumsum(opens) - 1
         # By word, then by falling peak, then by position: the first row of each word is its best.
         order = np.lexsort((np.arange(len(peak)), -peak, word))
-        chosen = scores[order[first]]
+        chosen = scores[rows[order[first]]]
     return chosen, texts[first], starts[first], ends[last]

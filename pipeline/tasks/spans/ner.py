@@ -10,6 +10,7 @@ from pydantic import Field
 
 from pipeline.models.heads import HeadName, Models, TokenClassifier
 from pipeline.models.resolve import ModelInfo
+from pipeline.models.results import TokenRows, spread
 from pipeline.models.text.texts import Encoded
 from pipeline.tasks.contract import Annotated, Example, Task, TaskOptions
 from pipeline.tasks.spans.aggregate import Spans, Tags, aggregate
@@ -100,23 +101,15 @@ class NerAnnotate:
         sequences, cuts = self.text.windows(encoded, overlap=self._overlap())
         inference = self.classifier.scores(sequences)
         failures = {int(cuts.owner[index]): e for index, e in inference.failures.items()}
-        skip = len(self.text.prefix)
-        kept = zip(
-            inference.results,
-            cuts.owner.tolist(),
-            (skip + cuts.keep_start - cuts.start).tolist(),
-            (skip + cuts.keep_stop - cuts.start).tolist(),
-            strict=True,
-        )
-        parts = [
-            scores[start:stop]
-            for scores, row, start, stop in kept
-            if scores is not None and row not in failures
-        ]
-        good = [row for row in range(len(texts)) if row not in failures]
-        spans = self._spans(texts, good, encoded, parts)
+        good = np.ones(len(texts), dtype=bool)
+        good[list(failures)] = False
+        found = TokenRows.of(inference.results, sequences.lengths)
+        kept = found.starts[:-1] + len(self.text.prefix) + cuts.keep_start - cuts.start
+        whole = good[cuts.owner]
+        rows = spread(kept[whole], (cuts.keep_stop - cuts.keep_start)[whole])
+        spans = self._spans(texts, good, encoded, found.values, rows)
         return Annotated(
-            self._column(texts, spans, failures),
+            self._column(texts, spans, good),
             failures,
             tokens=inference.tokens,
             padded_tokens=inference.padded_tokens,
@@ -128,19 +121,18 @@ class NerAnnotate:
     def _spans(
         self,
         texts: Sequence[str],
-        good: Sequence[int],
+        good: np.ndarray,
         encoded: Encoded,
-        parts: Sequence[np.ndarray],
+        scores: np.ndarray,
+        rows: np.ndarray,
     ) -> Spans:
         assert encoded.offsets is not None
         owner = np.repeat(np.arange(len(texts)), encoded.lengths)
-        inside = np.isin(owner, good) if len(good) < len(texts) else slice(None)
-        owner, flat = owner[inside], encoded.ids[inside].astype(np.int64)
-        offsets = encoded.offsets[inside].astype(np.int64)
-        width = len(self.tags.labels)
-        scores = np.concatenate(parts) if parts else np.zeros((0, width), dtype=np.float32)
+        inside = slice(None) if good.all() else good[owner]
+        owner, flat, offsets = owner[inside], encoded.ids[inside], encoded.offsets[inside]
         return aggregate(
             scores,
+            rows=rows,
             texts=owner,
             starts=offsets[:, 0],
             ends=offsets[:, 1],
@@ -149,7 +141,7 @@ class NerAnnotate:
             how=self.options.aggregation,
         )
 
-    def _column(self, texts: Sequence[str], spans: Spans, failures: dict[int, Any]) -> pa.Array:
+    def _column(self, texts: Sequence[str], spans: Spans, good: np.ndarray) -> pa.Array:
         import pyarrow as pa
 
         names = self.tags.labels if self.options.aggregation == "none" else self.tags.names
@@ -168,17 +160,15 @@ class NerAnnotate:
                     ],
                     pa.string(),
                 ),
-                pa.array(spans.start.astype(np.int32)),
-                pa.array(spans.end.astype(np.int32)),
+                pa.array(spans.start.astype(np.int32, copy=False)),
+                pa.array(spans.end.astype(np.int32, copy=False)),
                 pa.array(spans.score.astype(np.float32)),
             ],
             fields=list(self.output_type.value_type),
         )
         borders = np.searchsorted(spans.text, np.arange(len(texts) + 1)).astype(np.int32)
-        bad = np.zeros(len(texts), dtype=bool)
-        bad[list(failures)] = True
         return pa.ListArray.from_arrays(
-            pa.array(borders), entities, type=self.output_type, mask=pa.array(bad)
+            pa.array(borders), entities, type=self.output_type, mask=pa.array(~good)
         )
 
 
@@ -196,7 +186,7 @@ class _WordRule:
         self.unknown = tokenizer.unk_token_id
         size = backend.get_vocab_size(with_added_tokens=True)
         self.lengths = np.array(
-            [len(backend.id_to_token(i) or "") for i in range(size)], dtype=np.int64
+            [len(backend.id_to_token(i) or "") for i in range(size)], dtype=np.int32
         )
 
     def subword(
@@ -211,13 +201,13 @@ class _WordRule:
         if self.marks:
             out = self.lengths[ids] != ends - starts
         else:
-            out = np.array(
-                [
-                    start > 0 and " " not in texts[row][start - 1 : start + 1]
-                    for row, start in zip(owner.tolist(), starts.tolist(), strict=True)
-                ],
-                dtype=bool,
-            )
+            # A space more, as a token without characters may start where the last text ends.
+            characters = np.frombuffer(("".join(texts) + " ").encode("utf-32-le"), dtype="<u4")
+            lengths = np.array([len(text) for text in texts], dtype=np.int64)
+            ends_at = np.cumsum(lengths)
+            at = (ends_at - lengths)[owner] + starts
+            space = characters == ord(" ")
+            out = (starts > 0) & ~space[at - 1] & ~(space[at] & (at < ends_at[owner]))
         if self.unknown is not None:
             out &= ids != self.unknown
         return np.asarray(out, dtype=bool)
