@@ -23,6 +23,7 @@ VERBS = {
     "show": ("pipeline.cli.show", "show", "Show annotated rows of an output."),
     "tasks": ("pipeline.cli.tasks", "tasks", "List the kinds of tasks and their options."),
     "models": ("pipeline.cli.models", "models", "Fetch and list models that need no hub."),
+    "import": ("pipeline.cli.ingest", "import_rows", "CSV, JSON lines, text, Arrow to Parquet."),
     "samples": ("pipeline.cli.samples", "samples", "Write sample datasets to try things on."),
 }
 

@@ -27,6 +27,8 @@ COMMANDS = [line for block in blocks("sh") for line in block.splitlines()]
 
 def test_every_shardscribe_command_and_snippet_runs_in_the_order_of_the_page(tmp_path):
     shutil.copytree(ROOT / "jobs", tmp_path / "jobs")
+    (tmp_path / "data/raw").mkdir(parents=True)
+    (tmp_path / "data/raw/reviews.jsonl").write_text('{"id": 1, "text": "A fine film."}\n')
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     commands = [line for line in COMMANDS if line.startswith("shardscribe ")]
     assert len(commands) >= 6

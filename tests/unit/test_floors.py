@@ -51,7 +51,7 @@ STEPS = {
     ),
     "models": (("engines",), ("torch", "onnx"), ("*",)),
     "lake": (
-        ("limit",),
+        ("limit", "ingest"),
         ("plan",),
         ("sink",),
         ("source",),
