@@ -236,6 +236,8 @@ def measure(lake: Path, output: Path, task: Mapping[str, Any], *, rate: float | 
     annotator = Annotator(WorkPlan.of(pinned, device="cpu", threads=1), engine=engine)
     for tokens in tokenizers(annotator):
         tokens.backend = Timed(tokens.backend, tokenizer)
+        if tokens.pieces is not None and tokens.pieces.library is not None:
+            tokens.pieces.library = Timed(tokens.pieces.library, tokenizer)
     waiting: SimpleQueue[list[Any]] = SimpleQueue()
     for call in calls(splits):
         waiting.put(call)

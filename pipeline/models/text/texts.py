@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, overload
 
 import numpy as np
+
+from pipeline.models.text.word_pieces import WordPieces
 
 # What the tokenizer makes of a text is some 150 bytes a token; it is thrown away by the chunk.
 CHUNK_TEXTS = 1024
@@ -105,6 +108,7 @@ class Tokenizer:
         with_offsets: Whether characters of tokens are wanted. Tasks set it when they are loaded.
         with_words: The same for words of tokens.
         backend: The library's own.
+        pieces: What is faster for a tokenizer of BERT's form; None for others.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -116,31 +120,54 @@ class Tokenizer:
         self.prefix, self.suffix = self._special_tokens()
         self.with_offsets = False
         self.with_words = False
+        self.pieces = WordPieces.of(self.backend)
 
     def encode(self, texts: Sequence[str]) -> Encoded:
         """Tokenizes texts whole, without special tokens, on all cores."""
         with_offsets, with_words = self.with_offsets, self.with_words
+        parts = [
+            self._chunk(chunk, with_offsets=with_offsets, with_words=with_words)
+            for chunk in _chunks(texts)
+        ]
+        if not parts:
+            parts = [self._by_library([], with_offsets=with_offsets, with_words=with_words)]
+        return Encoded(
+            np.concatenate([part.ids for part in parts]),
+            np.concatenate([[0], np.cumsum(np.concatenate([part.lengths for part in parts]))]),
+            _joined([part.offsets for part in parts]),
+            _joined([part.words for part in parts]),
+        )
+
+    def _chunk(self, texts: list[str], *, with_offsets: bool, with_words: bool) -> Encoded:
+        if self.pieces is None or with_words:
+            return self._by_library(texts, with_offsets=with_offsets, with_words=with_words)
+        made = self.pieces.ids(texts)
+        if made is None:
+            plain = self._by_library(texts, with_offsets=False, with_words=False)
+            made = plain.ids, plain.lengths
+        ids, counts = made
+        offsets = self.pieces.offsets(texts, ids, counts) if with_offsets else None
+        if with_offsets and offsets is None:
+            return self._by_library(texts, with_offsets=True, with_words=False)
+        return Encoded(ids, np.concatenate([[0], np.cumsum(counts)]), offsets)
+
+    def _by_library(self, texts: list[str], *, with_offsets: bool, with_words: bool) -> Encoded:
         full = with_offsets or with_words
         encode = self.backend.encode_batch if full else self.backend.encode_batch_fast
-        ids, offsets = [np.zeros(0, dtype=np.int32)], [np.zeros((0, 2), dtype=np.int32)]
-        words = [np.zeros(0, dtype=np.int32)]
-        counts = [0]
-        for chunk in _chunks(texts):
-            for encoding in encode(chunk, add_special_tokens=False):
-                row = np.array(encoding.ids, dtype=np.int32)
-                ids.append(row)
-                counts.append(len(row))
-                if with_offsets:
-                    offsets.append(np.array(encoding.offsets, dtype=np.int32).reshape(-1, 2))
-                if with_words:
-                    found = [-1 if word is None else word for word in encoding.word_ids]
-                    words.append(np.array(found, dtype=np.int32))
-        return Encoded(
-            np.concatenate(ids),
-            np.cumsum(counts, dtype=np.int64),
-            np.concatenate(offsets) if with_offsets else None,
-            np.concatenate(words) if with_words else None,
-        )
+        found = encode(texts, add_special_tokens=False)
+        rows = [encoding.ids for encoding in found]
+        counts = np.fromiter(map(len, rows), np.int64, len(rows))
+        offsets = words = None
+        if with_offsets:
+            pairs = chain.from_iterable(encoding.offsets for encoding in found)
+            offsets = np.fromiter(chain.from_iterable(pairs), np.int32, 2 * int(counts.sum()))
+            offsets = offsets.reshape(-1, 2)
+        if with_words:
+            numbers = chain.from_iterable(encoding.word_ids for encoding in found)
+            told = (-1 if word is None else word for word in numbers)
+            words = np.fromiter(told, np.int32, int(counts.sum()))
+        ids = np.fromiter(chain.from_iterable(rows), np.int32, int(counts.sum()))
+        return Encoded(ids, np.concatenate([[0], np.cumsum(counts)]), offsets, words)
 
     def ids(self, text: str) -> list[int]:
         """The tokens of one text, such as a prompt's, without special tokens."""
@@ -160,6 +187,11 @@ class Tokenizer:
             if own:
                 return full.ids[: own[0]], full.ids[own[-1] + 1 :]
         return [], []
+
+
+def _joined(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    found = [part for part in parts if part is not None]
+    return np.concatenate(found) if found else None
 
 
 def _chunks(texts: Sequence[str]) -> Iterator[list[str]]:
