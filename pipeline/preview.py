@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipeline.conditions.condition import condition_names, rows_where
 from pipeline.engine.messages import WorkPlan
 from pipeline.errors import JobError, near
 from pipeline.job.check import Checked, check, check_columns, pin
@@ -18,7 +19,6 @@ from pipeline.lake.source.base import NothingThere, Source
 from pipeline.lake.source.open import as_found, open_source
 from pipeline.lake.split import Split
 from pipeline.models.device import device_here
-from pipeline.tasks.conditions.condition import condition_names, rows_where
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -172,7 +172,8 @@ def _annotated(
     # As few as are asked for, where each of them is shown.
     step = AT_ONCE if wanted.bad or (wanted.where and not early) else wanted.rows
     with closing(source.open(split)) as found:
-        carried = carried_columns(job, found.schema, where=source.where(split.path))
+        where = source.where(split.path)
+        carried = carried_columns(job, found.schema, where=where, beside=found.beside)
         for table in found.batches(columns_of(job, carried)):
             few = picky.pick(table)
             for at in range(0, few.num_rows, step):
@@ -193,12 +194,13 @@ def output_rows(address: str, wanted: Wanted, *, job: Job | None = None) -> Foun
     """
     source = as_found(open_source(address))
     try:
-        files = source.listing().files
+        listing = source.listing()
     except NothingThere as error:
         raise JobError(
             f"{address} holds no annotated rows yet", hint="Run the job first"
         ) from error
-    splits = [Split.of(entry, fingerprint="") for entry in files]
+    source = source.settled(listing)
+    splits = [Split.of(entry, fingerprint="") for entry in listing.files]
     with closing(source.open(splits[0])) as found:
         schema = found.schema
     _check_names(wanted.columns, schema.names)

@@ -117,7 +117,7 @@ def _run_under(
         exit_code=0,
         started="",
         seconds=0.0,
-        input=job.input.path,
+        input=job.input.address,
         output=job.output.path,
         files=plan.files,
         fingerprint=pinned.fingerprint,

@@ -127,7 +127,8 @@ def compare(source: Source, sink: Sink, split: Split, job: Job) -> Finding:
         with ExitStack() as stack:
             made = stack.enter_context(closing(sink.open(path)))
             given = stack.enter_context(closing(source.open(split)))
-            carried = carried_columns(job, given.schema, where=source.where(split.path)).names
+            where = source.where(split.path)
+            carried = carried_columns(job, given.schema, where=where, beside=given.beside).names
             return Finding(_compare(given, made, split, carried=carried, job=job))
     except Merged:
         return Finding(merged=True)
@@ -170,7 +171,7 @@ def _compare(
     of = made.said.get("split")
     if of != split.id:
         raise Damaged(f"{path} says it is of split {of}, not {split.id}")
-    if made.rows != given.rows:
+    if made.rows != given.rows and not given.filtered:
         raise Damaged(f"{path} has {made.rows} rows, {split.told} has {given.rows}")
     for name in [*carried, *job.tasks]:
         if name not in made.names:
@@ -186,7 +187,9 @@ def _compare(
                     f"{path}: column `{name}` differs from {split.told} in rows {at} to {last}"
                 )
         at += table.num_rows
-    return given.rows
+    if made.rows != at:
+        raise Damaged(f"{path} has {made.rows} rows, of {split.told} {at} pass the filter")
+    return at
 
 
 def _equal(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:

@@ -28,7 +28,7 @@ def validate(job_file: str, overrides: tuple[str, ...]) -> None:
     job = checked.job
     size = sum(entry.size for entry in checked.listing.files)
     say(f"{job_file} is a valid job: {job.name}")
-    say(f"  input   {job.input.path}: {len(checked.listing.files)} files, {size / 1e6:,.1f} MB")
+    say(f"  input   {job.input.address}: {len(checked.listing.files)} files, {size / 1e6:,.1f} MB")
     for path, reason in list(checked.listing.missed.items())[:MISSED_SHOWN]:
         say(f"          {path} can't be read: {reason}")
     for name, options in job.options.items():

@@ -16,6 +16,7 @@ from pipeline.lake.sink.base import Sink
 from pipeline.lake.sink.open import as_table, open_sink
 from pipeline.lake.source.base import Listing, Source
 from pipeline.lake.source.open import as_found, open_source
+from pipeline.lake.source.where import Where
 from pipeline.lake.split import Split
 from pipeline.lake.store.base import Entry
 from pipeline.models.adapters import with_adapter
@@ -58,14 +59,15 @@ class Checked:
             JobError: There are none, or none that fits.
         """
         listing = self.source.listing(at_most=at_most)
+        source = self.source.settled(listing)
         try:
-            carried = check_columns(self.job, self.source, listing.files)
+            carried = check_columns(self.job, source, listing.files)
         except JobError:
             if at_most is None or len(listing.files) < at_most:
                 raise  # among those that were not looked at there may be better ones
-            return replace(self, listing=listing)
+            return replace(self, source=source, listing=listing)
         sink = self.sink.declared(output_columns(self.job, carried))
-        return replace(self, listing=listing, sink=sink)
+        return replace(self, source=source, listing=listing, sink=sink)
 
 
 def check(job: Job, *, at_most: int | None = None) -> Checked:
@@ -80,14 +82,14 @@ def check(job: Job, *, at_most: int | None = None) -> Checked:
         JobError: Something is missing or does not fit.
     """
     infos = check_models(job)
-    source = as_found(open_source(job.input.path))
+    source = as_found(open_source(job.input.path, choice=job.input.choice))
     sink = open_sink(job.output.path)
     if job.output.format == "delta":
         sink = as_table(sink)
     sink.check(source)
     absolute = job.model_copy(
         update={
-            "input": job.input.model_copy(update={"path": _absolute(job.input.path)}),
+            "input": job.input.model_copy(update={"path": _absolutes(job.input.path)}),
             "output": job.output.model_copy(update={"path": sink.address}),
         }
     )
@@ -152,7 +154,10 @@ def check_columns(job: Job, source: Source, files: Sequence[Entry]) -> pa.Schema
         try:
             with closing(source.open(Split.of(entry, fingerprint=""))) as found:
                 check_chain(job.configured, found.schema, text=job.input.text)
-                return carried_columns(job, found.schema, where=source.where(entry.path))
+                if job.input.filter is not None:
+                    Where(job.input.filter).check(found.schema)
+                where = source.where(entry.path)
+                return carried_columns(job, found.schema, where=where, beside=found.beside)
         except SplitError as error:
             first = first or error
     if first is None:
@@ -216,6 +221,10 @@ def pin(checked: Checked, *, device: str = "", like: Collection[str] = ()) -> Pi
 def _pinned(checked: Checked, revisions: dict[str, str], job: Job) -> Pinned:
     parts = job.fingerprint_parts(revisions)
     return Pinned(replace(checked, job=job), revisions, parts, fingerprint(parts))
+
+
+def _absolutes(path: str | Sequence[str]) -> str | tuple[str, ...]:
+    return _absolute(path) if isinstance(path, str) else tuple(map(_absolute, path))
 
 
 def _absolute(address: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import pyarrow as pa
 
 from pipeline.errors import SplitError, near
@@ -12,17 +14,22 @@ ERRORS_TYPE = pa.list_(
 )
 
 
-def carried_columns(job: Job, schema: pa.Schema, *, where: str) -> pa.Schema:
-    """The columns that the output keeps, after checking that all are there that the job names.
+def carried_columns(
+    job: Job, schema: pa.Schema, *, where: str, beside: Collection[str] = ()
+) -> pa.Schema:
+    """The columns that an output file keeps, after checking that all are there that the job names.
 
     Args:
         job: What is to be done.
-        schema: Of an input file.
+        schema: Of the rows of an input file.
         where: The file, for messages.
+        beside: Columns that the file's path tells: the output's path tells them, too.
 
     Raises:
         SplitError: A column is missing, of a wrong type, or would be overwritten.
     """
+    # A table's columns are those of its files, wherever they lie.
+    beside = beside if job.output.format == "parquet" else ()
     columns = job.input.columns
     have = ", ".join(schema.names)
     fields = {name: job.named_by.get(name, "input.text") for name in (*job.texts_read, *job.reads)}
@@ -53,11 +60,12 @@ def carried_columns(job: Job, schema: pa.Schema, *, where: str) -> pa.Schema:
                 f"{where} has more than one column `{twice}`",
                 hint="Name the columns to carry in input.columns, or write the file anew",
             )
-        carried = schema
-    else:
-        carried = pa.schema([schema.field(name) for name in columns], metadata=schema.metadata)
+        columns = tuple(schema.names)
+    carried = pa.schema(
+        [schema.field(name) for name in columns if name not in beside], metadata=schema.metadata
+    )
     for name in [*job.tasks, ERRORS_COLUMN]:
-        if name in carried.names:
+        if name in carried.names or name in beside:
             raise SplitError(
                 f"{where} has a column `{name}`, which the output would overwrite",
                 hint="Rename the task, or list the columns to carry in input.columns",

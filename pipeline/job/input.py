@@ -6,7 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
+from pipeline.conditions.condition import condition_names
+from pipeline.errors import JobError
 from pipeline.job.quantities import Bytes
+from pipeline.lake.source.choice import Choice
 from pipeline.lake.split import Cut
 
 # Where a language model reads or writes, a CPU core does a row or two a second of short texts, and
@@ -21,6 +24,10 @@ class Part(BaseModel):
     """A part of a job: no unknown keys, no silent conversions, no changes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+Path = Annotated[str, Field(min_length=1)]
+PartitionType = Literal["string", "int32", "int64", "float64", "bool", "date"]
 
 
 class SplitSize(Part):
@@ -58,11 +65,10 @@ SplitChoice = Annotated[Literal["auto"] | SplitSize, BeforeValidator(_spelled)]
 class Input(Part):
     """What is read."""
 
-    path: str = Field(
+    path: Path | Annotated[tuple[Path, ...], Field(min_length=1, strict=False)] = Field(
         title="Dataset",
         description="A Parquet file, a directory (read recursively) or a glob; a local path or "
-        "a s3://, gs:// or az:// address.",
-        min_length=1,
+        "a s3://, gs:// or az:// address. Or a list of such, in one place.",
     )
     text: str = Field("text", title="Text column", description="The column that is annotated.")
     columns: tuple[str, ...] | None = Field(
@@ -71,12 +77,45 @@ class Input(Part):
         description="Input columns that the output keeps; all by default.",
         strict=False,
     )
+    filter: str | None = Field(
+        None,
+        title="Filter",
+        description="A SQL condition over the row; rows that it does not hold for are not read. "
+        "`year >= 2025 AND lang = 'en'` opens no file of another partition.",
+        min_length=1,
+    )
+    partitions: dict[str, PartitionType] = Field(
+        {},
+        title="Partition columns",
+        description="Types of columns that directories tell, as in `year=2024/`: {year: int32}. "
+        "By default whole numbers are int64 and all else is text.",
+    )
     split: SplitChoice = Field(
         "auto",
         title="Splits",
         description="What is read, annotated and committed at once: {rows: 1000} or {bytes: 64MB}. "
         "auto: files of up to 256 MB; 64 rows where a language model reads or writes.",
     )
+
+    @field_validator("filter")
+    @classmethod
+    def _condition(cls, condition: str | None) -> str | None:
+        try:
+            if condition is not None:
+                condition_names(condition)
+        except JobError as error:
+            raise ValueError(str(error)) from error
+        return condition
+
+    @property
+    def address(self) -> str:
+        """The path, or all of them, for messages and records."""
+        return self.path if isinstance(self.path, str) else ", ".join(self.path)
+
+    @property
+    def choice(self) -> Choice:
+        """What of the dataset is wanted."""
+        return Choice(self.filter, dict(self.partitions))
 
     @field_validator("columns")
     @classmethod

@@ -217,6 +217,8 @@ class Job(Part):
             "text": self.input.text,
             "columns": list(self.input.columns) if self.input.columns is not None else None,
             "split": str(self.input.split),
+            "filter": self.input.filter,
+            "partitions": self.input.partitions,
             "compression": self.output.compression,
             "engine": self.compute.engine,
             # Which rows are bad depends on it, and so does what other tasks read of them.
@@ -242,6 +244,8 @@ USUAL = {
     "text": Input.model_fields["text"].default,
     "columns": Input.model_fields["columns"].default,
     "split": Input.model_fields["split"].default,
+    "filter": Input.model_fields["filter"].default,
+    "partitions": Input.model_fields["partitions"].default,
     "compression": Output.model_fields["compression"].default,
     "engine": Compute.model_fields["engine"].default,
     "limits.text": Limits.model_fields["text"].default,

@@ -40,6 +40,8 @@ def counted(source: Source) -> Callable[[Split], int]:
     def count(split: Split) -> int:
         try:
             with closing(source.open(split)) as found:
+                if found.filtered:
+                    return sum(table.num_rows for table in found.batches([]))
                 return found.rows
         except SplitError:
             return 0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from pipeline.conditions.condition import condition_names, rows_where
 from pipeline.errors import JobError, SplitError, near
-from pipeline.tasks.conditions.condition import condition_names, rows_where
 from pipeline.tasks.contract import Task, template_fields
 from pipeline.tasks.reading import reads, sources
 

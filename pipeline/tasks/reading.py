@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pipeline.tasks.conditions.condition import condition_names
+from pipeline.conditions.condition import condition_names
 from pipeline.tasks.contract import Task, template_fields
 
 BETWEEN = "\n\n"  # columns that are joined without a template

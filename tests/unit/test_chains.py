@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
+from pipeline.conditions.condition import condition_names, rows_where
 from pipeline.engine.worker.annotated_rows import AnnotatedRows
 from pipeline.engine.worker.row_annotator import RowAnnotator
 from pipeline.errors import JobError, SplitError
@@ -15,7 +16,6 @@ from pipeline.models.text.texts import TaskInput
 from pipeline.models.torch.load import TorchModels
 from pipeline.tasks import Annotated, Task, TaskOptions
 from pipeline.tasks.chain import check_chain, columns_read, ordered
-from pipeline.tasks.conditions.condition import condition_names, rows_where
 
 pytestmark = pytest.mark.unit
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.conditions.condition import DEEPEST, LONGEST, condition_names, rows_where
 from pipeline.errors import JobError
-from pipeline.tasks.conditions.condition import DEEPEST, LONGEST, condition_names, rows_where
 
 pytestmark = pytest.mark.unit
 

@@ -501,7 +501,7 @@ FOREIGN = re.compile(
         ("output", "out", "must be a mapping, not 'out'. Write output: {path: out}"),
         ("input.columns", "id", "must be a list, not 'id'"),
         ("input.columns", {"a": 1}, "must be a list, not {'a': 1}"),
-        ("input.path", ["a"], "must be text, not ['a']"),
+        ("input.path", [], "must be text or of at least 1 entry, not []"),
         ("tasks", {}, "must be of at least 1 entry, not {}. Write each task below it by its name"),
         ("tasks", [], "must be a mapping, not []. Write each task below it by its name"),
         ("tasks", None, "must be a mapping, not null"),

@@ -57,6 +57,11 @@ class OpenRows:
 
     table: pa.Table
     first: int = 0
+    beside: dict[str, pa.Scalar] = field(default_factory=dict)
+    filtered: bool = False
+
+    def place(self, row: int) -> int:
+        return self.first + row
 
     @property
     def schema(self) -> pa.Schema:
@@ -91,6 +96,9 @@ class Tables:
         if not self.tables:
             raise NothingThere(f"{self.address} holds no table")
         return Listing([entry for path in sorted(self.tables) if (entry := self.entry(path))])
+
+    def settled(self, listing: Listing) -> "Tables":
+        return self
 
     def entry(self, path: str) -> Entry | None:
         table = self.tables.get(path)
@@ -217,7 +225,7 @@ def job(source: Tables, sink: Shelf, monkeypatch: pytest.MonkeyPatch) -> Job:
 
     monkeypatch.setattr(FileSource, "__init__", refuse)
     monkeypatch.setattr(FileSink, "__init__", refuse)
-    monkeypatch.setattr(check, "open_source", lambda address: source)
+    monkeypatch.setattr(check, "open_source", lambda address, **_: source)
     monkeypatch.setattr(check, "open_sink", lambda address: sink)
     monkeypatch.setattr(status, "open_sink", lambda address: sink)
     monkeypatch.setattr(check, "look_up", lambda name, **_: ModelInfo(name, {}, commit="c"))

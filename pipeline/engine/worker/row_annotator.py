@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline.conditions.condition import condition_names, rows_where
 from pipeline.engine.worker.annotated_rows import AnnotatedRows
 from pipeline.engine.worker.distinct_texts import DistinctTexts, column_of, values_of
 from pipeline.errors import JobError, RowError, SplitError
@@ -17,7 +18,6 @@ from pipeline.models.heads import Models
 from pipeline.models.text.texts import Tokenizer
 from pipeline.tasks import Annotate, Annotated, Task
 from pipeline.tasks.chain import ordered
-from pipeline.tasks.conditions.condition import condition_names, rows_where
 from pipeline.tasks.reading import sources, text_maker
 
 

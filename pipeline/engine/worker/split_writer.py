@@ -43,8 +43,7 @@ class SplitWriter:
     error: SplitError | None = None
     commit: Future[None] | None = None
     _schema: pa.Schema | None = None
-    _total: int = 0
-    _first_row: int = 0
+    _found: OpenSplit | None = None
     _out: OutputFile | None = None
 
     @classmethod
@@ -112,9 +111,10 @@ class SplitWriter:
             SplitError: A column is missing, of a wrong type, or would be overwritten.
         """
         job = self.context.plan.job
-        carried = carried_columns(job, found.schema, where=self.where)
-        self._total, self._first_row = found.rows, found.first
-        self._schema = self.context.schema(carried, rows=(self._first_row, self._total))
+        carried = carried_columns(job, found.schema, where=self.where, beside=found.beside)
+        self._found = found
+        rows = None if found.filtered else (found.first, found.rows)
+        self._schema = self.context.schema(carried, rows=rows)
         self.context.sink.takes(self._schema, where=self.where)
         self._out = OutputFile(
             self.context.sink,
@@ -137,8 +137,9 @@ class SplitWriter:
         """
         assert self._schema is not None
         assert self._out is not None
+        assert self._found is not None
         result = self.result
-        before = self._first_row + result.rows.rows
+        before = result.rows.rows
         counts, tasks = annotated.counts(rows)
         result.rows.add(counts)
         for name, found in tasks.items():
@@ -146,7 +147,8 @@ class SplitWriter:
         for row, errors in annotated.errors_in(rows).items():
             if len(result.bad_rows) < BAD_ROWS_KEPT:
                 task, error = next(iter(errors.items()))
-                result.bad_rows.append((before + row, task, error.message))
+                place = self._found.place(before + row)
+                result.bad_rows.append((place, task, error.message))
         limits = self.context.plan.job.limits
         if limits.bad_rows >= 1:
             self._refuse_too_many_bad()
@@ -160,10 +162,12 @@ class SplitWriter:
             OutputBusy: The output is another job's by now.
         """
         assert self._out is not None
+        assert self._found is not None
         try:
             self._refuse_too_many_bad()
             self.refuse_change()
-            self._out.close(self._footer(), rows=self._total)
+            rows = self.result.rows.rows if self._found.filtered else self._found.rows
+            self._out.close(self._footer(), rows=rows)
             sink = self.context.sink
             guard = Owner(sink, self.context.plan.fingerprint).guard
             self.result.published = sink.commit(self.split, self._out.scratch, guard=guard)

@@ -39,7 +39,8 @@ class WorkerContext:
 
         Args:
             carried: What is carried, with the metadata of the input.
-            rows: First row and number of rows, of a part of a file.
+            rows: First row and number of rows, of a part of a file; None if it is none, or not
+                one whole part.
         """
         added = [pa.field(name, kind) for name, kind in self.types.items()]
         added.append(pa.field(ERRORS_COLUMN, ERRORS_TYPE))

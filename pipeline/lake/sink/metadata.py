@@ -50,7 +50,8 @@ def output_metadata(
         given: The input file's.
         carried: Columns of the input that the output has.
         added: Columns after those.
-        rows: First row and number of rows, if the output is of a part of the input.
+        rows: First row and number of rows of the input that it is of; None if they are not known
+            to follow each other.
     """
     found = {key: value for key, value in (given or {}).items() if key not in LEFT_OUT}
     for key, describe in ((HUGGINGFACE, _huggingface), (PANDAS, _pandas)):
@@ -98,10 +99,9 @@ def _pandas(
         }
         for field in added
     ]
-    index = [i for i in said["index_columns"] if isinstance(i, dict) or i in carried]
-    if rows is not None:
-        index = [_part(i, *rows) if isinstance(i, dict) else i for i in index]
-    said["index_columns"] = index
+    # An index that is counted and not written down is one of rows that follow each other.
+    index = [i for i in said["index_columns"] if (rows and isinstance(i, dict)) or i in carried]
+    said["index_columns"] = [_part(i, *rows) if rows and isinstance(i, dict) else i for i in index]
     return said
 
 

@@ -25,10 +25,12 @@ class Listing:
     Attributes:
         files: Its files, by path.
         missed: Paths that may be of it and can't be listed, each with the reason.
+        told: Types of the columns that are told beside the files, as by their directories.
     """
 
     files: Sequence[Entry]
     missed: Mapping[str, str] = field(default_factory=dict)
+    told: Mapping[str, pa.DataType] = field(default_factory=dict)
 
 
 class OpenSplit(Protocol):
@@ -36,7 +38,14 @@ class OpenSplit(Protocol):
 
     @property
     def schema(self) -> pa.Schema:
-        """Of all columns that its file has, with the file's metadata."""
+        """Of all columns that its rows have, those beside the file last; the file's metadata."""
+
+    @property
+    def beside(self) -> Mapping[str, pa.Scalar]:
+        """Columns that its path tells and its file does not have; the same for all rows.
+
+        An output keeps the path, and with it these: no file of it has them.
+        """
 
     @property
     def first(self) -> int:
@@ -44,10 +53,21 @@ class OpenSplit(Protocol):
 
     @property
     def rows(self) -> int:
-        """How many rows it has."""
+        """How many rows of its file it has, filtered out or not."""
+
+    @property
+    def filtered(self) -> bool:
+        """Whether rows may be filtered out, so that `batches` gives fewer than `rows`."""
+
+    def place(self, row: int) -> int:
+        """Which row of its file a row is.
+
+        Args:
+            row: Its number among those that `batches` has given. It may be closed by then.
+        """
 
     def batches(self, columns: Sequence[str], *, rows: int | None = None) -> Iterator[pa.Table]:
-        """Its rows in order, each once, a bounded batch at a time.
+        """Its rows that are not filtered out, in order, each once, a bounded batch at a time.
 
         Args:
             columns: What to read of each row.
@@ -84,6 +104,13 @@ class Source(Protocol):
         Raises:
             NothingThere: It holds no file.
             JobError: It can't be listed.
+        """
+
+    def settled(self, listing: Listing) -> Source:
+        """The same, knowing what only a listing tells; it opens what was listed.
+
+        Args:
+            listing: Of it.
         """
 
     def entry(self, path: str) -> Entry | None:

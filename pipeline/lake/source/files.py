@@ -5,13 +5,17 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from pipeline.errors import JobError
 from pipeline.lake.memory import Memory
 from pipeline.lake.source.base import Listing, NothingThere
+from pipeline.lake.source.choice import Choice
 from pipeline.lake.source.cut import splits_of
+from pipeline.lake.source.hive import Partitions, directory_of, partitions_of
 from pipeline.lake.source.open_files import OpenFiles
 from pipeline.lake.source.reader import ParquetSplit
+from pipeline.lake.source.where import Where
 from pipeline.lake.split import SUFFIXES, Cut, Split
 from pipeline.lake.store.base import Entry, Store
 from pipeline.lake.store.local import LocalStore
@@ -21,14 +25,30 @@ WILD = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True)
+class Branch:
+    """One of several addresses that are a dataset together.
+
+    Attributes:
+        prefix: Where its files are below the dataset's root, with a slash at the end if anywhere.
+        source: What is there.
+    """
+
+    prefix: str
+    source: FileSource
+
+
+@dataclass(frozen=True)
 class FileSource:
-    """Parquet files: one, those of a directory, or those that a glob names.
+    """Parquet files: one, those of a directory, or those that a glob names; or several of these.
 
     Attributes:
         store: Where the files are.
         address: As the job file writes it.
         pattern: For a glob, relative to the store's root.
         single: For a single file, its name.
+        branches: For several addresses, each of them.
+        choice: What of it is wanted.
+        partitions: What the directories tell, once they were listed.
         kept: Files that are open, in this process alone.
     """
 
@@ -36,6 +56,9 @@ class FileSource:
     address: str
     pattern: str | None = None
     single: str | None = None
+    branches: tuple[Branch, ...] = ()
+    choice: Choice = field(default_factory=Choice)
+    partitions: Partitions = field(default_factory=Partitions)
     kept: OpenFiles = field(default_factory=OpenFiles, compare=False, repr=False)
 
     def where(self, path: str) -> str:
@@ -62,10 +85,22 @@ class FileSource:
 
     def open(self, split: Split) -> ParquetSplit:
         """Opens a split for reading."""
-        return ParquetSplit(self.store, split, self.kept)
+        return ParquetSplit(
+            self.store,
+            split,
+            self.kept,
+            told=self.partitions.of(split.path),
+            keeps=[Where(self.choice.filter)] if self.choice.filter else [],
+        )
+
+    def settled(self, listing: Listing) -> FileSource:
+        """The same, with the types of what its directories tell."""
+        return replace(self, partitions=Partitions(listing.told))
 
     def overlaps(self, place: Store) -> bool:
         """Whether one of both directories is in the other."""
+        if self.branches:
+            return any(branch.source.overlaps(place) for branch in self.branches)
         inside, around = is_within(place, self.store), is_within(self.store, place)
         # The files beside a single input file are not read.
         return inside and around if self.single is not None else inside or around
@@ -78,10 +113,39 @@ class FileSource:
 
         Raises:
             NothingThere: The path does not exist, or holds no Parquet file.
+            JobError: No file can hold a row that passes the filter, or what directories tell is
+                not of the type that the job says.
         """
         if self.single is not None:
             entry = self.store.entry(self.single)
             return Listing([entry] if entry is not None else [])
+        # Which files may pass is known when all directories are.
+        most = at_most if self.choice.filter is None else None
+        found, missed = self._found(most)
+        partitions = partitions_of(found, self.choice.partitions)
+        passing = self._passing(found, partitions)
+        return Listing(passing[:at_most], missed, partitions.types)
+
+    def _passing(self, files: Sequence[Entry], partitions: Partitions) -> list[Entry]:
+        """The files whose directories do not tell that no row of theirs passes the filter."""
+        if self.choice.filter is None:
+            return list(files)
+        where = Where(self.choice.filter)
+        places = {directory_of(entry.path): entry.path for entry in files}
+        may = {place: where.may_pass(partitions.of(path)) for place, path in places.items()}
+        passing = [entry for entry in files if may[directory_of(entry.path)]]
+        if not passing:
+            raise JobError(
+                f"input.filter `{where.condition}` rules out all {len(files)} files of "
+                f"{self.address} by what their directories tell",
+                hint=f"The first is {files[0].path}: compare with values that are there",
+            )
+        return passing
+
+    def _found(self, at_most: int | None) -> tuple[list[Entry], dict[str, str]]:
+        """The Parquet files that are there, by path, and what can't be listed."""
+        if self.branches:
+            return self._of_branches(at_most)
         found: list[Entry] = []
         missed: dict[str, str] = {}
         others = 0
@@ -103,7 +167,20 @@ class FileSource:
                 others += 1
         if not found:
             raise self._nothing(others)
-        return Listing(sorted(found, key=lambda entry: entry.path), missed)
+        return sorted(found, key=lambda entry: entry.path), missed
+
+    def _of_branches(self, at_most: int | None) -> tuple[list[Entry], dict[str, str]]:
+        found: dict[str, Entry] = {}
+        missed: dict[str, str] = {}
+        for branch in self.branches:
+            listing = branch.source.listing(at_most=at_most)
+            if not listing.files:
+                raise branch.source._nothing(0)
+            for entry in listing.files:
+                path = f"{branch.prefix}{entry.path}"
+                found[path] = replace(entry, path=path)
+            missed |= {f"{branch.prefix}{p}": why for p, why in listing.missed.items()}
+        return [found[path] for path in sorted(found)][:at_most], missed
 
     def _may_hold(self, path: str) -> bool:
         """Whether a path, or one below it, may be of the dataset."""

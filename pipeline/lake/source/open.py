@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from itertools import takewhile
 
 from pipeline.errors import JobError
 from pipeline.lake.delta import is_table
 from pipeline.lake.source.base import Source
-from pipeline.lake.source.files import WILD, FileSource
+from pipeline.lake.source.choice import Choice
+from pipeline.lake.source.files import WILD, Branch, FileSource
 from pipeline.lake.split import SUFFIXES
 from pipeline.lake.store.base import Store
 from pipeline.lake.store.local import LocalStore
 from pipeline.lake.store.open import open_store
 
 
-def open_source(address: str) -> FileSource:
-    """The source of an address: of a file, a directory or a glob.
+def open_source(address: str | Sequence[str], *, choice: Choice | None = None) -> FileSource:
+    """The source of an address: of a file, a directory or a glob; or of several of these.
 
     Args:
         address: As a job file writes it.
+        choice: What of it is wanted; all by default.
 
     Raises:
         JobError: There is nothing.
     """
-    address = address.removeprefix("file://")
+    if not isinstance(address, str):
+        return _several(address, choice or Choice())
+    address, choice = address.removeprefix("file://"), choice or Choice()
     root, pattern = _parted(address)
     if pattern is not None:
         top = root or ("/" if address.startswith("/") else ".")
-        return FileSource(open_store(top), address, pattern=pattern)
+        return FileSource(open_store(top), address, pattern=pattern, choice=choice)
     trimmed = address.rstrip("/")
     directory, _, name = trimmed.rpartition("/")
     if name.lower().endswith(SUFFIXES):
@@ -40,9 +46,29 @@ def open_source(address: str) -> FileSource:
                 hint="Check its permissions and the disk",
             ) from error
         if is_file:
-            return FileSource(parent, address, single=name)
+            return FileSource(parent, address, single=name, choice=choice)
     # `/` alone is nothing when trimmed; nothing at all is the working directory, as elsewhere.
-    return FileSource(open_store(trimmed or ("/" if address else ".")), address)
+    return FileSource(open_store(trimmed or ("/" if address else ".")), address, choice=choice)
+
+
+def _several(addresses: Sequence[str], choice: Choice) -> FileSource:
+    """The source of several addresses: of the innermost directory that holds them all."""
+    parts = [open_source(address) for address in addresses]
+    roots = [part.store.root.rstrip("/").split("/") for part in parts]
+    steps = takewhile(lambda step: len({*step}) == 1, zip(*roots, strict=False))
+    common = [step[0] for step in steps]
+    remote = "://" in parts[0].store.root
+    if len(common) < (3 if remote else 1):
+        raise JobError(
+            f"input.path names {addresses[0]} and other places that no one directory holds",
+            hint="Write a job for each bucket",
+        )
+    store = open_store("/".join(common) or "/")
+    branches = tuple(
+        Branch("".join(f"{step}/" for step in root[len(common) :]), part)
+        for root, part in zip(roots, parts, strict=True)
+    )
+    return FileSource(store, ", ".join(addresses), branches=branches, choice=choice)
 
 
 def as_found(source: Source) -> Source:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import RowError, SplitError, one_line
+from pipeline.lake.source.hive import check_told
 from pipeline.lake.source.open_files import OpenFile, OpenFiles
+from pipeline.lake.source.passed import Passed
+from pipeline.lake.source.where import KeepRows
 from pipeline.lake.split import Region, Split
 from pipeline.lake.store.base import Store
 
@@ -29,23 +32,43 @@ class ParquetSplit:
         store: Where the file is.
         split: What of it is read.
         kept: Files that are open already, and where this one goes if there is more to come of it.
+        told: Columns that are told beside the file, each with the value that all rows have.
+        keeps: What rows have to pass.
 
     Attributes:
-        schema: Of all the file's columns, with its metadata.
+        schema: Of all columns of its rows, with the file's metadata.
+        beside: Those that the file does not have.
         first: The row of the file that the split begins with.
-        rows: How many rows it has.
+        rows: How many rows of the file it has.
+        filtered: Whether rows may be filtered out.
 
     Raises:
         SplitError: The file is not there, is not Parquet, or has no such region.
     """
 
-    def __init__(self, store: Store, split: Split, kept: OpenFiles) -> None:
+    def __init__(
+        self,
+        store: Store,
+        split: Split,
+        kept: OpenFiles,
+        *,
+        told: Mapping[str, pa.Scalar] | None = None,
+        keeps: Sequence[KeepRows] = (),
+    ) -> None:
         self._where = store.address(split.path)
         self._split = split
         self._kept = kept
         self._broken = False
         self._file = kept.take(split) or _open(store, split)
-        self.schema: pa.Schema = self._file.parquet.schema_arrow
+        schema: pa.Schema = self._file.parquet.schema_arrow
+        told = told or {}
+        self.beside = {name: told[name] for name in told if name not in schema.names}
+        self._checked = {name: told[name] for name in told if name in schema.names}
+        for name, value in self.beside.items():
+            schema = schema.append(pa.field(name, value.type))
+        self.schema = schema
+        self._passed = Passed(keeps)
+        self.filtered = bool(keeps)
         self.first, end = self._file.extent(split.region)
         self.rows = end - self.first
         there = self._file.parquet.metadata.num_rows
@@ -57,11 +80,30 @@ class ParquetSplit:
             )
 
     def batches(self, columns: Sequence[str], *, rows: int | None = None) -> Iterator[pa.Table]:
-        """The rows in order, a bounded batch at a time, or so many rows at a time.
+        """The rows that pass, in order, a bounded batch at a time, or so many rows at a time.
 
         Raises:
-            SplitError: The file is damaged, or can't be read any more.
+            SplitError: The file is damaged, or can't be read any more; or a row can't be told to
+                pass.
         """
+        read = list(dict.fromkeys([*columns, *self._passed.names]))
+        self._passed.begin(self.first)
+        for table in self._tables([name for name in read if name not in self.beside], rows):
+            for name in self._checked.keys() & {*table.column_names}:
+                check_told(name, table.column(name), self._checked[name], where=self._where)
+            for name in read:
+                if name in self.beside:
+                    value = pa.repeat(self.beside[name], table.num_rows)
+                    table = table.append_column(name, value)
+            passing = self._passed.of(table)
+            if passing.num_rows:
+                yield passing.select(list(columns))
+
+    def place(self, row: int) -> int:
+        """Which row of the file the row of that number among those given is."""
+        return self._passed.place(row)
+
+    def _tables(self, columns: Sequence[str], rows: int | None) -> Iterator[pa.Table]:
         try:
             region = self._split.region
             if rows is None:

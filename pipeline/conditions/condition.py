@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from pipeline.conditions.wording import ALLOWED, HINT, shown, wrong
 from pipeline.errors import JobError, one_line
-from pipeline.tasks.conditions.wording import ALLOWED, HINT, shown, wrong
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -122,7 +122,7 @@ def rows_where(condition: str, table: pa.Table) -> list[bool]:
         JobError: A field is not there, types do not fit, or it is not true or false.
     """
     # Not at the top: it needs polars.
-    from pipeline.tasks.conditions.values import Values
+    from pipeline.conditions.values import Values
 
     parsed = parse(condition)
     found = Values(condition, table).of(parsed.root)

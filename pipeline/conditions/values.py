@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 from sqlglot import exp
 
+from pipeline.conditions import types as types
+from pipeline.conditions.types import Make, Operand, constant, moment
+from pipeline.conditions.wording import ALLOWED, HINT, unknown, wrong
 from pipeline.errors import JobError, one_line
-from pipeline.tasks.conditions import types as types
-from pipeline.tasks.conditions.types import Make, Operand, constant, moment
-from pipeline.tasks.conditions.wording import ALLOWED, HINT, unknown, wrong
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -1,0 +1,56 @@
+"""The rows of a split that pass what they have to, and where in the file they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.lake.source.where import KeepRows
+
+
+class Passed:
+    """Lets rows through, and remembers which, a bit for each row that came.
+
+    Args:
+        keeps: What rows have to pass, each of them; with none, all do.
+    """
+
+    def __init__(self, keeps: Sequence[KeepRows]) -> None:
+        self.keeps = keeps
+        self.begin(0)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns that are looked at."""
+        return tuple(dict.fromkeys(name for keep in self.keeps for name in keep.names))
+
+    def begin(self, first: int) -> None:
+        """Rows come anew, from a row of the file on."""
+        self._first = self._next = first
+        # First row, how many came, how many passed, and which, packed.
+        self._seen: list[tuple[int, int, int, np.ndarray]] = []
+
+    def of(self, table: pa.Table) -> pa.Table:
+        """The rows that pass, of the next that come."""
+        if not self.keeps:
+            return table
+        count = table.num_rows
+        wanted = np.ones(count, bool)
+        for keep in self.keeps:
+            wanted &= np.asarray(keep.keep(table, self._next), bool)
+        passed = int(wanted.sum())
+        self._seen.append((self._next, count, passed, np.packbits(wanted)))
+        self._next += count
+        return table if passed == count else table.filter(pa.array(wanted))
+
+    def place(self, row: int) -> int:
+        """The row of the file that one of those that passed is, by its number among them."""
+        if not self.keeps:
+            return self._first + row
+        for first, count, passed, packed in self._seen:
+            if row < passed:
+                return first + int(np.flatnonzero(np.unpackbits(packed, count=count))[row])
+            row -= passed
+        raise IndexError(row)
