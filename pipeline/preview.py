@@ -108,7 +108,7 @@ class Found:
                 return
 
 
-def preview_rows(job: Job, wanted: Wanted) -> Found:
+def preview_rows(job: Job, wanted: Wanted, *, most: int = MOST_ANNOTATED) -> Found:
     """Annotates some rows of a dataset without Ray and without writing.
 
     A condition on the input's own columns alone is asked before anything is annotated.
@@ -116,6 +116,7 @@ def preview_rows(job: Job, wanted: Wanted) -> Found:
     Args:
         job: From `load_job`.
         wanted: Which rows; over as many files as it takes.
+        most: How many rows to annotate at most, to find them.
 
     Returns:
         Carried columns, task columns and errors.
@@ -147,7 +148,7 @@ def preview_rows(job: Job, wanted: Wanted) -> Found:
 
     found = Found([], wanted.columns or (job.input.text, *job.tasks, ERRORS_COLUMN))
     found.gather(tables(), Wanted(wanted.rows, None if early else wanted.where, wanted.bad),
-                 most=MOST_ANNOTATED)  # fmt: skip
+                 most=most)  # fmt: skip
     return found
 
 
@@ -180,13 +181,16 @@ def _annotated(
                 yield annotator.annotate_table(few.slice(at, step), annotator.schema(carried))
 
 
-def output_rows(address: str, wanted: Wanted, *, job: Job | None = None) -> Found:
+def output_rows(
+    address: str, wanted: Wanted, *, job: Job | None = None, option: str = "--columns"
+) -> Found:
     """Annotated rows of an output.
 
     Args:
         address: A directory, or one Parquet file.
         wanted: Which rows.
         job: Says what to show of them, as the files' own metadata does without it.
+        option: What named the columns that are wanted, for messages.
 
     Raises:
         JobError: There are none, or what is wanted is wrong.
@@ -203,7 +207,7 @@ def output_rows(address: str, wanted: Wanted, *, job: Job | None = None) -> Foun
     splits = [Split.of(entry, fingerprint="") for entry in listing.files]
     with closing(source.open(splits[0])) as found:
         schema = found.schema
-    _check_names(wanted.columns, schema.names)
+    _check_names(wanted.columns, schema.names, option=option)
     asked = {*wanted.columns, *wanted.decides} if wanted.columns else None
     few = wanted.rows if wanted.where is None and not wanted.bad else READ_ROWS
 

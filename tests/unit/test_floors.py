@@ -17,6 +17,7 @@ HOUSE = Path(pipeline.__file__).parent
 FLOORS = (
     ("__main__",),
     ("cli",),
+    ("evaluate",),
     ("run", "preview", "status", "watch", "schemas"),
     ("glossary",),
     ("readme",),

@@ -1,0 +1,105 @@
+"""Which kinds of tasks can be held against gold, and what that needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.types as types
+
+from pipeline.errors import JobError
+from pipeline.learn.evaluate_labels import check_labels, labels_report
+from pipeline.learn.evaluate_spans import check_spans, spans_report
+
+# kind -> what computes its report, of gold and of what the task gave
+KINDS: dict[str, Callable[[Any, Any], dict[str, Any]]] = {
+    "classify": labels_report,
+    "zero_shot": labels_report,
+    "ner": spans_report,
+}
+LIBRARIES = {
+    "classify": ("sklearn", "scipy"),
+    "zero_shot": ("sklearn", "scipy"),
+    "ner": ("nervaluate", "scipy"),
+}
+SPAN = pa.struct([("label", pa.string()), ("start", pa.int64()), ("end", pa.int64())])
+
+
+def report_of(kind: str, gold: Any, found: Any) -> dict[str, Any]:
+    """A task's figures, as plain data.
+
+    Args:
+        kind: Of the task, one of `KINDS`.
+        gold: From `check_gold`.
+        found: The task's values of the same rows.
+    """
+    return KINDS[kind](gold, found)
+
+
+def check_libraries(kind: str) -> None:
+    """Refuses to begin without what computes the figures.
+
+    Raises:
+        JobError: With what to install.
+    """
+    missing = [name for name in LIBRARIES[kind] if find_spec(name) is None]
+    if missing:
+        raise JobError(
+            f"evaluating {kind} needs {missing[0]}", hint="pip install 'shardscribe[evaluate]'"
+        )
+
+
+def check_gold(
+    kind: str,
+    gold: Any,
+    *,
+    column: str,
+    known: Sequence[str] = (),
+    texts: Sequence[str | None] | None = None,
+) -> Any:
+    """The right answers, as the task's kind has them.
+
+    Args:
+        kind: Of the task.
+        gold: The column, without nulls.
+        column: Its name, for messages.
+        known: The labels that the task can give, if they are known.
+        texts: What gold spans are of, if that is known.
+
+    Raises:
+        JobError: They are of another type, or can't be right.
+    """
+    if kind == "ner":
+        try:
+            spans = gold.cast(pa.list_(SPAN)).to_pylist() if _are_spans(gold.type) else None
+        except pa.ArrowException:
+            spans = None
+        if spans is None:
+            raise _wrong(kind, column, gold.type, "list<struct<label: string, start, end>>")
+        spans = [[span or {} for span in some] for some in spans]
+        check_spans(spans, texts, column=column)
+        return spans
+    value = gold.type.value_type if types.is_dictionary(gold.type) else gold.type
+    if not (types.is_string(value) or types.is_large_string(value)):
+        raise _wrong(kind, column, gold.type, "text, the label of each row")
+    labels = gold.to_pylist()
+    check_labels(labels, known, column=column)
+    return labels
+
+
+def _are_spans(kind: pa.DataType) -> bool:
+    if not (types.is_list(kind) or types.is_large_list(kind)):
+        return False
+    inner = kind.value_type
+    return types.is_struct(inner) and {"label", "start", "end"} <= {
+        inner.field(at).name for at in range(inner.num_fields)
+    }
+
+
+def _wrong(kind: str, column: str, there: Any, needed: str) -> JobError:
+    return JobError(
+        f"gold column {column} is {there}; for {kind} it must be {needed}",
+        hint="Name another column in --gold, or write it as that",
+    )
