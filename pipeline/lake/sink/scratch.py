@@ -48,7 +48,7 @@ class OutputFile:
         try:
             self.scratch = scratch_file(sink.scratch)
             self._writer = pq.ParquetWriter(
-                self.scratch, schema, compression=compression,
+                self.scratch, schema, compression=compression, use_dictionary=_repeating(schema),
                 write_page_index=True, write_page_checksum=True,
             )  # fmt: skip
         except OSError as error:
@@ -109,6 +109,35 @@ class OutputFile:
                 )
             if not file.schema_arrow.equals(self.schema):
                 raise SplitError(f"{self.path}: the file's schema is not the declared one")
+
+
+def _repeating(schema: pa.Schema) -> bool | list[str]:
+    """The columns that may repeat, as Parquet names them: the numbers of vectors do not.
+
+    Looking for repeats takes longer than all else of writing a vector.
+    """
+    vectors = [field.name for field in schema if _is_vector(field.type)]
+    if not vectors:
+        return True
+    leaves = [path for field in schema for path in _leaves(field.name, field.type)]
+    return [path for path in leaves if path.partition(".list.")[0] not in vectors]
+
+
+def _is_vector(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_fixed_size_list(kind) and pa.types.is_floating(kind.value_type))
+
+
+def _leaves(name: str, kind: pa.DataType) -> list[str]:
+    if isinstance(kind, pa.BaseExtensionType):
+        return _leaves(name, kind.storage_type)
+    if pa.types.is_struct(kind):
+        return [path for field in kind for path in _leaves(f"{name}.{field.name}", field.type)]
+    if pa.types.is_map(kind):
+        key, item = (f"{name}.key_value.{part}" for part in ("key", "value"))
+        return [*_leaves(key, kind.key_type), *_leaves(item, kind.item_type)]
+    if pa.types.is_nested(kind):
+        return _leaves(f"{name}.list.element", kind.value_type)
+    return [name]
 
 
 def clean_scratch(directory: Path, *, now: float) -> int:

@@ -82,6 +82,10 @@ class OpenFile:
             self._start(range(self._group(begin), behind + 1), columns, step or STEP_ROWS)
         while self._at < end and begin < end:
             batch = self._next()
+            if begin <= self._at and self._at + batch.num_rows <= end:
+                self._at += batch.num_rows
+                yield batch
+                continue
             skip = min(max(0, begin - self._at), batch.num_rows)
             wanted = batch.slice(skip, max(0, end - self._at - skip))
             self._at += skip + wanted.num_rows

@@ -157,25 +157,32 @@ def read_batches(file: OpenFile, region: Region, *, columns: Sequence[str]) -> I
     waiting: list[pa.RecordBatch] = []
     count = held = 0
     for batch in file.read(region, columns):
-        for part in _in_bounds(batch):
-            full = count + part.num_rows > BATCH_ROWS or held + part.nbytes > BATCH_BYTES
-            if waiting and full:
-                yield pa.Table.from_batches(waiting)
+        for part, size in _in_bounds(batch):
+            rows = part.num_rows
+            if waiting and (count + rows > BATCH_ROWS or held + size > BATCH_BYTES):
+                yield _joined(waiting)
                 waiting, count, held = [], 0, 0
             waiting.append(part)
-            count += part.num_rows
-            held += part.nbytes
+            count += rows
+            held += size
     if count:
-        yield pa.Table.from_batches(waiting)
+        yield _joined(waiting)
 
 
-def _in_bounds(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """The batch, or row by row if it is larger than that."""
-    if batch.nbytes <= BATCH_BYTES:
-        yield batch
+def _joined(batches: Sequence[pa.RecordBatch]) -> pa.Table:
+    """In one piece: all that follows looks at each piece for itself."""
+    return pa.Table.from_batches(batches).combine_chunks()
+
+
+def _in_bounds(batch: pa.RecordBatch) -> Iterator[tuple[pa.RecordBatch, int]]:
+    """The batch and its bytes, or row by row if it is larger than that."""
+    size = batch.nbytes
+    if size <= BATCH_BYTES:
+        yield batch, size
     else:
         for row in range(batch.num_rows):
-            yield batch.slice(row, 1)
+            part = batch.slice(row, 1)
+            yield part, part.nbytes
 
 
 def texts_of(column: pa.Array) -> tuple[list[str | None], dict[int, RowError]]:

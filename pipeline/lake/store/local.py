@@ -154,7 +154,7 @@ class LocalStore(Store):
 
     def scratch(self) -> Path:
         """On the output's own file system, as hard links need."""
-        return Path(own_address(self.root)) / "scratch"
+        return Path(self.own.root) / "scratch"
 
 
 def _local_entry(path: str, status: os.stat_result) -> Entry:
