@@ -131,6 +131,33 @@ class Documents:
             self._executor.consume_token_par(taken)
         self._ended.update(documents[np.isin(tokens, self._ends)].tolist())
 
+    def certain(self, documents: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """What comes next if it is the likeliest of what may, where that is known without a mask.
+
+        A mask holds a text that alone can come in the tokenizer's own tokens, while a document
+        takes it in any: so what is forced is asked for first. For SmolLM2's tokens that takes 3 us
+        a document, whether it takes a token 7, and a mask 30 to 270.
+
+        Args:
+            documents: Which, each once.
+            tokens: The likeliest for each if anything might come.
+
+        Returns:
+            A token for each, or -1 where the mask has to say.
+        """
+        found = np.full(len(documents), -1, dtype=np.int64)
+        for at, (number, token) in enumerate(zip(documents.tolist(), tokens.tolist(), strict=True)):
+            if number in self._ended:
+                found[at] = token
+                continue
+            matcher = self._matchers[number]
+            forced = matcher.compute_ff_tokens() if matcher.compute_ff_bytes() else []
+            if forced:
+                found[at] = forced[0]
+            elif token < self._vocabulary and matcher.validate_tokens([token]) == 1:
+                found[at] = token
+        return found
+
     def allowed(self, documents: np.ndarray) -> np.ndarray:
         """Which tokens may come next, a bit for each.
 

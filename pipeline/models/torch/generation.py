@@ -130,7 +130,8 @@ class TorchGenerator(TorchHead):
         if decoding.first_token is not None:
             rules.append(Forced(decoding.first_token))
         if decoding.grammar is not None:
-            rules.append(GrammarMask(decoding.grammar))
+            greedy = decoding.sampling is None
+            rules.append(GrammarMask(decoding.grammar, greedy=greedy))
         if decoding.sampling is not None:
             rules += drawn(decoding.sampling, prompts)
         return rules

@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline.models.text.grammar import Grammar
 from pipeline.models.torch.rules import Live
+from pipeline.models.torch.steps import likeliest
 
 # What is added to the scores of eight tokens, by the byte that says which of them may come.
 PENALTIES = np.where(
@@ -20,11 +21,14 @@ class GrammarMask:
 
     Args:
         grammar: That each row follows.
+        greedy: Whether nothing but the likeliest token is asked of the scores, by nobody after
+            it: masks are then found only where it may not come.
     """
 
-    def __init__(self, grammar: Grammar) -> None:
+    def __init__(self, grammar: Grammar, *, greedy: bool = False) -> None:
         import torch
 
+        self.greedy = greedy
         self.documents = grammar.documents(threads=torch.get_num_threads())
 
     def __call__(self, live: Live, scores: Any) -> Any:
@@ -32,10 +36,18 @@ class GrammarMask:
         begun = live.steps > 0
         self.documents.begin(live.rows[~begun])
         self.documents.take(live.rows[begun], live.last[begun])
-        # To ask for each row's likeliest token alone would be cheaper, and another rule: where one
-        # text alone can come, the mask holds it in the tokenizer's own tokens, while a document
-        # takes it in any.
-        forbid(scores, self.documents.allowed(live.rows))
+        if not self.greedy:
+            forbid(scores, self.documents.allowed(live.rows))
+            return scores
+        certain = self.documents.certain(live.rows, likeliest(scores))
+        known = np.flatnonzero(certain >= 0)
+        scores[known, certain[known]] = np.inf
+        asked = np.flatnonzero(certain < 0)
+        if len(asked):
+            allowed = self.documents.allowed(live.rows[asked])
+            some = scores[asked]
+            forbid(some, allowed)
+            scores[asked] = some
         return scores
 
 

@@ -1,0 +1,70 @@
+"""JSON written greedily: the token that a mask would leave, found without one where it can be."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_writers as tiny
+import torch
+
+from pipeline.models.text.grammar import Grammar
+from pipeline.models.text.texts import Tokenizer
+from pipeline.models.text.tokenizer import load_tokenizer
+from pipeline.models.torch.grammar import GrammarMask
+from pipeline.models.torch.rules import Live
+from pipeline.models.torch.steps import likeliest
+from pipeline.starter import catalog
+
+pytestmark = pytest.mark.unit
+
+ROWS, MOST = 12, 40
+FORM = {
+    "type": "object",
+    "properties": {
+        "opinion": {"enum": ["positive", "positively not", "mixed", "né"]},
+        "title": {"type": "string", "maxLength": 20},
+        "stars": {"type": "integer", "minimum": 1, "maximum": 15},
+        "seen": {"type": ["boolean", "null"]},
+        "names": {"type": "array", "items": {"type": "string", "maxLength": 4}, "maxItems": 2},
+    },
+    "required": ["opinion", "title", "stars", "seen"],
+    "additionalProperties": False,
+}
+ONE = {
+    "type": "object",
+    "properties": {"answer": {"const": "the one and only answer, 12345.0"}},
+    "required": ["answer"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture(scope="module", params=["pieces", "bytes"])
+def tokenizer(request: Any) -> Any:
+    if request.param == "bytes":
+        return tiny.byte_tokenizer()
+    return load_tokenizer(catalog.folder("starter/smollm2"))
+
+
+@pytest.mark.parametrize("schema", [FORM, ONE], ids=["a form", "one text alone"])
+def test_greedy_rows_write_what_the_mask_leaves(tokenizer: Any, schema: Any) -> None:
+    grammar = Grammar(Tokenizer(tokenizer), schema, ends=[tokenizer.eos_token_id])
+    by_mask, greedy = GrammarMask(grammar), GrammarMask(grammar, greedy=True)
+    chance = torch.Generator().manual_seed(0)
+    rows, size = np.arange(ROWS), len(tokenizer) + 8  # a model may have more tokens than that
+    written = np.zeros((ROWS, MOST), dtype=np.int64)
+    letters = [at for word, at in tokenizer.get_vocab().items() if len(word) == 1]
+    refused = 0
+    for step in range(MOST):
+        live = Live(rows, np.full(ROWS, step), written)
+        scores = torch.randn((ROWS, size), generator=chance)
+        allowed = by_mask(live, scores.clone()).isfinite()
+        # Some rows would write what may come, as trained models do; others a letter at a time,
+        # which a document takes and the mask may not.
+        scores[::3] += 9.0 * allowed[::3]
+        scores[1::3, letters] += 9.0
+        right = likeliest(scores.masked_fill(~allowed, -torch.inf))
+        refused += int((likeliest(scores) != right).sum())
+        found = likeliest(greedy(live, scores))
+        assert found.tolist() == right.tolist()
+        written[:, step] = right
+    assert refused > ROWS
