@@ -12,17 +12,24 @@ import pyarrow.types as types
 from pipeline.errors import JobError
 from pipeline.learn.evaluate_labels import check_labels, labels_report
 from pipeline.learn.evaluate_spans import check_spans, spans_report
+from pipeline.learn.evaluate_texts import answers_report, texts_report
 
 # kind -> what computes its report, of gold and of what the task gave
 KINDS: dict[str, Callable[[Any, Any], dict[str, Any]]] = {
     "classify": labels_report,
     "zero_shot": labels_report,
     "ner": spans_report,
+    "summarize": texts_report,
+    "translate": texts_report,
+    "generate": texts_report,
+    "answer": answers_report,
 }
 LIBRARIES = {
     "classify": ("sklearn", "scipy"),
     "zero_shot": ("sklearn", "scipy"),
     "ner": ("nervaluate", "scipy"),
+    **dict.fromkeys(("summarize", "translate", "generate"), ("rouge_score", "sacrebleu", "scipy")),
+    "answer": ("scipy",),
 }
 SPAN = pa.struct([("label", pa.string()), ("start", pa.int64()), ("end", pa.int64())])
 
@@ -81,16 +88,41 @@ def check_gold(
         spans = [[span or {} for span in some] for some in spans]
         check_spans(spans, texts, column=column)
         return spans
-    value = gold.type.value_type if types.is_dictionary(gold.type) else gold.type
-    if not (types.is_string(value) or types.is_large_string(value)):
-        raise _wrong(kind, column, gold.type, "text, the label of each row")
-    labels = gold.to_pylist()
-    check_labels(labels, known, column=column)
-    return labels
+    if kind in ("classify", "zero_shot"):
+        if not _is_text(gold.type):
+            raise _wrong(kind, column, gold.type, "text, the label of each row")
+        labels = gold.to_pylist()
+        check_labels(labels, known, column=column)
+        return labels
+    return _right_texts(kind, gold, column)
+
+
+def _right_texts(kind: str, gold: Any, column: str) -> list[list[str]]:
+    if _is_text(gold.type):
+        return [[text] for text in gold.to_pylist()]
+    if not (_is_list(gold.type) and _is_text(gold.type.value_type)):
+        raise _wrong(kind, column, gold.type, "text, or a list of right texts")
+    texts = [[text for text in some if text is not None] for some in gold.to_pylist()]
+    # Of a question, that there is no right answer is an answer.
+    if kind != "answer" and [] in texts:
+        raise JobError(
+            f"gold column {column}, row {texts.index([]) + 1} of those with gold: no right text",
+            hint="Make it null, to leave the row out",
+        )
+    return texts
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    value = kind.value_type if types.is_dictionary(kind) else kind
+    return bool(types.is_string(value) or types.is_large_string(value))
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(types.is_list(kind) or types.is_large_list(kind))
 
 
 def _are_spans(kind: pa.DataType) -> bool:
-    if not (types.is_list(kind) or types.is_large_list(kind)):
+    if not _is_list(kind):
         return False
     inner = kind.value_type
     return types.is_struct(inner) and {"label", "start", "end"} <= {

@@ -7,16 +7,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import sacrebleu
 import yaml
 from click.testing import CliRunner
 from nervaluate import Evaluator
+from rouge_score.rouge_scorer import RougeScorer
 from sklearn import metrics
 
 from pipeline.cli.main import main
 from pipeline.errors import JobError
-from pipeline.learn.evaluate import check_libraries
+from pipeline.learn.evaluate import check_gold, check_libraries
 from pipeline.learn.evaluate_labels import calibration, labels_report, macro_f1
 from pipeline.learn.evaluate_spans import spans_report
+from pipeline.learn.evaluate_texts import answers_report, texts_report
 from pipeline.learn.intervals import interval
 
 pytestmark = pytest.mark.unit
@@ -134,9 +137,77 @@ def test_rows_without_any_span_have_figures_of_0():
     assert {figure["value"] for figure in values.values()} == {0}
 
 
+# Texts and answers.
+
+RIGHT = [["The cat sat on the mat.", "A cat was on a mat."], ["It rains."], ["One two three."]]
+WRITTEN = ["The cat sat on a mat.", "It rains today.", None]
+
+
+def test_text_figures_equal_the_libraries():
+    found = [{"text": text} for text in WRITTEN]
+    given = [text or "" for text in WRITTEN]
+    values = {
+        name: figure["value"] for name, figure in texts_report(RIGHT, found)["metrics"].items()
+    }
+    second = [some[1] if len(some) > 1 else None for some in RIGHT]
+    lists = [[some[0] for some in RIGHT], second]
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"])
+    scores = [scorer.score_multi(a, b) for a, b in zip(RIGHT, given, strict=True)]
+    assert values == pytest.approx(
+        {
+            **{n: np.mean([s[n].fmeasure for s in scores]) for n in scores[0]},
+            "bleu": sacrebleu.BLEU().corpus_score(given, lists).score,
+            "chrf": sacrebleu.CHRF().corpus_score(given, lists).score,
+        }
+    )
+
+
+def test_intervals_of_texts_are_around_their_figures():
+    chance = np.random.default_rng(3)
+    right = [" ".join(chance.choice(list("abcdefgh"), 12)) for _ in range(60)]
+    found = [{"text": text[: chance.integers(4, 24)]} for text in right]
+    for figure in texts_report([[text] for text in right], found)["metrics"].values():
+        assert figure["low"] < figure["value"] < figure["high"]
+
+
+@pytest.mark.parametrize(
+    ("right", "text", "exact", "f1"),
+    [
+        (["Denver Broncos"], "the denver broncos!", 1, 1),
+        (["Denver Broncos", "Broncos"], "Broncos", 1, 1),
+        (["a gold anniversary"], "golden anniversary", 0, 0.5),
+        (["in 1996"], "1996", 0, 2 / 3),
+        (["x x y"], "x z", 0, 0.4),
+        (["Paris"], None, 0, 0),
+        ([], None, 1, 1),
+        ([], "Paris", 0, 0),
+        ([""], None, 1, 1),
+        (["The"], "", 1, 1),
+    ],
+)
+def test_answers_are_compared_as_squad_does(right, text, exact, f1):
+    values = answers_report([right], [{"text": text}])["metrics"]
+    assert (values["exact_match"]["value"], values["f1"]["value"]) == (exact, pytest.approx(f1))
+
+
+@pytest.mark.parametrize("kind", ["summarize", "translate", "generate", "answer"])
+def test_right_texts_are_one_a_row_or_several_and_nothing_else(kind):
+    assert check_gold(kind, pa.array(["a", "b"]), column="g") == [["a"], ["b"]]
+    assert check_gold(kind, pa.array([["a", None], ["b"]]), column="g") == [["a"], ["b"]]
+    for wrong in (pa.array([1]), pa.array([[1]]), pa.array([{"text": "a"}]), pa.array([math.nan])):
+        with pytest.raises(JobError, match="must be text, or a list of right texts"):
+            check_gold(kind, wrong, column="g")
+    nothing = pa.array([["a"], [None]])
+    if kind == "answer":
+        assert check_gold(kind, nothing, column="g") == [["a"], []]
+    else:
+        with pytest.raises(JobError, match="row 2 of those with gold: no right text"):
+            check_gold(kind, nothing, column="g")
+
+
 # 500 draws: 95 % of intervals hold the truth, give or take 2 standard errors of the share.
-@pytest.mark.parametrize("truth", [0.6, 0.85])
-def test_intervals_hold_the_truth_in_93_to_97_of_100_simulated_data_sets(truth):
+def test_intervals_hold_the_truth_in_93_to_97_of_100_simulated_data_sets():
+    truth = 0.85
     chance = np.random.default_rng(11)
     held = 0
     for number in range(500):
@@ -272,8 +343,6 @@ GOLD_SPANS = {
 
 @pytest.mark.parametrize("what", GOLD_SPANS)
 def test_gold_spans_that_are_none_are_refused(what):
-    from pipeline.learn.evaluate import check_gold
-
     gold, message = GOLD_SPANS[what]
     with pytest.raises(JobError) as caught:
         check_gold("ner", gold, column="g", texts=["text"] * len(gold))
