@@ -62,6 +62,7 @@ def look(pinned: Pinned, *, choices: Choices = AS_IT_IS) -> Plan:
         parts=pinned.parts,
         supersede=choices.supersede,
         missed=list(pinned.checked.listing.missed),
+        rewritten=pinned.checked.listing.rewritten,
     )
     large.save({entry.path for entry in pinned.checked.listing.files})
     for entry in outputs:
@@ -115,7 +116,7 @@ def plan_run(
         sink.refuse([], rewrite="retry --bad-rows")
     plan = look(pinned, choices=choices)
     going = [path for paths in plan.outdated.values() for path in paths]
-    sink.refuse([*going, *(plan.vanished if choices.prune else ())])
+    sink.refuse([*going, *plan.rewritten, *(plan.vanished if choices.prune else ())])
     _tidy(plan, sink, choices=choices, notice=notice)
     return plan
 
@@ -129,9 +130,16 @@ def _tidy(plan: Plan, sink: Sink, *, choices: Choices, notice: Callable[[str], N
         stays = [path for path in plan.outdated.pop(source) if not _delete(sink, path, notice)]
         if stays:
             plan.outdated[source] = stays
+    if not waiting:
+        clear_away(plan, sink, notice=notice)
     if choices.prune:
         for path in plan.vanished:
             _delete(sink, path, notice)
+
+
+def clear_away(plan: Plan, sink: Sink, *, notice: Callable[[str], None]) -> None:
+    """Removes what was made of inputs whose rows are in others, all of which are committed."""
+    plan.rewritten = [path for path in plan.rewritten if not _delete(sink, path, notice)]
 
 
 def look_again(pinned: Pinned, splits: list[Split], *, known: set[str], left: int) -> None:

@@ -21,7 +21,16 @@ from pipeline.lake.sink.base import Sink
 from pipeline.lake.sink.owner import Owner
 from pipeline.lake.sink.scratch import clean_up
 from pipeline.lake.store.probe import check_create_only
-from pipeline.planning import AS_IT_IS, Choices, look, look_again, plan_run, remember, told
+from pipeline.planning import (
+    AS_IT_IS,
+    Choices,
+    clear_away,
+    look,
+    look_again,
+    plan_run,
+    remember,
+    told,
+)
 from pipeline.records.schema import DEATHS_KEPT, Summary, Unread
 from pipeline.records.writer import RunRecord, versions
 
@@ -119,6 +128,7 @@ def _run_under(
         seconds=0.0,
         input=job.input.address,
         output=job.output.path,
+        input_version=pinned.checked.source.version,
         files=plan.files,
         fingerprint=pinned.fingerprint,
         models=pinned.revisions,
@@ -161,8 +171,11 @@ def _run_under(
             left = len(tally.failed_splits) + len(plan.held)
             look_again(pinned, splits, known=known, left=left)
         # Also where there was nothing to do: the run before this one may have died before it.
+        if not tally.failed_splits and not plan.held:
+            clear_away(plan, sink, notice=display.notice)
         wanted = {split.output_path for split in splits}
-        _finish(sink, lease.run, wanted=wanted, guard=guard)
+        if not plan.rewritten:  # else a table would have their rows twice
+            _finish(sink, lease.run, wanted=wanted, guard=guard)
         if tally.failed_splits:
             summary.state, summary.exit_code = "some splits failed", 1
         elif plan.todo and not missed:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import struct
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,8 @@ from pipeline.lake.sink.scratch import OutputFile
 from pipeline.lake.split import OUTPUT_NAME, Split
 from pipeline.planning import AS_IT_IS, Choices
 from pipeline.records.schema import Summary
+
+Z85 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
 
 
 def fails(split: Split) -> bool:
@@ -59,7 +62,7 @@ def copy_all(pinned: Pinned, plan: Any, tally: Any, summary: Any, **_: Any) -> N
         carried = carried_columns(job, found.schema, where=split.path)
         schema = output_columns(job, carried)
         sink.takes(schema, where=split.path)
-        names = [name for name in schema.names if name in found.schema.names]
+        names = carried.names
         tables = [*found.batches(columns_of(job, carried))] or [carried.empty_table()]
         given = pa.concat_tables(tables).select(names)
         for field in schema:
@@ -133,3 +136,43 @@ def added_once(out: Path) -> set[str]:
 def _name(action: dict[str, Any]) -> str:
     path = (action.get("add") or action.get("remove") or {}).get("path", "")
     return str(path).rpartition("/")[2]
+
+
+def delete_by_vector(table: Path, path: str, *rows: int) -> None:
+    """Deletes rows of a data file as Spark does: by a bitmap of them, inline in the log.
+
+    Args:
+        table: A Delta table that has the feature.
+        path: The data file, as the log names it.
+        rows: Which, below 65536, counted from its first.
+    """
+    add = next(a["add"] for a in reversed(log(table)) if a.get("add", {}).get("path") == path)
+    add = {key: value for key, value in add.items() if value is not None}
+    # A 64-bit roaring bitmap of one 32-bit one, that of one array.
+    bits = struct.pack("<II", 12346, 1) + struct.pack("<HH", 0, len(rows) - 1)
+    bits += struct.pack("<I", 16) + struct.pack(f"<{len(rows)}H", *sorted(rows))
+    raw = struct.pack("<I", 1681511377) + struct.pack("<QI", 1, 0) + bits
+    vector = {"storageType": "i", "pathOrInlineDv": _z85(raw + b"\0" * (-len(raw) % 4))}
+    vector |= {"sizeInBytes": len(raw), "cardinality": len(rows)}
+    actions = [
+        {"remove": {"path": path, "deletionTimestamp": 1, "dataChange": True}},
+        {"add": {**add, "deletionVector": vector}},
+    ]
+    if "deletionVector" in add:
+        actions[0]["remove"]["deletionVector"] = add["deletionVector"]
+    write_log(table, actions)
+
+
+def write_log(table: Path, actions: list[dict[str, Any]]) -> None:
+    """Writes a Delta table's next version."""
+    version = max(int(p.stem) for p in (table / "_delta_log").glob("*.json")) + 1
+    lines = "".join(f"{json.dumps(action)}\n" for action in actions)
+    (table / "_delta_log" / f"{version:020}.json").write_text(lines)
+
+
+def _z85(raw: bytes) -> str:
+    text = ""
+    for at in range(0, len(raw), 4):
+        number = int.from_bytes(raw[at : at + 4], "big")
+        text += "".join(Z85[number // 85**place % 85] for place in range(4, -1, -1))
+    return text

@@ -82,7 +82,9 @@ def check(job: Job, *, at_most: int | None = None) -> Checked:
         JobError: Something is missing or does not fit.
     """
     infos = check_models(job)
-    source = as_found(open_source(job.input.path, choice=job.input.choice))
+    source = as_found(
+        open_source(job.input.path, choice=job.input.choice), version=job.input.version
+    )
     sink = open_sink(job.output.path)
     if job.output.format == "delta":
         sink = as_table(sink)

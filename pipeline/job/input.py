@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
@@ -67,8 +68,9 @@ class Input(Part):
 
     path: Path | Annotated[tuple[Path, ...], Field(min_length=1, strict=False)] = Field(
         title="Dataset",
-        description="A Parquet file, a directory (read recursively) or a glob; a local path or "
-        "a s3://, gs:// or az:// address. Or a list of such, in one place.",
+        description="A Parquet file, a directory (read recursively), a glob or a Delta table; a "
+        "local path or a s3://, gs:// or az:// address. Or a list of such, but for tables, in one "
+        "place.",
     )
     text: str = Field("text", title="Text column", description="The column that is annotated.")
     columns: tuple[str, ...] | None = Field(
@@ -89,6 +91,12 @@ class Input(Part):
         title="Partition columns",
         description="Types of columns that directories tell, as in `year=2024/`: {year: int32}. "
         "By default whole numbers are int64 and all else is text.",
+    )
+    version: int | str | None = Field(
+        None,
+        title="Version",
+        description="Of a Delta table: a version's number, or a time such as "
+        "2026-01-31T12:00:00Z, of which the then latest is read. The latest by default.",
     )
     split: SplitChoice = Field(
         "auto",
@@ -116,6 +124,20 @@ class Input(Part):
     def choice(self) -> Choice:
         """What of the dataset is wanted."""
         return Choice(self.filter, dict(self.partitions))
+
+    @field_validator("version")
+    @classmethod
+    def _number_or_time(cls, version: int | str | None) -> int | str | None:
+        if isinstance(version, int) and version < 0:
+            raise ValueError("versions count from 0")
+        if isinstance(version, str):
+            try:
+                datetime.fromisoformat(version)
+            except ValueError:
+                raise ValueError(
+                    "this is neither a number nor a time: write 12 or 2026-01-31T12:00:00Z"
+                ) from None
+        return version
 
     @field_validator("columns")
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LOG = "_delta_log"
+PERCENT = re.compile(r"%[0-9a-fA-F]{2}")
 
 
 def is_table(store: Store) -> bool:
@@ -52,7 +54,16 @@ def location(store: Store) -> dict[str, Any]:
     """What `deltalake` takes to find a place: its address, and how to get at it.
 
     Credentials it reads from the environment, as our stores do.
+
+    Raises:
+        JobError: The library takes the address for another.
     """
+    if PERCENT.search(store.root):
+        raise JobError(
+            f"{store.root} can't be the place of a Delta table: deltalake takes the % in it for "
+            "an escape",
+            hint="Choose another name",
+        )
     if isinstance(store, LocalStore):
         return {"table_uri": str(Path(store.root).absolute())}
     prefix = prefix_of(store.root)

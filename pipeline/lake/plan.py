@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,6 +23,8 @@ class Plan:
         outdated: Output files of earlier versions of an input, by the input's path. They go when
             all splits of the input are committed.
         vanished: Output files whose input is gone.
+        rewritten: Output files of inputs whose rows are in other inputs by now. They go when all
+            splits are committed.
         hidden: Output files whose input may be there, but can't be listed; they stay.
         damaged: Output files that are not whole, and why.
         unread: Output files that could not be looked at, and why; they stay.
@@ -34,6 +36,7 @@ class Plan:
     done: list[Split] = field(default_factory=list)
     outdated: dict[str, list[str]] = field(default_factory=dict)
     vanished: list[str] = field(default_factory=list)
+    rewritten: list[str] = field(default_factory=list)
     hidden: list[str] = field(default_factory=list)
     damaged: dict[str, str] = field(default_factory=dict)
     unread: dict[str, str] = field(default_factory=dict)
@@ -44,7 +47,7 @@ class Plan:
     def others(self) -> set[str]:
         """Output files that are no split's."""
         outdated = (path for paths in self.outdated.values() for path in paths)
-        return {*outdated, *self.vanished, *self.hidden, *self.unread}
+        return {*outdated, *self.vanished, *self.rewritten, *self.hidden, *self.unread}
 
     @property
     def splits(self) -> int:
@@ -69,6 +72,7 @@ def make_plan(
     parts: Mapping[str, Any] | None = None,
     supersede: bool = False,
     missed: Sequence[str] = (),
+    rewritten: Callable[[Sequence[str]], Container[str]] = lambda paths: (),
 ) -> Plan:
     """Compares what should be there with what is there, by names and sizes.
 
@@ -85,6 +89,7 @@ def make_plan(
         parts: What the fingerprint is made of, to name differences.
         supersede: Take files of a job that gives other results for outdated.
         missed: Paths of input files and directories that can't be listed.
+        rewritten: Tells of input files that are gone which have their rows in others by now.
 
     Raises:
         JobError: The output holds files of something else, or of a job that gives other results.
@@ -110,7 +115,10 @@ def make_plan(
         else:
             plan.done.append(split)
     rest = [present[path] for path in sorted(present)]
-    _sort_rest(plan, rest, look, splits, fingerprint, parts or {}, supersede, missed)
+    gone = _sort_rest(plan, rest, look, splits, fingerprint, parts or {}, supersede, missed)
+    found = rewritten(sorted({*gone.values()})) if gone else ()
+    plan.vanished = [path for path, source in gone.items() if source not in found]
+    plan.rewritten = [path for path, source in gone.items() if source in found]
     return plan
 
 
@@ -123,8 +131,9 @@ def _sort_rest(
     parts: Mapping[str, Any],
     supersede: bool,
     missed: Sequence[str],
-) -> None:
-    """What to do with files that are of none of the splits."""
+) -> dict[str, str]:
+    """What to do with files that are of none of the splits; gives those whose input is gone."""
+    gone: dict[str, str] = {}
     for entry in rest:
         if not OUTPUT_NAME.match(posixpath.basename(entry.path)):
             raise _foreign(entry.path)
@@ -154,10 +163,11 @@ def _sort_rest(
         elif (missed and not source) or any(f"{source}/".startswith(f"{path}/") for path in missed):
             plan.hidden.append(entry.path)
         else:
-            plan.vanished.append(entry.path)
+            gone[entry.path] = source
     # What another job left of an input that is gone is in nobody's way, once the output is ours.
     if left_over and not ours:
         raise _other(*left_over[0], fingerprint, parts)
+    return gone
 
 
 def _stem_path(path: str) -> str:

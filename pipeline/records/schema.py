@@ -108,6 +108,7 @@ class Summary(Section):
     annotate_seconds: float = Field(0.0, description="Since the first worker was ready.")
     input: str
     output: str
+    input_version: int | None = Field(None, description="Of a table: the version that was read.")
     files: int = 0
     splits: SplitCounts = SplitCounts()
     rows: RowCounts = RowCounts()

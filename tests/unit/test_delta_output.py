@@ -29,7 +29,7 @@ pytestmark = pytest.mark.unit
 @pytest.fixture
 def lake(tmp_path: Path) -> Path:
     write(tmp_path / "lake", "a", 1, 2)
-    write(tmp_path / "lake", "day=1/b", 3)
+    write(tmp_path / "lake", "deep/b", 3)
     return tmp_path / "lake"
 
 
@@ -228,7 +228,7 @@ def test_a_column_of_another_type_is_told_before_it_is_annotated(
     job: str, out: Path, lake: Path
 ) -> None:
     run(job)
-    for name in ("a", "day=1/b"):
+    for name in ("a", "deep/b"):
         pq.write_table(pa.table({"id": ["x"], "text": ["y"]}), lake / f"{name}.parquet")
     with pytest.raises(JobError, match="column `id` is string, and long in the table") as caught:
         run(job)
@@ -251,7 +251,7 @@ def test_a_column_of_another_type_is_told_before_it_is_annotated(
 def test_a_column_that_a_delta_table_can_not_hold_is_refused_by_name(
     job: str, out: Path, lake: Path, column: dict[str, Any], said: str
 ) -> None:
-    for name in ("a", "day=1/b"):
+    for name in ("a", "deep/b"):
         write(lake, name, 1, 2, **column)
     with pytest.raises(JobError, match=said):
         run(job)
@@ -424,3 +424,15 @@ def test_of_two_runs_that_make_the_table_at_once_one_makes_it_and_the_other_adds
     assert ids(out) == [1, 2, 3]
     assert DeltaTable(out).version() == 0
     assert len(added_once(out)) == 2
+
+
+def test_what_directories_of_the_input_tell_is_a_column_of_the_table(
+    job: str, out: Path, lake: Path
+) -> None:
+    write(lake, "year=2025/c", 4)
+    write(lake, "year=2026/c", 5)
+    run(job)
+    found = DeltaTable(out).to_pyarrow_table()
+    years = dict(zip(*(found.column(name).to_pylist() for name in ("id", "year")), strict=True))
+    assert years == {1: None, 2: None, 3: None, 4: 2025, 5: 2026}
+    assert verify_job(load_job(job)).problems == []

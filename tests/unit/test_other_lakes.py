@@ -85,6 +85,7 @@ class Tables:
 
     tables: dict[str, pa.Table]
     address: str = "memory://given"
+    version: int | None = None
 
     def where(self, path: str) -> str:
         return f"{self.address}/{path}"

@@ -219,10 +219,12 @@ class SplitWriter:
 
     def _footer(self) -> dict[str, Any]:
         plan, split, result = self.context.plan, self.split, self.result
+        version = self.context.source.version
         return {
             "split": split.id,
             "input": split.path,
             "input_version": split.version,
+            **({} if version is None else {"table_version": version}),
             **split.region.fields,
             "job": plan.job.name,
             "fingerprint": plan.fingerprint,

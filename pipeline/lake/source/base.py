@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -26,11 +26,16 @@ class Listing:
         files: Its files, by path.
         missed: Paths that may be of it and can't be listed, each with the reason.
         told: Types of the columns that are told beside the files, as by their directories.
+        version: Of a table, which of its versions it was.
+        rewritten: Tells of files that are gone which of them had their rows written anew into
+            others, so that what was made of them has to go.
     """
 
     files: Sequence[Entry]
     missed: Mapping[str, str] = field(default_factory=dict)
     told: Mapping[str, pa.DataType] = field(default_factory=dict)
+    version: int | None = None
+    rewritten: Callable[[Sequence[str]], set[str]] = lambda paths: set()
 
 
 class OpenSplit(Protocol):
@@ -88,6 +93,10 @@ class Source(Protocol):
     @property
     def address(self) -> str:
         """As the job file writes it."""
+
+    @property
+    def version(self) -> int | None:
+        """Which version of a table it is; None for what has none."""
 
     def where(self, path: str) -> str:
         """The full address of a file, for messages."""

@@ -61,6 +61,11 @@ class FileSource:
     partitions: Partitions = field(default_factory=Partitions)
     kept: OpenFiles = field(default_factory=OpenFiles, compare=False, repr=False)
 
+    @property
+    def version(self) -> None:
+        """Files have none together."""
+        return None
+
     def where(self, path: str) -> str:
         """The full address of a file, for messages."""
         return self.store.address(path)

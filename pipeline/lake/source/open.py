@@ -10,6 +10,7 @@ from pipeline.errors import JobError
 from pipeline.lake.delta import is_table
 from pipeline.lake.source.base import Source
 from pipeline.lake.source.choice import Choice
+from pipeline.lake.source.delta import DeltaSource
 from pipeline.lake.source.files import WILD, Branch, FileSource
 from pipeline.lake.split import SUFFIXES
 from pipeline.lake.store.base import Store
@@ -71,18 +72,33 @@ def _several(addresses: Sequence[str], choice: Choice) -> FileSource:
     return FileSource(store, ", ".join(addresses), branches=branches, choice=choice)
 
 
-def as_found(source: Source) -> Source:
-    """What is at the place of files.
+def as_found(source: Source, *, version: int | str | None = None) -> Source:
+    """What is at the place of files: a Delta table, or files.
+
+    Args:
+        source: Files.
+        version: Which version of the table is wanted.
 
     Raises:
-        JobError: It is a table, of which not all files count.
+        JobError: A version of what has none is wanted.
     """
-    if not isinstance(source, FileSource) or source.single or source.pattern:
-        return source
-    if is_table(source.store):
+    if (
+        isinstance(source, FileSource)
+        and source.single is source.pattern is None
+        and not source.branches
+        and is_table(source.store)
+    ):
+        if source.choice.partitions:
+            raise JobError(
+                f"input.partitions is of directories, and {source.address} is a Delta table, which "
+                "knows the types of its columns",
+                hint="Take it out",
+            )
+        return DeltaSource(source.store, source.address, version, filter=source.choice.filter)
+    if version is not None:
         raise JobError(
-            f"{source.address} is a Delta table, which can't be read yet",
-            hint="Write what it holds as Parquet files, and read those",
+            f"input.version is of a Delta table, and {source.address} is none",
+            hint="Take it out, or name a table as input.path",
         )
     return source
 

@@ -1,0 +1,182 @@
+"""The data files of a version of a Delta table: which of their rows count, what is beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.errors import JobError
+from pipeline.lake.delta import LOG, telling
+from pipeline.lake.store.base import Entry, Store
+
+MAPPING = "delta.columnMapping.mode"
+
+
+@dataclass
+class DeltaFiles:
+    """What a version of a table says of its files.
+
+    Attributes:
+        store: The table's place.
+        table: As `deltalake` gives it.
+    """
+
+    store: Store
+    table: Any
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """The table's columns, those that it is partitioned by included."""
+        return pa.schema(self.table.schema().to_arrow())
+
+    @cached_property
+    def actions(self) -> pa.Table:
+        """A row for each file."""
+        with telling(self.store, "read"):
+            return pa.table(self.table.get_add_actions())
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        """The row of each file in `actions`; the log has paths percent-encoded."""
+        paths = self.actions.column("path").to_pylist()
+        return {unquote(path): at for at, path in enumerate(paths)}
+
+    @cached_property
+    def entries(self) -> dict[str, Entry]:
+        """The files, by path.
+
+        A data file never changes: only which of its rows are deleted does.
+
+        Raises:
+            JobError: A file is elsewhere.
+        """
+        sizes = self.actions.column("size_bytes").to_pylist()
+        for path in self._rows:
+            if urlsplit(path).scheme or path.startswith("/"):
+                raise JobError(
+                    f"the Delta table {self.store.root} has data files elsewhere, such as {path}",
+                    hint="Make a deep copy of what is a shallow one",
+                )
+        found = {
+            path: Entry(path, sizes[at], self.deleted_version(path))
+            for path, at in self._rows.items()
+        }
+        return dict(sorted(found.items()))
+
+    def partition(self, path: str) -> Mapping[str, pa.Scalar]:
+        """What all rows of a file have in the columns that the table is partitioned by."""
+        names = self.table.metadata().partition_columns
+        if not names:
+            return {}
+        values = self.actions.column("partition")[self._rows[path]].as_py()
+        return {name: pa.scalar(values[name], self.schema.field(name).type) for name in names}
+
+    @cached_property
+    def _kept(self) -> dict[str, np.ndarray]:
+        """By file, of those with deleted rows, which rows are not."""
+        features = self.table.protocol().reader_features or ()
+        if "deletionVectors" not in features:
+            return {}
+        found = {}
+        with telling(self.store, "read"):
+            for batch in self.table.deletion_vectors():
+                table = pa.table(batch)
+                for uri, mask in zip(*(c.to_pylist() for c in table.columns), strict=True):
+                    found[self._relative(uri)] = np.array(mask, bool)
+        return found
+
+    def kept(self, path: str) -> np.ndarray | None:
+        """Which rows of a file are not deleted, from its first on; None if all are there.
+
+        Rows behind the last that it tells of are there.
+        """
+        return self._kept.get(path)
+
+    def deleted_version(self, path: str) -> str:
+        """Which rows of a file are deleted, as a word; empty for none."""
+        mask = self.kept(path)
+        if mask is None or mask.all():
+            return ""
+        return f"less {hashlib.sha256(np.flatnonzero(~mask).tobytes()).hexdigest()[:16]}"
+
+    def _relative(self, uri: str) -> str:
+        """A path of the log, of what the library makes of it."""
+        for one in (uri, unquote(uri)):
+            for other in (str(self.table.table_uri), unquote(self.table.table_uri)):
+                path = _local(one).removeprefix(f"{_local(other).rstrip('/')}/")
+                if path in self._rows:
+                    return path
+        raise JobError(
+            f"the Delta table {self.store.root} has deleted rows of a file that it does not have: "
+            f"{uri}",
+            hint="Write the table anew",
+        )
+
+
+def _local(uri: str) -> str:
+    return uri.removeprefix("file://")
+
+
+def refuse_mapping(store: Store, table: Any) -> None:
+    """Refuses a table whose columns have other names in its files.
+
+    Raises:
+        JobError: With what to do about it.
+    """
+    mode = table.metadata().configuration.get(MAPPING, "none")
+    if mode != "none":
+        raise JobError(
+            f"the columns of the Delta table {store.root} have other names in its files "
+            f"({MAPPING}: {mode}), which is not read",
+            hint="Write the table anew without it, or drop the feature columnMapping",
+        )
+
+
+def rewritten(store: Store, version: int, paths: Iterable[str]) -> set[str]:
+    """Which of a table's former files had their rows written anew into others.
+
+    A commit that takes files out and puts none in deletes rows. Of a file whose going the log has
+    forgotten nothing else is known than that it is not in the table.
+
+    Args:
+        store: The table's place.
+        version: Of the table, by which they are gone.
+        paths: The files.
+    """
+    left = set(paths)
+    deleted: set[str] = set()
+    for number in range(version, -1, -1):
+        if not left:
+            break
+        raw = store.read(f"{LOG}/{number:020}.json")
+        if raw is None:
+            break
+        gone, adds = _changes(raw.splitlines())
+        here = left & gone
+        left -= here
+        if not adds:
+            deleted |= here
+    return set(paths) - deleted
+
+
+def made_at(store: Store, version: int) -> int:
+    """When a version was made, in milliseconds since the epoch; 0 if the log does not say."""
+    raw = store.read(f"{LOG}/{version:020}.json") or b""
+    actions = [json.loads(line) for line in raw.splitlines() if line.strip()]
+    for said in (action["commitInfo"] for action in actions if "commitInfo" in action):
+        return int(said.get("inCommitTimestamp") or said.get("timestamp") or 0)
+    return 0
+
+
+def _changes(lines: Sequence[bytes]) -> tuple[set[str], bool]:
+    actions = [json.loads(line) for line in lines if line.strip()]
+    gone = {unquote(action["remove"]["path"]) for action in actions if "remove" in action}
+    return gone, any("add" in action for action in actions)
