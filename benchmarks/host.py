@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import statistics
 import sys
 import tempfile
@@ -347,7 +348,8 @@ def main() -> int:
             print(lines[-1], flush=True)
     print("\n".join(lines))
     if not options.no_write and not options.only:
-        told = f"    python benchmarks/host.py\n\n{machine()}.\n\n" + "\n".join(lines)
+        command = shlex.join(["python", "benchmarks/host.py", *sys.argv[1:]])
+        told = f"    {command}\n\n{machine()}.\n\n" + "\n".join(lines)
         write_section("The host beside a null device", told)
     for line in over:
         print(f"over: {line}", file=sys.stderr)

@@ -113,6 +113,15 @@ def test_few_texts_need_the_other_library(monkeypatch: pytest.MonkeyPatch) -> No
     assert asked == given[3:], "the snowman may be any number of characters"
 
 
+def test_a_vocabulary_may_have_numbers_that_no_token_has() -> None:
+    vocabulary = {"[UNK]": 0, "the": 3, "##me": 900, "x": 77}
+    backend = tokenizers.Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
+    backend.normalizer, backend.pre_tokenizer = BertNormalizer(), BertPreTokenizer()
+    tokens = Tokenizer(Held(backend))
+    assert tokens.pieces is not None
+    assert_equal(backend, ["theme the x", "x y"], tokens)
+
+
 def test_a_library_that_gives_other_ids_is_not_believed() -> None:
     backend = made()
     tokens = Tokenizer(Held(backend))

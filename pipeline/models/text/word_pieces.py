@@ -36,8 +36,11 @@ class WordPieces:
     def __init__(self, backend: Any, *, unknown: int, prefix: str) -> None:
         self._backend = backend
         self._unknown = unknown
-        tokens = [backend.id_to_token(i) or "" for i in range(backend.get_vocab_size())]
-        self._lengths = np.array([len(t.removeprefix(prefix)) for t in tokens], dtype=np.int64)
+        vocabulary = backend.get_vocab()
+        # There may be numbers that no token has.
+        self._lengths = np.zeros(max(vocabulary.values()) + 1, dtype=np.int64)
+        for token, number in vocabulary.items():
+            self._lengths[number] = len(token.removeprefix(prefix))
         # How many characters, white space left out, the normalizer makes of a code point.
         self._made = np.full(0x110000, UNKNOWN, dtype=np.int8)
         self.library = _library(backend.to_str())

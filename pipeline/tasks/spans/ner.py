@@ -144,13 +144,14 @@ class NerAnnotate:
     def _column(self, texts: Sequence[str], spans: Spans, good: np.ndarray) -> pa.Array:
         import pyarrow as pa
 
+        given = list(texts)
         names = self.tags.labels if self.options.aggregation == "none" else self.tags.names
         entities = pa.StructArray.from_arrays(
             [
                 pa.array(list(names), pa.string()).take(pa.array(spans.label)),
                 pa.array(
                     [
-                        texts[row][start:end]
+                        given[row][start:end]
                         for row, start, end in zip(
                             spans.text.tolist(),
                             spans.start.tolist(),
@@ -184,10 +185,11 @@ class _WordRule:
         backend = tokenizer.backend_tokenizer
         self.marks = bool(getattr(backend.model, "continuing_subword_prefix", None))
         self.unknown = tokenizer.unk_token_id
-        size = backend.get_vocab_size(with_added_tokens=True)
-        self.lengths = np.array(
-            [len(backend.id_to_token(i) or "") for i in range(size)], dtype=np.int32
-        )
+        vocabulary = backend.get_vocab(with_added_tokens=True)
+        # There may be numbers that no token has.
+        self.lengths = np.zeros(max(vocabulary.values()) + 1, dtype=np.int32)
+        for token, number in vocabulary.items():
+            self.lengths[number] = len(token)
 
     def subword(
         self,
