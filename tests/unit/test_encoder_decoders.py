@@ -166,7 +166,7 @@ def test_what_a_config_asks_for_is_asked_of_rows_at_different_steps() -> None:
             np.arange(count),
             np.stack([np.pad(written[0, :at], (0, NEW - at)) for at in range(count)]),
         )
-        rule = AsConfigured(OWN, start=START, most=NEW, ends=2)
+        rule = AsConfigured(OWN, before=lambda row: np.array([START]), most=NEW, ends=2)
         found = rule(live, torch.cat(out.logits).float())
         assert torch.equal(found, torch.cat(out.scores))
 

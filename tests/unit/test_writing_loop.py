@@ -124,12 +124,29 @@ def test_rows_longer_than_a_window_are_left_to_generate() -> None:
     assert written(made, ALIKE) == expected(module, ALIKE)
 
 
-def test_what_a_generation_config_asks_for_is_heard() -> None:
+@pytest.mark.parametrize(
+    ("asked", "in_slots"),
+    [
+        ({"repetition_penalty": 4.0}, True),
+        ({"no_repeat_ngram_size": 1}, True),
+        ({"suppress_tokens": list(range(6, 50))}, True),
+        ({"bad_words_ids": [[at] for at in range(50, 90)] + [[30, 31]]}, True),
+        ({"repetition_penalty": 1.3, "no_repeat_ngram_size": 2, "suppress_tokens": [7]}, True),
+        ({"min_new_tokens": NEW}, False),
+        ({"forced_eos_token_id": 1}, False),
+    ],
+    ids=str,
+)
+def test_what_a_generation_config_asks_for_is_heard(asked: dict[str, Any], in_slots: bool) -> None:
     module = decoder("llama")
-    free = written(generator(module), ALIKE)
-    module.generation_config.repetition_penalty = 4.0
-    penalized = written(generator(module), ALIKE)
-    assert penalized == expected(module, ALIKE) != free
+    free = written(generator(module), ALIKE + UNLIKE)
+    for name, value in asked.items():
+        setattr(module.generation_config, name, value)
+    made = generator(module)
+    assert (made._slots is not None) == in_slots
+    found = written(made, ALIKE + UNLIKE)
+    assert found == expected(module, ALIKE + UNLIKE)
+    assert found != free or asked.keys() <= {"min_new_tokens", "forced_eos_token_id"}
 
 
 @pytest.mark.parametrize("budget", [1, 4, 16, 4096])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,10 @@ HEARD = frozenset(
         "suppress_tokens",
     )
 )
+# The same for decoders, whose processors see the prompt too; the others count from its start.
+HEARD_AFTER_PROMPTS = frozenset(
+    ("bad_words_ids", "no_repeat_ngram_size", "repetition_penalty", "suppress_tokens")
+)
 # Numbers that change nothing.
 NEUTRAL = {
     "diversity_penalty": 0.0,
@@ -86,30 +90,37 @@ def asked_for(config: Any) -> dict[str, Any]:
 
 
 class AsConfigured:
-    """A rule: what an encoder-decoder's config asks for, by transformers' own processors.
+    """A rule: what a model's config asks for, by transformers' own processors.
 
     Args:
         asked: Of the config, by name; each among `HEARD`.
-        start: What rows start to write from, which counts as written to these processors.
+        before: By row, the tokens that it goes on from, which count as written to these
+            processors: a decoder's prompt, or what an encoder-decoder starts with.
         most: The most tokens that are written.
         ends: The tokens that end a row.
     """
 
     def __init__(
-        self, asked: Mapping[str, Any], *, start: int, most: int, ends: int | Sequence[int] | None
+        self,
+        asked: Mapping[str, Any],
+        *,
+        before: Callable[[int], np.ndarray],
+        most: int,
+        ends: int | Sequence[int] | None,
     ) -> None:
-        self.start = start
+        self.before = before
         self._processors = _processors(asked, most=most, ends=ends)
 
     def __call__(self, live: Live, scores: Any) -> Any:
         """Scores of shape [live, vocabulary] -> the same, changed."""
         import torch
 
-        for step in np.unique(live.steps).tolist():
-            at = np.flatnonzero(live.steps == step)
-            ids = np.full((len(at), step + 1), self.start)
-            ids[:, 1:] = live.written[at, :step]
-            placed = torch.from_numpy(ids).to(scores.device)
+        wrote = zip(live.rows.tolist(), live.written, live.steps, strict=True)
+        seen = [np.concatenate([self.before(row), ids[:step]]) for row, ids, step in wrote]
+        lengths = np.array([len(ids) for ids in seen])
+        for length in np.unique(lengths):
+            at = np.flatnonzero(lengths == length)
+            placed = torch.from_numpy(np.stack([seen[row] for row in at])).to(scores.device)
             some = scores if len(at) == len(scores) else scores[at]
             for processor in self._processors:
                 some = processor(placed, some)

@@ -16,7 +16,7 @@ import numpy as np
 
 from pipeline.models.decoding import Decoding
 from pipeline.models.families import SLOTTED
-from pipeline.models.torch.configured import asked_for
+from pipeline.models.torch.configured import HEARD_AFTER_PROMPTS, AsConfigured, asked_for
 from pipeline.models.torch.linear import laid_out
 from pipeline.models.torch.model import Model
 from pipeline.models.torch.rules import Rule
@@ -70,6 +70,8 @@ class SlotDecoder(SlotWriter):
         self._module = module
         self._window = getattr(module.config, "sliding_window", None) or None
         self._token_bytes: int | None = None
+        self._asked = asked_for(module.generation_config)
+        self._ends = module.generation_config.eos_token_id
 
     def token_bytes(self) -> int:
         """What the keys and values of a token take, found by reading one."""
@@ -81,9 +83,12 @@ class SlotDecoder(SlotWriter):
         """Whether rows of so many tokens are seen whole, not through a window."""
         return self._window is None or capacity <= self._window
 
-    def rules(self, decoding: Decoding) -> list[Rule]:
-        """None: a config that asks for something is left to `generate`."""
-        return []
+    def rules(self, prompts: Sequence[np.ndarray], decoding: Decoding) -> list[Rule]:
+        """What the model's own generation config asks for."""
+        if not self._asked:
+            return []
+        most = decoding.max_new_tokens
+        return [AsConfigured(self._asked, before=prompts.__getitem__, most=most, ends=self._ends)]
 
     def steps(
         self, prompts: Sequence[np.ndarray], rows: Sequence[int], decoding: Decoding, *, slots: int
@@ -96,7 +101,8 @@ class SlotDecoder(SlotWriter):
 def slot_decoder(model: Model) -> SlotDecoder | None:
     """How a model is written with in slots; None where `generate` has to do it."""
     # Positions of some change with the longest text of a batch.
-    if not model.runner.padded or asked_for(model.module.generation_config):
+    asked = asked_for(model.module.generation_config).keys()
+    if not model.runner.padded or not asked <= HEARD_AFTER_PROMPTS:
         return None
     module = twin(model.module)
     return None if module is None else SlotDecoder(model, module)

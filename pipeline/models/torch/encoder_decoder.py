@@ -56,7 +56,7 @@ class SlotEncoderDecoder(SlotWriter):
     def _first(self, decoding: Decoding) -> int | None:
         return self._start if decoding.start_token is None else decoding.start_token
 
-    def rules(self, decoding: Decoding) -> list[Rule]:
+    def rules(self, prompts: Sequence[np.ndarray], decoding: Decoding) -> list[Rule]:
         """What the model's own generation config asks for."""
         asked = dict(self._asked)
         if decoding.first_token is not None:
@@ -65,7 +65,8 @@ class SlotEncoderDecoder(SlotWriter):
             return []
         start, most = self._first(decoding), decoding.max_new_tokens
         assert start is not None
-        return [AsConfigured(asked, start=start, most=most, ends=self._ends)]
+        begun = np.array([start])
+        return [AsConfigured(asked, before=lambda row: begun, most=most, ends=self._ends)]
 
     def steps(
         self, prompts: Sequence[np.ndarray], rows: Sequence[int], decoding: Decoding, *, slots: int

@@ -79,7 +79,7 @@ class TorchGenerator(TorchHead):
             lengths,
             most=decoding.max_new_tokens,
             ends=self.ends,
-            rules=lambda: [*slots.rules(decoding), *self._rules(prompts, decoding)],
+            rules=lambda: [*slots.rules(prompts, decoding), *self._rules(prompts, decoding)],
             stops=self._stops(decoding),
             room=slots.room,
             report=device.report,

@@ -43,7 +43,7 @@ class SlotWriter(ABC):
         """Whether rows of so many tokens, with what is written, come out right."""
 
     @abstractmethod
-    def rules(self, decoding: Decoding) -> list[Rule]:
+    def rules(self, prompts: Sequence[np.ndarray], decoding: Decoding) -> list[Rule]:
         """What the model itself asks of writing."""
 
     @abstractmethod
