@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import yaml
@@ -69,6 +70,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--files", type=int, default=100_000)
     options.add_argument("--checkpoint", action="store_true")
+    options.add_argument("--filter", help='of the job, such as "id < 90000000"')
     options.add_argument("--plan", help=argparse.SUPPRESS)
     given = options.parse_args()
     if given.plan:
@@ -78,12 +80,14 @@ def main() -> None:
         lake = Path(folder) / "lake"
         write_table(lake, given.files, checkpoint=given.checkpoint)
         job = Path(folder) / "job.yaml"
-        content = {
+        content: dict[str, Any] = {
             "name": "many",
             "input": {"path": str(lake)},
             "output": {"path": str(Path(folder) / "out")},
             "tasks": {"mood": {"kind": "classify", "model": "starter/sentiment"}},
         }
+        if given.filter:
+            content["input"]["filter"] = given.filter
         job.write_text(yaml.safe_dump(content))
         command = [sys.executable, __file__, "--plan", str(job)]
         print(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())

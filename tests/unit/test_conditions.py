@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import random
 from typing import Any
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.conditions.condition import DEEPEST, LONGEST, condition_names, rows_where
+from pipeline.conditions.may_hold import may_hold_between
 from pipeline.errors import JobError
 
 pytestmark = pytest.mark.unit
@@ -420,3 +422,41 @@ def test_a_row_decides_for_itself_whatever_rows_are_beside_it(
 def test_any_text_is_a_condition_or_is_refused(condition: str) -> None:
     with contextlib.suppress(JobError):
         rows_where(condition, TABLE)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_bounds_never_rule_out_a_lot_that_has_a_row_for_which_the_condition_holds(
+    seed: int,
+) -> None:
+    draw = random.Random(seed)
+    lots = []
+    for _ in range(12):
+        start = draw.randrange(20)
+        a = [draw.choice([None, *range(start, start + 5)]) for _ in range(4)]
+        b = [draw.choice([None, *"abcdefgh"]) for _ in range(4)]
+        lots.append(pa.table({"a": pa.array(a, pa.int32()), "b": pa.array(b, pa.string())}))
+    a_part = f"a {draw.choice(['<', '<=', '>', '>=', '='])} {draw.randrange(25)}"
+    b_part = draw.choice(["b IN ('a', 'h')", "b BETWEEN 'b' AND 'c'", "'d' < b", "b = 'e'"])
+    more = draw.choice(["NOT a = 3", "b IS NULL", "length(b) = 1", "a + 1 > 4", "a > 3.5"])
+    joined = draw.choice(["AND", "OR"])
+    condition = f"({a_part} {joined} {b_part}) {draw.choice(['AND', 'OR'])} {more}"
+    ends = [
+        pa.table(
+            {
+                name: pa.array(
+                    [
+                        end(
+                            [v for v in lot.column(name).to_pylist() if v is not None], default=None
+                        )
+                        for lot in lots
+                    ],
+                    lots[0].schema.field(name).type,
+                )
+                for name in ("a", "b")
+            }
+        )
+        for end in (min, max)
+    ]
+    may = may_hold_between(condition, *ends)
+    for lot, is_possible in zip(lots, may, strict=True):
+        assert is_possible or not any(rows_where(condition, lot)), condition

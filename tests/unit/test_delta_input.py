@@ -480,3 +480,45 @@ def test_the_place_of_a_row_is_that_in_its_file_whatever_is_deleted_or_filtered_
             found = pa.concat_tables(split.batches(["id"])).column("id").to_pylist()
             assert [split.place(row) for row in range(len(found))] == places
             assert sum(t.num_rows for t in split.batches([])) == len(places)
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("id > 15", [16, 17, 20, 21]),
+        ("15 < id", [16, 17, 20, 21]),
+        ("id BETWEEN 2 AND 15", [2, 10, 11]),
+        ("id = 11 OR word = 'z'", [11, 20, 21]),
+        ("id IN (2, 21, 99)", [2, 21]),
+        ("(word >= 'm' AND id < 21)", [10, 11, 17, 20]),
+        ("day < CAST('2026-02-01' AS DATE)", [1, 2]),
+        ("day >= '2026-02-02' AND NOT id = 20", [21]),
+        ("word IS NULL OR id = 1", [1, 16]),
+        ("score < 0.15 AND id < 3", [2]),
+        ("length(text) = 2 AND id >= 2 AND id <= 2", [2]),
+    ],
+)
+def test_a_filter_opens_no_file_that_statistics_rule_out(
+    tmp_path: Path, out: Path, condition: str, expected: list[int]
+) -> None:
+    path = tmp_path / "lake"
+    day = datetime.date(2026, 1, 1)
+    lots = [
+        rows(1, 2, word=["a", "b"], day=[day] * 2, score=[float("nan"), 0.1]),
+        rows(10, 11, word=["m", "n"], day=[day.replace(month=2)] * 2, score=[0.2, None]),
+        rows(16, 17, word=[None, "n"], day=[None, None], score=[0.1, 0.1]),
+        rows(20, 21, word=["z", "z"], day=[day.replace(month=2, day=9)] * 2, score=[0.2, 0.2]),
+    ]
+    texts = pa.schema([("id", pa.int64()), ("text", pa.string()), ("word", pa.string())])
+    kinds = [*texts, pa.field("day", pa.date32()), pa.field("score", pa.float64())]
+    for lot in lots:
+        write_deltalake(path, lot.cast(pa.schema(kinds)), mode="append")
+    source = as_found(open_source(str(path), choice=Choice(condition)))
+    listed = {entry.path for entry in source.listing().files}
+    for action in log(path):
+        if "add" in action and action["add"]["path"] not in listed:
+            (path / action["add"]["path"]).write_bytes(b"nobody opens it")
+    assert len(listed) < 4 or "NULL" in condition or "NOT" in condition
+    job = write_job(tmp_path, output={"format": "parquet"}, input={"filter": condition})
+    assert run(job).exit_code == 0
+    assert annotated(out) == expected

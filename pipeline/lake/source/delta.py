@@ -82,7 +82,7 @@ class DeltaSource:
         )
 
     def _passing(self, files: DeltaFiles) -> list[Entry]:
-        """The files of whose rows some may pass the filter, by what their partitions are."""
+        """The files of whose rows some may pass the filter, by their partitions and statistics."""
         found = list(files.entries.values())
         if self.filter is None or not found:
             return found
@@ -90,16 +90,19 @@ class DeltaSource:
         may: dict[tuple[Any, ...], bool] = {}
         passing = []
         for entry in found:
-            told = files.partition(entry.path)
-            key = tuple(value.as_py() for value in told.values())
+            key = files.partition_values(entry.path)
             if key not in may:
-                may[key] = where.may_pass(told)
+                may[key] = where.may_pass(files.partition(entry.path))
             if may[key]:
                 passing.append(entry)
+        low, high = files.bounds(passing)
+        if low.num_columns and low.column_names == high.column_names:
+            within = where.may_pass_between(low, high)
+            passing = [entry for entry, may_be in zip(passing, within, strict=True) if may_be]
         if not passing:
             raise JobError(
                 f"input.filter `{self.filter}` rules out all {len(found)} files of "
-                f"{self.address} by the partitions that they are of",
+                f"{self.address} by their partitions and statistics",
                 hint=f"The first is {found[0].path}: compare with values that are there",
             )
         return passing

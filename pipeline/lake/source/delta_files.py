@@ -12,11 +12,13 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.errors import JobError
 from pipeline.lake.delta import LOG, telling
 from pipeline.lake.store.base import Entry, Store
 
+TOLD = (pa.types.is_integer, pa.types.is_date32, pa.types.is_string)
 MAPPING = "delta.columnMapping.mode"
 
 
@@ -71,13 +73,36 @@ class DeltaFiles:
         }
         return dict(sorted(found.items()))
 
+    @cached_property
+    def _partitions(self) -> list[dict[str, Any]]:
+        """For each row of `actions`, what the file's rows have in partition columns."""
+        if not self.table.metadata().partition_columns:
+            return [{}] * self.actions.num_rows
+        return list(self.actions.column("partition").to_pylist())
+
+    def partition_values(self, path: str) -> tuple[Any, ...]:
+        """What tells a file's partition from others."""
+        return tuple(self._partitions[self._rows[path]].values())
+
     def partition(self, path: str) -> Mapping[str, pa.Scalar]:
         """What all rows of a file have in the columns that the table is partitioned by."""
-        names = self.table.metadata().partition_columns
-        if not names:
-            return {}
-        values = self.actions.column("partition")[self._rows[path]].as_py()
-        return {name: pa.scalar(values[name], self.schema.field(name).type) for name in names}
+        values = self._partitions[self._rows[path]]
+        return {n: pa.scalar(value, self.schema.field(n).type) for n, value in values.items()}
+
+    def bounds(self, files: Sequence[Entry]) -> tuple[pa.Table, pa.Table]:
+        """Least and greatest values of files' columns, a row for each, null where none are told.
+
+        Of whole numbers, dates and texts: others are told rounded, or leave out NaN.
+        """
+        rows = pa.array([self._rows[entry.path] for entry in files], pa.int64())
+        return self._bound("min", rows), self._bound("max", rows)
+
+    def _bound(self, end: str, rows: pa.Array) -> pa.Table:
+        if end not in self.actions.column_names:
+            return pa.table({})
+        values = self.actions.column(end).combine_chunks().take(rows)
+        told = [field.name for field in values.type if any(is_one(field.type) for is_one in TOLD)]
+        return pa.table({name: pc.struct_field(values, name) for name in told})
 
     @cached_property
     def _kept(self) -> dict[str, np.ndarray]:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+import numpy as np
 import pyarrow as pa
 
 from pipeline.conditions.condition import condition_names, rows_where
-from pipeline.conditions.may_hold import may_hold
+from pipeline.conditions.may_hold import may_hold, may_hold_between
 from pipeline.errors import JobError, SplitError, near
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 class KeepRows(Protocol):
@@ -69,6 +67,21 @@ class Where:
             return may_hold(self.condition, pa.table(columns))
         except JobError as error:
             raise JobError(f"input.filter: {error.message}", hint=error.hint) from error
+
+    def may_pass_between(self, low: pa.Table, high: pa.Table) -> np.ndarray:
+        """Whether it can hold for rows between these values, for each row of these tables.
+
+        Args:
+            low: Least values of columns, null where they are not known.
+            high: Greatest values, likewise.
+        """
+        names = [name for name in self.names if name in low.column_names]
+        if not names:
+            return np.ones(low.num_rows, bool)
+        try:
+            return may_hold_between(self.condition, low.select(names), high.select(names))
+        except JobError:
+            return np.ones(low.num_rows, bool)  # told where the rows themselves are looked at
 
     def check(self, schema: pa.Schema) -> None:
         """Holds it against the columns of a file.
