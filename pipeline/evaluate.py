@@ -54,7 +54,7 @@ def evaluate_job(
     if not answered.num_rows:
         raise JobError(f"task {name} gave nothing for any of {table.num_rows:,} rows with gold",
                        hint="See why: shardscribe preview --bad")  # fmt: skip
-    truth = check_gold(kind, answered[gold], column=gold, known=_labels(job, name))
+    truth = _right(job, name, answered[gold], column=gold)
     return {
         "task": name,
         "kind": kind,
@@ -130,8 +130,18 @@ def _look_at(checked: Checked, gold: str, text: str | None, wanted: Wanted, task
     found.gather(tables(), wanted, most=None)
     table = _table(found, names, checked.source.address)
     texts = table[text].to_pylist() if text is not None else None
-    kind = checked.job.options[task].kind
-    check_gold(kind, table[gold], column=gold, texts=texts, known=_labels(checked.job, task))
+    _right(checked.job, task, table[gold], column=gold, texts=texts)
+
+
+def _right(
+    job: Job, task: str, gold: Any, *, column: str, texts: Sequence[str | None] | None = None
+) -> Any:
+    """The right answers of a gold column, as `check_gold` gives them."""
+    options = job.options[task]
+    return check_gold(
+        options.kind, gold, column=column, known=_labels(job, task), texts=texts,
+        best_alone=getattr(options, "top_k", None) is not None,
+    )  # fmt: skip
 
 
 def _table(found: Found, names: Sequence[str], where: str) -> pa.Table:

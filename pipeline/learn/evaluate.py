@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.types as types
 
 from pipeline.errors import JobError
-from pipeline.learn.evaluate_labels import check_labels, labels_report
+from pipeline.learn.evaluate_labels import check_labels, label_sets_report, labels_report
 from pipeline.learn.evaluate_spans import check_spans, spans_report
 from pipeline.learn.evaluate_texts import answers_report, texts_report
 
@@ -42,6 +42,8 @@ def report_of(kind: str, gold: Any, found: Any) -> dict[str, Any]:
         gold: From `check_gold`.
         found: The task's values of the same rows.
     """
+    if KINDS[kind] is labels_report and isinstance(gold[0], list):
+        return label_sets_report(gold, found)
     return KINDS[kind](gold, found)
 
 
@@ -65,6 +67,7 @@ def check_gold(
     column: str,
     known: Sequence[str] = (),
     texts: Sequence[str | None] | None = None,
+    best_alone: bool = False,
 ) -> Any:
     """The right answers, as the task's kind has them.
 
@@ -74,6 +77,7 @@ def check_gold(
         column: Its name, for messages.
         known: The labels that the task can give, if they are known.
         texts: What gold spans are of, if that is known.
+        best_alone: Whether the task gives the scores of its best labels alone.
 
     Raises:
         JobError: They are of another type, or can't be right.
@@ -89,11 +93,21 @@ def check_gold(
         check_spans(spans, texts, column=column)
         return spans
     if kind in ("classify", "zero_shot"):
-        if not _is_text(gold.type):
-            raise _wrong(kind, column, gold.type, "text, the label of each row")
         labels = gold.to_pylist()
-        check_labels(labels, known, column=column)
-        return labels
+        if _is_text(gold.type):
+            check_labels(labels, known, column=column)
+            return labels
+        if not (_is_list(gold.type) and _is_text(gold.type.value_type)):
+            raise _wrong(kind, column, gold.type, "text, the label of each row, or a list of such")
+        if best_alone:
+            raise JobError(
+                f"gold column {column} has several labels a row, and the task keeps the scores "
+                "of its best alone",
+                hint="Leave out the task's top_k",
+            )
+        sets = [[label for label in some if label is not None] for some in labels]
+        check_labels([label for some in sets for label in some], known, column=column)
+        return sets
     return _right_texts(kind, gold, column)
 
 

@@ -15,6 +15,8 @@ from pipeline.escape import visible
 from pipeline.learn.intervals import interval
 
 BINS = 10
+# From which score on a label of several holds.
+HOLDS = 0.5
 
 
 def check_labels(gold: Sequence[str], known: Sequence[str], *, column: str) -> None:
@@ -51,20 +53,12 @@ def labels_report(
     Returns:
         Plain data: figures as they are, unrounded.
     """
-    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+    from sklearn.metrics import confusion_matrix
 
     given = [str(value["label"]) for value in found]
     names = sorted({*gold, *given})
     at = {name: place for place, name in enumerate(names)}
     truth, guess = (np.array([at[label] for label in some]) for some in (gold, given))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        table = precision_recall_fscore_support(gold, given, labels=names, zero_division=0.0)
-    by_label = [
-        {"label": name, "precision": float(p), "recall": float(r), "f1": float(f),
-         "support": int(n)}
-        for name, p, r, f, n in zip(names, *table, strict=True)
-    ]  # fmt: skip
     right = truth == guess
     score = np.array([value["score"] for value in found], dtype=float)
     sure = np.isfinite(score)
@@ -79,13 +73,80 @@ def labels_report(
             # Of one label a row, both are the same.
             "micro_f1": interval(lambda rows: float(right[rows].mean()), len(gold), seed=seed),
         },
-        "labels": by_label,
+        "labels": _by_label(gold, given, names, labels=names),
         "confusion": {
             "labels": names,
             "rows": confusion_matrix(gold, given, labels=names).tolist(),
         },
         "calibration": calibration(right[sure], score[sure]),
     }
+
+
+def label_sets_report(
+    gold: Sequence[Sequence[str]], found: Sequence[Mapping[str, Any]], *, seed: int = 0
+) -> dict[str, Any]:
+    """Rows of several labels, or none: all of them right, and F1 over labels.
+
+    Args:
+        gold: The labels of each row.
+        found: What the task gave for it: `scores` of labels; those of at least `HOLDS` hold.
+        seed: Of the bootstrap.
+
+    Returns:
+        Plain data: figures as they are, unrounded.
+    """
+    from sklearn.preprocessing import MultiLabelBinarizer
+
+    given = [
+        [str(one["label"]) for one in value["scores"] or () if one["score"] >= HOLDS]
+        for value in found
+    ]
+    names = sorted({label for some in (*gold, *given) for label in some})
+    table = MultiLabelBinarizer(classes=names)
+    # Of shape [rows, labels].
+    truth, guess = (table.fit_transform(some).astype(int) for some in (gold, given))
+    right = (truth == guess).all(axis=1)
+
+    def f1(rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+        """Of shape [labels]; not a number where a label neither is there nor was given."""
+        both = (truth[rows] * guess[rows]).sum(axis=0)
+        seen = truth[rows].sum(axis=0) + guess[rows].sum(axis=0)
+        values = np.full(len(names), np.nan)
+        np.divide(2.0 * both, seen, out=values, where=seen > 0)
+        return values
+
+    def macro(rows: npt.NDArray[np.intp]) -> float:
+        values = f1(rows)
+        there = ~np.isnan(values)
+        return float(values[there].mean()) if there.any() else 0.0
+
+    def micro(rows: npt.NDArray[np.intp]) -> float:
+        seen = truth[rows].sum() + guess[rows].sum()
+        return float(2 * (truth[rows] * guess[rows]).sum() / seen) if seen else 0.0
+
+    return {
+        "metrics": {
+            "accuracy": interval(lambda rows: float(right[rows].mean()), len(gold), seed=seed),
+            "macro_f1": interval(macro, len(gold), seed=seed),
+            "micro_f1": interval(micro, len(gold), seed=seed),
+        },
+        "labels": _by_label(truth, guess, names, labels=None) if names else [],
+    }
+
+
+def _by_label(
+    truth: Any, guess: Any, names: Sequence[str], *, labels: Sequence[str] | None
+) -> list[dict[str, Any]]:
+    from sklearn.metrics import precision_recall_fscore_support
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        table = precision_recall_fscore_support(truth, guess, labels=labels, zero_division=0.0)
+    return [
+        {"label": name, "precision": float(p), "recall": float(r), "f1": float(f),
+         "support": int(n)}
+        for name, p, r, f, n in zip(names, *table, strict=True)
+    ]  # fmt: skip
 
 
 def macro_f1(truth: npt.NDArray[np.intp], guess: npt.NDArray[np.intp], labels: int) -> float:

@@ -16,7 +16,7 @@ from sklearn import metrics
 
 from pipeline.cli.main import main
 from pipeline.errors import JobError
-from pipeline.learn.evaluate import check_gold, check_libraries
+from pipeline.learn.evaluate import check_gold, check_libraries, report_of
 from pipeline.learn.evaluate_labels import calibration, labels_report, macro_f1
 from pipeline.learn.evaluate_spans import spans_report
 from pipeline.learn.evaluate_texts import answers_report, texts_report
@@ -57,6 +57,47 @@ def test_label_figures_equal_scikit_learns(seed):
         same = theirs[label["label"]]
         assert {name: mine[name] for name in same} == pytest.approx(same)
     assert report["confusion"]["rows"] == metrics.confusion_matrix(gold, given).tolist()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_figures_of_several_labels_a_row_equal_scikit_learns(seed):
+    chance = np.random.default_rng(seed)
+    rows, names = 80, list("abc")
+    gold = [[name for name in names if chance.random() < 0.4] for _ in range(rows)]
+    found = [{"scores": [{"label": name, "score": chance.random()} for name in "cab"]}
+             for _ in range(rows)]  # fmt: skip
+    truth = [[int(name in some) for name in names] for some in gold]
+    scores = [{one["label"]: one["score"] for one in value["scores"]} for value in found]
+    guess = [[int(some[name] >= 0.5) for name in names] for some in scores]
+    report = report_of("classify", gold, found)
+    values = {name: figure["value"] for name, figure in report["metrics"].items()}
+    assert values == pytest.approx(
+        {
+            "accuracy": metrics.accuracy_score(truth, guess),
+            "macro_f1": metrics.f1_score(truth, guess, average="macro"),
+            "micro_f1": metrics.f1_score(truth, guess, average="micro"),
+        }
+    )
+    theirs = metrics.precision_recall_fscore_support(truth, guess)
+    mine = [[label[name] for label in report["labels"]]
+            for name in ("precision", "recall", "f1", "support")]  # fmt: skip
+    assert np.array(mine) == pytest.approx(np.array(theirs))
+
+
+def test_rows_of_no_label_at_all_are_right_where_none_is_given():
+    found = [{"scores": [{"label": "a", "score": 0.1}]}, {"scores": None}]
+    report = report_of("zero_shot", [[], []], found)
+    assert report["metrics"]["accuracy"]["value"] == 1
+    assert (report["metrics"]["micro_f1"]["value"], report["labels"]) == (0, [])
+
+
+def test_gold_of_several_labels_needs_all_scores_and_known_labels():
+    gold = pa.array([["a", None], []], pa.list_(pa.string()))
+    assert check_gold("classify", gold, column="g", known=["a"]) == [["a"], []]
+    with pytest.raises(JobError, match=r"'a' .* is none of the labels"):
+        check_gold("classify", gold, column="g", known=["b"])
+    with pytest.raises(JobError, match="Leave out the task's top_k"):
+        check_gold("zero_shot", gold, column="g", known=["a"], best_alone=True)
 
 
 def test_a_label_that_a_draw_lacks_counts_as_scikit_learn_has_it():
@@ -242,6 +283,7 @@ def job(tiny_model, tmp_path_factory):
             "strange": ["no", "maybe"] * 15,
             "nothing": pa.nulls(rows, pa.string()),
             "nan": [math.nan] * rows,
+            "several": [["no"], []] * 15,
             "spans": pa.array([[{"label": "X", "start": 0, "end": 99}]] * rows, spans),
         }
     )
@@ -274,6 +316,13 @@ def test_a_task_is_held_against_the_rows_that_have_gold(job):
     assert few["rows"] == 7
     code, out, _ = call(job, "--gold", "gold")
     assert (code, "accuracy" in out, "1 of them unanswered" in out) == (0, True, True)
+
+
+def test_gold_of_several_labels_is_held_against_scores(job):
+    code, out, _ = call(job, "--gold", "several", "--json")
+    assert (code, json.loads(out)["rows"]) == (0, 30)
+    code, _, err = call(job, "--gold", "several", "--set", "tasks.mood.top_k=1")
+    assert (code, "Leave out the task's top_k" in err) == (2, True)
 
 
 def test_a_gold_column_may_have_any_name(job):
