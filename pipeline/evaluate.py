@@ -92,12 +92,16 @@ def _text_of(job: Job, name: str) -> str | None:
 def _labels(job: Job, name: str) -> Sequence[str]:
     """What the task can give, where that is known without its model."""
     task = job.configured[name]
-    given = getattr(task.options, "labels", None)
-    if task.options.kind == "zero_shot" and given:
-        return list(given)
-    if task.options.kind == "classify" and task.info is not None:
-        return [str(label) for label in (task.info.config.get("id2label") or {}).values()]
-    return ()
+    options = task.options
+    if options.kind == "zero_shot":
+        return list(getattr(options, "labels", ()))
+    config = task.info.config if task.info is not None else {}
+    labels = [str(label) for label in (config.get("id2label") or {}).values()]
+    if options.kind == "ner" and getattr(options, "aggregation", "none") != "none":
+        from pipeline.tasks.spans.aggregate import Tags
+
+        return [name for name in dict.fromkeys(Tags.of(labels).names) if name != "O"]
+    return labels if options.kind in ("classify", "ner") else ()
 
 
 def _only(job: Job, gold: str, task: str | None) -> Job:

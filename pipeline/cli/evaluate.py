@@ -91,7 +91,8 @@ def _by_label(labels: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]
          str(la["support"])]
         for la in labels
     ]  # fmt: skip
-    names = [f"{way} {f}" for way in ("strict", "partial") for f in figures]
+    short = ("prec.", "recall", "f1")
+    names = [f"{way} {f}" for way in ("strict", "partial") for f in short]
     return ["label", *names, "spans"], rows
 
 

@@ -91,6 +91,7 @@ def check_gold(
             raise _wrong(kind, column, gold.type, "list<struct<label: string, start, end>>")
         spans = [[span or {} for span in some] for some in spans]
         check_spans(spans, texts, column=column)
+        check_labels([str(span["label"]) for some in spans for span in some], known, column=column)
         return spans
     if kind in ("classify", "zero_shot"):
         labels = gold.to_pylist()

@@ -34,7 +34,7 @@ def check_labels(gold: Sequence[str], known: Sequence[str], *, column: str) -> N
     if known and strange:
         label, rows = strange.most_common(1)[0]
         raise JobError(
-            f"gold column {column}: {visible(label, most=80)!r} ({rows:,} rows) is none of the "
+            f"gold column {column}: {visible(label, most=80)!r} ({rows:,} times) is none of the "
             f"labels that the task gives: {', '.join(known)}",
             hint="Rename the gold labels, or leave those rows out",
         )

@@ -10,10 +10,12 @@ import pytest
 import sacrebleu
 import yaml
 from click.testing import CliRunner
+from helpers import hollow_model
 from nervaluate import Evaluator
 from rouge_score.rouge_scorer import RougeScorer
 from sklearn import metrics
 
+from pipeline.cli.evaluate import _show
 from pipeline.cli.main import main
 from pipeline.errors import JobError
 from pipeline.learn.evaluate import check_gold, check_libraries, report_of
@@ -352,7 +354,7 @@ def test_an_output_that_is_there_gives_the_same_report(job, tmp_path):
         (["--gold", "nan"], "gold column nan is double; for classify it must be text"),
         (["--gold", "spans"], "for classify it must be text"),
         (["--gold", "nothing"], "gold column nothing is null in all rows"),
-        (["--gold", "strange"], "'maybe' (15 rows) is none of the labels that the task gives"),
+        (["--gold", "strange"], "'maybe' (15 times) is none of the labels that the task gives"),
         (["--gold", "gold", "--task", "moon"], "--task: there is no task `moon`"),
         (["--gold", "gold", "--output"], "holds no annotated rows yet"),
         (["--gold", "gold", "--rows", "0"], "0 is not in the range"),
@@ -396,6 +398,41 @@ def test_gold_spans_that_are_none_are_refused(what):
     with pytest.raises(JobError) as caught:
         check_gold("ner", gold, column="g", texts=["text"] * len(gold))
     assert message in str(caught.value)
+
+
+def test_a_gold_span_of_a_label_that_the_model_lacks_is_refused():
+    gold = pa.array([[{"label": "A", "start": 0, "end": 1}]])
+    with pytest.raises(JobError, match=r"'A' \(1 times\) is none of the labels"):
+        check_gold("ner", gold, column="g", known=["B"])
+    assert check_gold("ner", gold, column="g", known=["A", "B"]) == gold.to_pylist()
+
+
+def test_spans_are_shown_by_label_within_the_width_of_a_terminal(capsys):
+    gold, found = some_spans(1)
+    _show({"task": "t", "kind": "ner", "gold": "g", "rows": 40, "unanswered": 0,
+           **spans_report(gold, found)})  # fmt: skip
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(("aggregation", "label"), [("first", "PER"), ("none", "B-PER")])
+def test_labels_of_a_tagger_are_those_that_its_task_gives(tmp_path, aggregation, label):
+    names = dict(enumerate(["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]))
+    model = hollow_model(tmp_path / "model", "BertForTokenClassification", id2label=names)
+    spans = [[{"label": kind, "start": 0, "end": 1}] for kind in (label, "MISC")]
+    (tmp_path / "lake").mkdir()
+    pq.write_table(pa.table({"text": ["ab", "cd"], "gold": spans}), tmp_path / "lake/a.parquet")
+    said = {
+        "name": "tags",
+        "input": {"path": str(tmp_path / "lake")},
+        "output": {"path": str(tmp_path / "out")},
+        "tasks": {"t": {"kind": "ner", "model": str(model), "aggregation": aggregation}},
+    }
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(said))
+    code, _, err = call(tmp_path / "job.yaml", "--gold", "gold")
+    assert (code, "'MISC' (1 times) is none of the labels" in err) == (2, True), err
+    assert ("PER, LOC" in err) == (aggregation == "first")
 
 
 def test_what_is_not_installed_is_named_with_the_command(monkeypatch):
