@@ -21,6 +21,7 @@ from pipeline.errors import JobError, OutputBusy, RunError
 from pipeline.lake.ingest import json_lines, lines, reading
 from pipeline.lake.ingest.importer import Importer
 from pipeline.lake.ingest.origin import ImportOptions, find
+from pipeline.lake.store.local import LocalStore
 from pipeline.lake.store.open import open_store
 
 pytestmark = pytest.mark.unit
@@ -563,6 +564,26 @@ def test_one_file_and_a_pattern_name_what_is_read(raw):
     assert imported(raw / "b.jsonl", out="one")[1] == [{"id": 2}]
     assert imported(raw / "*.jsonl", out="raw/two")[1] == [{"id": 1}, {"id": 2}]
     with pytest.raises(JobError, match="files of several formats: 2 of json, 1 of csv"):
+        imported(raw)
+
+
+def test_a_file_that_cannot_be_listed_is_named_and_not_passed_over(raw):
+    write_lines(raw / "a.jsonl", [{"id": 1}])
+    (raw / "b.jsonl").symlink_to("nowhere")
+    (raw / "c.pdf").symlink_to("nowhere")
+    with pytest.raises(JobError, match=r"b\.jsonl can't be read"):
+        imported(raw)
+    (raw / "b.jsonl").unlink()
+    assert imported(raw)[1] == [{"id": 1}]
+
+
+def test_a_destination_that_can_hold_no_files_is_refused_at_once(raw, monkeypatch):
+    write_lines(raw / "a.jsonl", [{"id": 1}])
+    for out in ("raw/a.jsonl", "raw/a.jsonl/below/it"):
+        with pytest.raises(JobError, match=r"can't hold shards: .*a\.jsonl is a file"):
+            imported(raw, out=out)
+    monkeypatch.setattr(LocalStore, "create", lambda *_: (_ for _ in ()).throw(OSError(13, "no")))
+    with pytest.raises(JobError, match=r"out can't be written: no"):
         imported(raw)
 
 

@@ -28,6 +28,7 @@ from pipeline.lake.sink.footers import look
 from pipeline.lake.sink.scratch import clean_up
 from pipeline.lake.split import SUFFIXES
 from pipeline.lake.store.base import Entry, Store
+from pipeline.lake.store.local import LocalStore
 from pipeline.lake.store.probe import check_create_only
 
 # What decides how a shard looks; raised when that changes.
@@ -61,6 +62,28 @@ class Imported:
     bad_in: str = ""
 
 
+def check_place(store: Store) -> None:
+    """Refuses a place where no shards can be.
+
+    Raises:
+        JobError: It is a file or below one, can't be written, or keeps no two imports apart.
+    """
+    if isinstance(store, LocalStore):
+        above = next(path for path in (store.base, *store.base.parents) if path.exists())
+        if not above.is_dir():
+            raise JobError(
+                f"{store.root} can't hold shards: {above} is a file",
+                hint="Name a directory, existing or not",
+            )
+    try:
+        check_create_only(store.own)
+    except OSError as error:
+        raise JobError(
+            f"{store.root} can't be written: {error.strerror or error}",
+            hint="Check its permissions, or choose another directory",
+        ) from error
+
+
 @dataclass
 class Importer:
     """An import: from where, into where, and how shards are cut.
@@ -87,7 +110,7 @@ class Importer:
             JobError: The files or the directory can't be what they should be.
             RunError: A file changes or breaks while it is read.
         """
-        check_create_only(self.store.own)
+        check_place(self.store)
         sink = FileSink(self.store)
         clean_up(sink)
         there = self._present()

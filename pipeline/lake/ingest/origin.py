@@ -7,7 +7,7 @@ import posixpath
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -151,13 +151,21 @@ def find(address: str, reading: ImportOptions) -> tuple[Origin, list[str]]:
         return _datasets(address, store), []
     found: dict[str, list[Entry]] = {}
     others: list[str] = []
-    for entry in sorted(store.entries(), key=lambda entry: entry.path):
+    missed: dict[str, str] = {}
+    for entry in sorted(store.entries(missed.__setitem__), key=lambda entry: entry.path):
         if wanted(entry.path):
             kind = reading.format or _format(entry.path)
             if kind is None:
                 others.append(entry.path)
             else:
                 found.setdefault(kind, []).append(entry)
+    for path, reason in missed.items():
+        # A directory may hold what is wanted, whatever its own name.
+        if wanted(path) and (_format(path) or not PurePosixPath(path).suffix):
+            raise JobError(
+                f"{store.address(path)} can't be read: {reason}",
+                hint="Mend it, or move it elsewhere",
+            )
     if not found:
         raise _nothing(address, others)
     if len(found) > 1:
