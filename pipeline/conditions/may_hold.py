@@ -42,7 +42,8 @@ def _may(node: Any, values: Any, known: set[str]) -> bool:
     names = {column.parts[0].name for column in node.find_all(exp.Column)}
     if names <= known:
         found = values.of(node)
-        return found.kind in ("boolean", "null") and bool(found.series[0])
+        # What is neither true nor false is told where rows are held against it.
+        return found.kind not in ("boolean", "null") or bool(found.series[0])
     match node:
         case exp.Paren():
             return _may(node.this, values, known)

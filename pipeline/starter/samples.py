@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pipeline.errors import JobError
@@ -45,6 +46,9 @@ SAMPLES = {
     "long-reviews": Sample(
         title="movie reviews of 1,500 to 4,000 characters, to summarize", rows=24, shards=1
     ),
+    "tree": Sample(
+        title="the reviews as a tree of directories, `source=.../label=.../`", rows=400, shards=1
+    ),
 }
 
 
@@ -76,7 +80,9 @@ def write_sample(
         raise JobError(f"There is no sample {name!r}.", hint=f"Known are: {', '.join(SAMPLES)}.")
     rows = SAMPLES[name].rows if rows is None else rows
     shards = SAMPLES[name].shards if shards is None else shards
-    write = write_reviews if name == "reviews" else write_long_reviews
+    write = write_long_reviews if name == "long-reviews" else write_reviews
+    if name == "tree":
+        write = partial(write_reviews, tree=True)
     return write(destination, rows=rows, shards=shards, progress=progress)
 
 
@@ -86,6 +92,7 @@ def write_reviews(
     rows: int = 3_000,
     shards: int = 8,
     seed: int = SEED,
+    tree: bool = False,
     progress: Callable[[str], None] = lambda line: None,
 ) -> list[Path]:
     """Write a lake of reviews, about four short ones for each long one.
@@ -96,8 +103,9 @@ def write_reviews(
     Args:
         destination: A folder that is empty, missing, or holds this very sample.
         rows: How many reviews.
-        shards: How many Parquet files.
+        shards: How many Parquet files; of a tree, in each directory.
         seed: Which reviews, and their order.
+        tree: Tell source and label by directories and not in the files.
         progress: Told what happens, a line at a time.
 
     Returns:
@@ -113,7 +121,7 @@ def write_reviews(
     long = [item for item in rest if item.source == LONG][: rows - len(short)]
     _refuse_too_few(len(short) + len(long), rows)
     # Another seed: in the first order, the scarcer choice of long ones would come first.
-    return _write(_shuffled(short + long, seed=seed + 1), destination, shards=shards)
+    return _write(_shuffled(short + long, seed=seed + 1), destination, shards=shards, tree=tree)
 
 
 def write_long_reviews(
@@ -167,7 +175,9 @@ def _refuse_too_few(found: int, rows: int) -> None:
         )
 
 
-def _write(items: Sequence[Review], destination: Path, *, shards: int) -> list[Path]:
+def _write(
+    items: Sequence[Review], destination: Path, *, shards: int, tree: bool = False
+) -> list[Path]:
     from datasets import Dataset, Features, Value
 
     features = Features(
@@ -189,19 +199,31 @@ def _write(items: Sequence[Review], destination: Path, *, shards: int) -> list[P
     except OSError as error:
         raise JobError(f"{destination} can't be made: {error.strerror}.") from error
     dataset = Dataset.from_dict(content, features=features)
+    parts = {"": dataset}
+    if tree:
+        parts = {
+            f"source={source}/label={label}/": dataset.select(
+                [at for at, i in enumerate(items) if (i.source, i.label) == (source, label)]
+            ).remove_columns(["source", "label"])
+            for source, label in sorted({(item.source, item.label) for item in items})
+        }
     # Inside the destination, because a rename doesn't cross file systems; Parquet readers leave
     # names with a leading dot alone.
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=destination) as scratch:
         made = {}
-        for index in range(shards):
-            path = Path(scratch) / f"part-{index:05d}.parquet"
-            shard = dataset.shard(num_shards=shards, index=index, contiguous=True)
-            with path.open("wb") as file, _no_progress_bars():
-                shard.to_parquet(file)
-            made[path.name] = path
+        for directory, part in parts.items():
+            _refuse_too_many_shards(len(part), shards)
+            for index in range(shards):
+                path = Path(scratch) / f"{directory}part-{index:05d}.parquet"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shard = part.shard(num_shards=shards, index=index, contiguous=True)
+                with path.open("wb") as file, _no_progress_bars():
+                    shard.to_parquet(file)
+                made[f"{directory}{path.name}"] = path
         _refuse_other_files(destination, made)
         for name, path in made.items():
             if not (destination / name).exists():
+                (destination / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.move(path, destination / name)
     return [destination / name for name in made]
 
@@ -221,13 +243,14 @@ def _no_progress_bars() -> Iterator[None]:
 
 
 def _refuse_other_files(destination: Path, made: dict[str, Path]) -> None:
-    for path in sorted(destination.iterdir()):
-        if path.name.startswith("."):
+    for path in sorted(destination.rglob("*")):
+        name = path.relative_to(destination).as_posix()
+        if name.startswith(".") or (path.is_dir() and any(m.startswith(f"{name}/") for m in made)):
             continue
-        twin = made.get(path.name)
+        twin = made.get(name)
         # Some of our own files and nothing else: a writer was killed, and we finish its work.
         if twin is None or not path.is_file() or sha256_of(path) != sha256_of(twin):
             raise JobError(
-                f"{destination} holds something else already: {path.name}.",
+                f"{destination} holds something else already: {name}.",
                 hint="Name an empty or a new directory.",
             )

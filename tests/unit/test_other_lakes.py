@@ -10,11 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from helpers import QuietDisplay
+from in_process import Loud, annotate
 
 from pipeline import run as running
 from pipeline import status
-from pipeline.engine.messages import SplitResult, WorkPlan
-from pipeline.engine.worker.annotator import Annotator
 from pipeline.errors import Interrupted, RunError
 from pipeline.job import check
 from pipeline.job.job import Job
@@ -29,26 +28,10 @@ from pipeline.lake.store.local import LocalStore
 from pipeline.models.resolve import ModelInfo
 from pipeline.planning import Choices
 from pipeline.preview import Wanted, preview_rows
-from pipeline.tasks import TASKS, Annotated, Task
-from pipeline.tasks.spans.ner import NerOptions
+from pipeline.tasks import TASKS
 from pipeline.verify import verify_job
 
 pytestmark = pytest.mark.unit
-
-
-class Loud(Task[NerOptions]):
-    """Stands in for NER, and needs no model."""
-
-    Options = NerOptions
-
-    def output_type(self) -> pa.DataType:
-        return pa.string()
-
-    def load(self, models: Any) -> "Loud":
-        return self
-
-    def annotate(self, texts: Sequence[str]) -> Annotated:
-        return Annotated(pa.array([text.upper() for text in texts], pa.string()), {}, tokens=1)
 
 
 @dataclass
@@ -240,16 +223,6 @@ def job(source: Tables, sink: Shelf, monkeypatch: pytest.MonkeyPatch) -> Job:
             "compute": {"device": "cpu"},
         }
     )
-
-
-def annotate(pinned: Any, plan: Any, tally: Any, summary: Any, **_: Any) -> None:
-    """What workers do, in this process."""
-    annotator = Annotator(WorkPlan.of(pinned, device="cpu", threads=1))
-    for split, answer in zip(plan.todo, annotator.annotate_all(plan.todo), strict=True):
-        if isinstance(answer, SplitResult):
-            tally.done(split, answer)
-        else:
-            tally.failed(split, str(answer), final=True)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, groupby
 from threading import Lock
 from typing import Any
 
@@ -55,6 +55,28 @@ class OpenFile:
                 return self._starts[first], self._starts[min(last + 1, len(self._starts) - 1)]
             case _:
                 return 0, self._starts[-1]
+
+    def without(self, region: Region, may: Sequence[bool]) -> list[Region]:
+        """What is left of a region without some row groups, in order.
+
+        Args:
+            region: Which is in the file.
+            may: Which row groups are wanted, true or false for each.
+        """
+        begin, end = self.extent(region)
+        found: list[Region] = []
+        left = 0
+        for wanted, run in groupby(range(len(may)), key=lambda group: may[group]):
+            groups = list(run)
+            first = max(begin, self._starts[groups[0]])
+            behind = min(end, self._starts[groups[-1] + 1])
+            if wanted and first < behind:
+                whole = RowGroups(groups[0], groups[-1])
+                alike = self.extent(whole) == (first, behind)
+                found.append(whole if alike else Rows(first, behind - first))
+                left += behind - first
+        # As it was where nothing is left out, so that what is read ahead is the same.
+        return [region] if left == end - begin else found
 
     def way_to(self, row: int) -> int | None:
         """How many rows it would pass over to get to one; None if it would have to start anew."""

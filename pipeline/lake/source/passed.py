@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from pipeline.conditions.bounds import Bounds
+from pipeline.errors import JobError
+from pipeline.lake.source.statistics import bounds_of
 from pipeline.lake.source.where import KeepRows
 
 
@@ -31,6 +35,26 @@ class Passed:
         self._first = self._next = first
         # First row, how many came, how many passed, and which, packed.
         self._seen: list[tuple[int, int, int, np.ndarray]] = []
+
+    def go_to(self, row: int) -> None:
+        """Rows that come next begin there: those before it can't pass."""
+        self._next = row
+
+    def row_groups(self, file: pq.ParquetFile, *, told: Mapping[str, pa.Scalar]) -> list[bool]:
+        """Which row groups of a file may hold a row that passes, by their statistics.
+
+        Args:
+            file: The file.
+            told: Columns that are told beside it.
+        """
+        beside = {name: Bounds.exactly(value) for name, value in told.items()}
+        found = []
+        for bounds in bounds_of(file, self.names):
+            try:
+                found.append(all(keep.may_pass_within({**bounds, **beside}) for keep in self.keeps))
+            except JobError:  # of this file's types: that is told of its rows
+                found.append(True)
+        return found
 
     def of(self, table: pa.Table) -> pa.Table:
         """The rows that pass, of the next that come."""

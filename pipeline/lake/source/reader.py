@@ -88,7 +88,9 @@ class ParquetSplit:
         """
         read = list(dict.fromkeys([*columns, *self._passed.names]))
         self._passed.begin(self.first)
-        for table in self._tables([name for name in read if name not in self.beside], rows):
+        in_file = [name for name in read if name not in self.beside]
+        for first, table in self._tables(in_file, rows):
+            self._passed.go_to(first)
             for name in self._checked.keys() & {*table.column_names}:
                 check_told(name, table.column(name), self._checked[name], where=self._where)
             for name in read:
@@ -103,20 +105,32 @@ class ParquetSplit:
         """Which row of the file the row of that number among those given is."""
         return self._passed.place(row)
 
-    def _tables(self, columns: Sequence[str], rows: int | None) -> Iterator[pa.Table]:
+    def _tables(self, columns: Sequence[str], rows: int | None) -> Iterator[tuple[int, pa.Table]]:
+        """What has to be looked at, each part with the row of the file that it begins with."""
         try:
-            region = self._split.region
-            if rows is None:
-                yield from read_batches(self._file, region, columns=columns)
-            else:
-                for batch in self._file.read(region, columns, step=rows):
-                    yield pa.Table.from_batches([batch])
+            for region in self._regions():
+                at, _ = self._file.extent(region)
+                if rows is None:
+                    tables = read_batches(self._file, region, columns=columns)
+                else:
+                    batches = self._file.read(region, columns, step=rows)
+                    tables = (pa.Table.from_batches([batch]) for batch in batches)
+                for table in tables:
+                    yield at, table
+                    at += table.num_rows
         except SPOILT as error:
             self._broken = True
             raise SplitError(
                 f"{self._where} can't be read: {one_line(error, most=200)}",
                 hint="If the file is damaged, write it again or take it out of the dataset",
             ) from error
+
+    def _regions(self) -> list[Region]:
+        """The split's region without the row groups that hold no row that passes."""
+        if not self._passed.keeps:
+            return [self._split.region]
+        may = self._passed.row_groups(self._file.parquet, told=self.beside)
+        return self._file.without(self._split.region, may)
 
     def close(self) -> None:
         """Lets go of the file."""

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
+from pipeline.conditions.bounds import Bounds, may_hold_within
 from pipeline.conditions.condition import condition_names, rows_where
 from pipeline.conditions.may_hold import may_hold, may_hold_between
 from pipeline.errors import JobError, SplitError, near
@@ -30,6 +31,13 @@ class KeepRows(Protocol):
 
         Raises:
             SplitError: It can't be told.
+        """
+
+    def may_pass_within(self, known: Mapping[str, Bounds]) -> bool:
+        """Whether a row can pass of which this is known.
+
+        Raises:
+            JobError: It can't be told.
         """
 
 
@@ -67,6 +75,10 @@ class Where:
             return may_hold(self.condition, pa.table(columns))
         except JobError as error:
             raise JobError(f"input.filter: {error.message}", hint=error.hint) from error
+
+    def may_pass_within(self, known: Mapping[str, Bounds]) -> bool:
+        """Whether it can hold for a row of which this is known."""
+        return may_hold_within(self.condition, known)
 
     def may_pass_between(self, low: pa.Table, high: pa.Table) -> np.ndarray:
         """Whether it can hold for rows between these values, for each row of these tables.
