@@ -139,7 +139,8 @@ def preview_rows(job: Job, wanted: Wanted, *, most: int = MOST_ANNOTATED) -> Fou
     pinned = pin(checked)
     on = pinned.checked.job.compute.device
     device = device_here() if on == "auto" else on
-    annotator = Annotator(WorkPlan.of(pinned, device=device, threads=os.cpu_count() or 1))
+    plan = WorkPlan.of(pinned, device=device, threads=os.cpu_count() or 1)
+    annotator = Annotator(plan, publish=False)
 
     def tables() -> Iterator[pa.Table]:
         for entry in checked.listing.files:

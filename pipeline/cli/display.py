@@ -172,6 +172,11 @@ def summary_lines(summary: Summary, *, command: str) -> list[str]:
             f" + {rows.skipped:,} skipped (null or blank text)"
         )
         for name, task in summary.tasks.items():
+            if task.looked_twice:
+                lines.append(
+                    f"          {name}: in int8; {task.looked_twice:,} rows near a tie again in "
+                    f"float32 ({task.looked_twice / max(1, task.rows):.1%})"
+                )
             if task.bad or task.skipped != rows.skipped:
                 lines.append(
                     f"          {name}: {task.annotated:,} annotated, {task.bad:,} bad,"

@@ -36,4 +36,8 @@ def validate(job_file: str, overrides: tuple[str, ...]) -> None:
         arch = ", ".join(info.architectures) or "unknown architecture"
         file = f", {info.file}" if info.file else ""
         say(f"  task    {name}: {options.kind} with {options.model} ({arch}{file})")
+        if job.compute.dtype == "int8":
+            labels = job.configured[name].has_labels
+            said = "int8, texts near a tie again in float32" if labels else "float32, as ever"
+            say(f"          computed in {said}")
     say(f"  output  {job.output.path}")

@@ -101,8 +101,8 @@ class SplitResult:
         """Plain data; `dataclasses.asdict` copies deeply, at 30 times the cost."""
         return {
             **vars(self),
-            "rows": vars(self.rows),
-            "tasks": {name: vars(counts) for name, counts in self.tasks.items()},
+            "rows": self.rows.said,
+            "tasks": {name: counts.said for name, counts in self.tasks.items()},
         }
 
 

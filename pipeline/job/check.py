@@ -133,6 +133,12 @@ def check_models(job: Job) -> dict[str, ModelInfo]:
             engine.check(model, head=head, adapter=infos[adapter] if adapter else None)
         except JobError as error:
             raise JobError(f"tasks.{name}: {error.message}", hint=error.hint) from error
+    if job.compute.dtype == "int8" and not any(t.has_labels for t in job.configured.values()):
+        raise JobError(
+            "compute.dtype is int8, which serves classify, ner, and zero_shot but with a chat "
+            "model: no task of this job is one",
+            hint="Leave compute.dtype at auto",
+        )
     return infos
 
 

@@ -42,11 +42,12 @@ class Compute(Part):
         description="Workers that share a GPU, each with its part of the memory and of the cores. "
         "More than 1 where one worker does not keep it busy.",
     )
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = Field(
         "auto",
         title="Arithmetic",
-        description="auto: bfloat16 on a GPU, float32 on a CPU. With onnxruntime the ONNX file "
-        "decides: leave it at auto.",
+        description="auto: bfloat16 on a GPU, float32 on a CPU. int8, on a CPU: classify, ner and "
+        "zero_shot in int8, rows near a tie again in float32; other tasks in float32. With "
+        "onnxruntime the ONNX file decides: leave it at auto.",
     )
     batch_tokens: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         "auto", title="Padded tokens per batch", description="auto: as the device likes."
@@ -61,8 +62,11 @@ class Compute(Part):
     @classmethod
     def _nothing_left_open(cls, given: Any) -> Any:
         """What onnxruntime computes on does not depend on the machine, nor does the arithmetic."""
-        if not isinstance(given, dict) or given.get("engine") != "onnxruntime":
+        if not isinstance(given, dict):
             return given
+        if given.get("engine") != "onnxruntime":
+            on_cpu = given.get("dtype") == "int8" and given.get("device", "auto") == "auto"
+            return given | {"device": "cpu"} if on_cpu else given
         usual = {"device": "cpu", "dtype": "float32"}
         return given | {k: v for k, v in usual.items() if given.get(k, "auto") == "auto"}
 
@@ -83,5 +87,10 @@ class Compute(Part):
             raise ValueError(
                 "with compute.engine: onnxruntime the ONNX file decides the arithmetic: leave it "
                 "at auto"
+            )
+        if dtype == "int8" and info.data.get("device") == "cuda":
+            raise ValueError(
+                "int8 is computed on a CPU: set compute.device to cpu, or leave dtype at auto for "
+                "bfloat16 on the GPU"
             )
         return dtype

@@ -31,6 +31,8 @@ from pipeline.tasks.chain import columns_read, fields_naming
 from pipeline.tasks.reading import sources
 
 ERRORS_COLUMN = "errors"
+# Of how int8 is computed and when float32 looks again; counted up with every change of results.
+INT8_RECIPE = 1
 
 NAME = r"^[A-Za-z_][A-Za-z0-9_-]*$"
 
@@ -234,6 +236,7 @@ class Job(Part):
         return {
             "results_version": RESULTS_VERSION,
             "dtype": self.compute.dtype,
+            **({"int8": INT8_RECIPE} if self.compute.dtype == "int8" else {}),
             **parts,
             "tasks": tasks,
         }

@@ -90,7 +90,7 @@ class Device:
     Args:
         name: ``cpu``, ``cuda``, ``cuda:1`` ..., or ``auto`` for a GPU where torch sees one.
         dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto``: bfloat16 on a GPU, else
-            float32.
+            float32. ``int8`` on a CPU: float32, beside which models have a twin in int8.
         threads: Of the processor, for this process from here on; torch's own number by default.
         sharing: Processes that have a GPU together. Each keeps to its part of the memory, so that
             one that runs out of it gives back rows of its own, and takes nothing from the others.
@@ -131,7 +131,7 @@ class Device:
             )
         self.name = name
         self.dtype_name = dtype
-        self.dtype: Any = getattr(torch, dtype)
+        self.dtype: Any = torch.float32 if dtype == "int8" else getattr(torch, dtype)
         on_gpu = name.startswith("cuda")
         self.sharing = sharing if on_gpu else 1
         if self.sharing > 1:
@@ -285,7 +285,7 @@ def _is_native(dtype: str) -> bool:
     """Whether the processor computes in a dtype, rather than converting to float32 and back."""
     import torch
 
-    if dtype == "float32":
+    if dtype in ("float32", "int8"):  # of int8, the engine knows
         return True
     name = {"bfloat16": "_is_mkldnn_bf16_supported", "float16": "_is_mkldnn_fp16_supported"}[dtype]
     return bool(getattr(torch.ops.mkldnn, name)())

@@ -6,9 +6,9 @@ the engine, of its device or of how it makes batches.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 
@@ -208,4 +208,28 @@ class Models(Protocol):
 
     def generator(self, reference: str) -> Generator:
         """A model that writes."""
+        ...
+
+
+@runtime_checkable
+class Int8Models(Models, Protocol):
+    """Models in float32 that have a twin in int8."""
+
+    def measured(self, infer: Callable[[], None]) -> dict[str, Any]:
+        """What the twins need to be known of the models, as JSON takes it.
+
+        Args:
+            infer: Takes texts of the job through all of them.
+        """
+        ...
+
+    def in_int8(self, measured: Mapping[str, Any]) -> Self:
+        """The twins.
+
+        Args:
+            measured: Of `measured`, here or on another machine.
+
+        Raises:
+            ValueError: It is not.
+        """
         ...

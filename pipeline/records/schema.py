@@ -57,6 +57,10 @@ class RowCounts:
             description="Nothing to annotate: a null or blank text, or a condition that is not met."
         ),
     ] = 0
+    looked_twice: Annotated[
+        int,
+        Field(description="Of a task in int8: near a tie, and computed again in float32."),
+    ] = 0
 
     @classmethod
     def of(cls, said: object) -> RowCounts:
@@ -64,12 +68,18 @@ class RowCounts:
         given = said if isinstance(said, Mapping) else {}
         return cls(*(n if isinstance(n := given.get(f.name), int) else 0 for f in fields(cls)))
 
+    @property
+    def said(self) -> dict[str, int]:
+        """By name; of int8 only where there is any."""
+        return {k: v for k, v in vars(self).items() if k != "looked_twice" or v}
+
     def add(self, other: RowCounts) -> None:
         """Adds another's rows to these."""
         self.rows += other.rows
         self.annotated += other.annotated
         self.bad += other.bad
         self.skipped += other.skipped
+        self.looked_twice += other.looked_twice
 
 
 class FailedSplit(Section):

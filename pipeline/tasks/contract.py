@@ -14,7 +14,7 @@ A task lives in three stages, so that nothing heavy is touched before it is need
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from string import Formatter
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
@@ -27,6 +27,7 @@ from pipeline.models.heads import WRITING_HEADS, HeadName, Models
 from pipeline.models.resolve import ModelInfo
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa  # for annotations alone: it is heavy, and loading a job is not
 
 
@@ -143,12 +144,18 @@ class Annotated:
         failures: Why, by row index, for each row that could not be annotated.
         tokens: Content tokens the model was given, without padding.
         padded_tokens: The same with padding.
+        gaps: Gives for each text how far its labels are from others, in log odds: float64 of shape
+            [texts]. Of tasks that `Task.has_labels` is true of.
+        twice: Bools of shape [texts]: which were computed in int8 and again in float32; None
+            where nothing is.
     """
 
     column: pa.Array
     failures: dict[int, RowError] = field(default_factory=dict)
     tokens: int = 0
     padded_tokens: int = 0
+    gaps: Callable[[], np.ndarray] | None = None
+    twice: np.ndarray | None = None
 
 
 class Annotate(Protocol):
@@ -240,6 +247,14 @@ class Task(ABC, Generic[OptionsT]):
         if self.info is None:
             raise ValueError(f"whether {self.options.kind} writes is known once its model is")
         return self.head(self.info) in WRITING_HEADS
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether its results are labels of a model that reads, so that int8 may serve it.
+
+        Of such a task each text has a gap: where it is small, the labels are looked at twice.
+        """
+        return False
 
     def dump(self) -> dict[str, Any]:
         """The options that change results, for the fingerprint: all but the models' names.

@@ -49,7 +49,7 @@ STEPS = {
         ("labels",),
         ("answers",),
         ("writing", "spans", "vectors"),
-        ("contract",),
+        ("contract", "ties"),
     ),
     "models": (("engines",), ("torch", "onnx"), ("*",)),
     "lake": (

@@ -102,7 +102,7 @@ def test_a_wrong_field_is_named_with_its_line(
         ("compute: {workers: many}", "compute.workers"),
         ("compute: {cpus_per_worker: 0}", "compute.cpus_per_worker"),
         ("compute: {device: tpu}", "compute.device"),
-        ("compute: {dtype: int8}", "compute.dtype"),
+        ("compute: {dtype: int4}", "compute.dtype"),
         ("compute: {batch_tokens: 0}", "compute.batch_tokens"),
         ("compute: {batch_tokens: 1.5}", "compute.batch_tokens"),
         ("limits: {bad_rows: -0.1}", "limits.bad_rows"),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline.engine.driver.stillness import LONGEST_LOOK, Stillness, WatchedTime
 from pipeline.models.device import Device
-from pipeline.models.torch.load import watch
+from pipeline.models.torch.watch import watch
 from pipeline.moves import Moves, line, moved, working
 
 pytestmark = pytest.mark.unit

@@ -21,6 +21,7 @@ class AnnotatedRows:
         columns: By task, one entry per row.
         errors: What went wrong, by row and task; most rows are not in it.
         skipped: By task, whether each row was skipped.
+        twice: By task in int8, whether each row was computed again in float32.
         tokens: Tokens given to models.
         padded_tokens: The same with padding.
     """
@@ -29,6 +30,7 @@ class AnnotatedRows:
     columns: dict[str, pa.Array] = field(default_factory=dict)
     errors: dict[int, dict[str, RowError]] = field(default_factory=dict)
     skipped: dict[str, np.ndarray] = field(default_factory=dict)
+    twice: dict[str, np.ndarray] = field(default_factory=dict)
     tokens: int = 0
     padded_tokens: int = 0
 
@@ -52,6 +54,8 @@ class AnnotatedRows:
             task_bad = sum(1 for found in errors.values() if name in found)
             task_skipped = int(mask[rows].sum())
             tasks[name] = RowCounts(total, total - task_bad - task_skipped, task_bad, task_skipped)
+            if name in self.twice:
+                tasks[name].looked_twice = int(self.twice[name][rows].sum())
         return RowCounts(total, total - bad - skipped, bad, skipped), tasks
 
     def errors_column(self, rows: slice) -> pa.Array:

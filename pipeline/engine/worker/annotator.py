@@ -16,6 +16,7 @@ from pipeline.engine.worker.annotated_rows import AnnotatedRows, annotated_table
 from pipeline.engine.worker.call_progress import CallProgress, Portion
 from pipeline.engine.worker.prefetch import prefetch
 from pipeline.engine.worker.row_annotator import RowAnnotator
+from pipeline.engine.worker.second_look import look_twice
 from pipeline.engine.worker.split_writer import SplitWriter
 from pipeline.engine.worker.worker_context import WorkerContext
 from pipeline.errors import RunError, ShardscribeError, SplitError, WorkerLost
@@ -64,13 +65,19 @@ class Annotator:
         plan: The job and its models.
         name: Of the worker, for results.
         engine: What computes models; the one that the job names by default.
+        publish: Whether what is measured of the job is kept beside its output.
 
     Raises:
         JobError: A model can't be loaded here.
     """
 
     def __init__(
-        self, plan: WorkPlan, *, name: str = "local", engine: Engine | None = None
+        self,
+        plan: WorkPlan,
+        *,
+        name: str = "local",
+        engine: Engine | None = None,
+        publish: bool = True,
     ) -> None:
         self.job = plan.job
         compute = plan.job.compute
@@ -92,6 +99,8 @@ class Annotator:
         self.rows = RowAnnotator(
             tasks, models, text=self.job.input.text, longest=self.job.limits.text
         )
+        if compute.dtype == "int8":
+            look_twice(self.rows, models, plan, publish=publish)
         self.source = plan.source
         self.context = WorkerContext(
             plan, plan.source, plan.sink, self.rows.types, self.device.dtype_name, name

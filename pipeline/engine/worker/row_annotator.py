@@ -113,6 +113,8 @@ class RowAnnotator:
             skipped = places < 0
             skipped[list(given.unreadable)] = False
             annotated.skipped[name] = skipped
+            if answer.twice is not None:
+                annotated.twice[name] = (places >= 0) & answer.twice[places]
         annotated.columns = {name: annotated.columns[name] for name in self.tasks}
         return annotated
 
@@ -175,6 +177,11 @@ class RowAnnotator:
         return rows_where(condition, pa.table(dict(zip(names, columns, strict=True))))
 
 
+def joined(left: np.ndarray | None, right: np.ndarray | None) -> np.ndarray | None:
+    """What two halves say of their texts; None where neither says anything."""
+    return None if left is None or right is None else np.concatenate([left, right])
+
+
 def annotate_safely(task: Annotate, texts: Sequence[str], kind: pa.DataType) -> Annotated:
     """Annotates texts; where the task raises, halves them until the bad one stands alone.
 
@@ -202,4 +209,5 @@ def annotate_safely(task: Annotate, texts: Sequence[str], kind: pa.DataType) -> 
         {**left.failures, **{half + row: e for row, e in right.failures.items()}},
         left.tokens + right.tokens,
         left.padded_tokens + right.padded_tokens,
+        twice=joined(left.twice, right.twice),
     )

@@ -231,7 +231,7 @@ class SplitWriter:
             "fingerprint_parts": dict(plan.parts),
             "models": dict(plan.revisions),
             "dtype": self.context.dtype,
-            "rows": vars(result.rows),
-            "tasks": {name: vars(counts) for name, counts in result.tasks.items()},
+            "rows": result.rows.said,
+            "tasks": {name: counts.said for name, counts in result.tasks.items()},
             "version": plan.version,
         }

@@ -53,6 +53,11 @@ class TaskInput(Sequence[str]):
     def __iter__(self) -> Iterator[str]:
         return iter(self.strings)
 
+    def take(self, rows: Sequence[int]) -> TaskInput:
+        """Some of the texts, with their columns."""
+        columns = {name: [column[row] for row in rows] for name, column in self.columns.items()}
+        return TaskInput([self.strings[row] for row in rows], columns)
+
     def encoded(self, tokens: Tokenizer) -> Encoded:
         """The texts' tokens, made at the first call for that tokenizer."""
         self.tokenizers[tokens.key] = tokens

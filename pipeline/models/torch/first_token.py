@@ -95,6 +95,7 @@ def _first_token_layer(layer: Any) -> Any:
     class FirstTokenLayer(torch.nn.Module):
         """[texts, tokens, dim] -> [texts, 1, dim]."""
 
+        for_one_token = True
         key: Any
         value: Any
 

@@ -109,8 +109,12 @@ def _layer(linear: Any) -> Any:
             self.weight = torch.empty(0, dtype=weight.dtype)
 
         def forward(self, x: Any) -> Any:
+            return self.then(x, self.after)
+
+        def then(self, x: Any, after: str) -> Any:
+            """The layer, and an activation that need not be its own."""
             return torch.ops.mkldnn._linear_pointwise(
-                x, self.laid_out, self.bias, self.after, [], "none"
+                x, self.laid_out, self.bias, after, [], "none"
             )
 
     return LaidOutLinear(linear.weight, linear.bias).eval()

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -35,12 +35,14 @@ from pipeline.models.torch.heads import (
     TorchTokenClassifier,
 )
 from pipeline.models.torch.inputs import first_position, read_to_the_end, token_types
+from pipeline.models.torch.int8_twin import Int8Layers, measured
 from pipeline.models.torch.likelihood import TorchAnswerScorer
 from pipeline.models.torch.linear import lay_out
 from pipeline.models.torch.merge import merged
 from pipeline.models.torch.model import Model
 from pipeline.models.torch.packed import Packed, packed
 from pipeline.models.torch.sparse import keep_sparse
+from pipeline.models.torch.watch import watch
 
 # The transformers class that loads a model with a head.
 AUTO_CLASSES: Mapping[HeadName, str] = {
@@ -73,8 +75,11 @@ class TorchModels:
         self.budget = budget
         self.adapter: str | None = None
         self._loaded: dict[tuple[str, HeadName, str | None], Model] = {}
+        self._twins: dict[tuple[str, HeadName, str | None], Model] = {}
         self._tokens: dict[str, Tokenizer] = {}
         self._lock = threading.Lock()
+        # By name, what was measured of models, where these are their twins in int8.
+        self._measured: Mapping[str, Any] | None = None
 
     def with_adapter(self, adapter: str | None) -> Self:
         """The same models with an adapter's weights merged into each that is got from here."""
@@ -110,7 +115,23 @@ class TorchModels:
             key = (reference, head, self.adapter)
             if key not in self._loaded:
                 self._loaded[key] = self._load(self.infos[reference], head)
-            return self._loaded[key]
+            model = self._loaded[key]
+            if self._measured is None:
+                return model
+            if key not in self._twins:
+                self._twins[key] = model.in_int8(self._measured.get(_name(key)))
+            return self._twins[key]
+
+    def measured(self, infer: Callable[[], None]) -> dict[str, Any]:
+        """What the twins in int8 need to be known of the models, as JSON takes it."""
+        known = {_name(key): model for key, model in self._loaded.items() if model.int8}
+        return measured(known, infer)
+
+    def in_int8(self, measured: Mapping[str, Any]) -> Self:
+        """The twins."""
+        view = copy.copy(self)
+        view._measured, view._twins = measured, {}
+        return view
 
     def answer_scorer(self, reference: str) -> TorchAnswerScorer:
         """A decoder that weighs answers."""
@@ -213,6 +234,11 @@ class TorchModels:
         return found
 
 
+def _name(key: tuple[str, HeadName, str | None]) -> str:
+    """What a loaded model is called in what is measured of it."""
+    return " ".join(part for part in key if part)
+
+
 @contextmanager
 def _loading(info: ModelInfo, head: HeadName) -> Iterator[None]:
     hint = "Check that the folder is complete and the architecture fits the task"
@@ -241,13 +267,15 @@ def ready(
         folder: Where the files came from.
     """
     module = module.to(device.name).eval()
-    padded = pads(module.config)
+    padded, int8 = pads(module.config), None
     if head == "sequence-classification" and own_pad_token(module.config) is None:
         read_to_the_end(module)
         padded = False
     if device.name == "cpu":
         shorten(module)
         if module.config.model_type not in WEIGHTS_READ:
+            if device.dtype_name == "int8" and head not in WRITING_HEADS:
+                int8 = Int8Layers(module)
             lay_out(module)
     watch(module, device)
     text = TextSide(
@@ -261,6 +289,7 @@ def ready(
     if device.name != "cpu" and not text.typed:
         model.packed = packed(module)
     model.runner.depth = model.transfer.depth
+    model.int8 = int8
     changes = keep_sparse(module)
     # A module that changes itself by the length of a batch computes one batch at a time.
     if changes or head in WRITING_HEADS:
@@ -268,22 +297,3 @@ def ready(
     if head in WRITING_HEADS:
         model.runner.depth = 1  # a batch is written when it was given
     return model
-
-
-def watch(module: Any, device: Device) -> None:
-    """Each layer of a model counts: one forward may last longer than a worker may stand still.
-
-    Args:
-        module: A transformers model; is given hooks.
-        device: Told.
-    """
-    import torch
-
-    # A function, as copies of the model share it; a method would be copied with the device.
-    def passed(*_: Any) -> None:
-        device.moved()
-
-    for part in module.modules():
-        if isinstance(part, torch.nn.ModuleList):
-            for layer in part:
-                layer.register_forward_hook(passed)

@@ -11,6 +11,7 @@ from pipeline.models.inference import BatchRunner, Done, Flight, Inference
 from pipeline.models.text.side import TextSide
 from pipeline.models.torch.faults import own_errors
 from pipeline.models.torch.inputs import Inputs
+from pipeline.models.torch.int8_twin import Int8Layers
 from pipeline.models.torch.packed import Packed, PackedEncoder
 from pipeline.models.torch.transfer import OnDevice, OnTheWay, Transfer, transfer
 
@@ -29,6 +30,7 @@ class Model:
     Attributes:
         packed: Set where the device gains from batches without padding.
         transfer: How arrays go to the device and come back.
+        int8: Its layers in int8, where the job asks for a twin in it.
     """
 
     def __init__(self, module: Any, text: TextSide, runner: BatchRunner) -> None:
@@ -38,8 +40,25 @@ class Model:
         self.runner = runner
         self.device = runner.device
         self.packed: PackedEncoder | None = None
+        self.int8: Int8Layers | None = None
         self.transfer: Transfer = transfer(self.device.name)
         self._inputs = Inputs(module)
+
+    def in_int8(self, measured: Any) -> Model:
+        """Its twin, which batches as it does.
+
+        Args:
+            measured: Of its layers, from `Int8Layers.measuring`.
+
+        Raises:
+            ValueError: It is of others.
+        """
+        if self.int8 is None:
+            raise ValueError("the model has no layers in int8")
+        mine = self.runner
+        runner = BatchRunner(self.device, budget=mine.budget, padded=mine.padded)
+        runner.lanes, runner.depth = mine.lanes, mine.depth
+        return Model(self.int8.twin(self.module, measured), self.text, runner)
 
     def compute(self, ids: Any, mask: Any, *, typed: bool) -> Any:
         """The module's output for a batch.

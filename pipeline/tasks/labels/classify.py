@@ -15,6 +15,7 @@ from pipeline.models.results import stacked
 from pipeline.models.text.side import TextSide
 from pipeline.tasks.contract import Annotated, Example, Task, TaskOptions
 from pipeline.tasks.labels.text_pairs import TextPairs
+from pipeline.tasks.ties import gaps
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -83,6 +84,13 @@ class Classify(Task[ClassifyOptions]):
         """The model is loaded as a sequence classifier."""
         return "sequence-classification"
 
+    @property
+    def has_labels(self) -> bool:
+        """Not of a regression, whose scores are its results."""
+        problem = self.info.config.get("problem_type") if self.info is not None else None
+        how = self.options.activation
+        return how != "none" and not (how == "auto" and problem == "regression")
+
     def load(self, models: Models) -> ClassifyAnnotate:
         """Loads the model with its classification head."""
         classifier = models.classifier(self.options.model)
@@ -136,6 +144,7 @@ class ClassifyAnnotate:
             failures,
             tokens=inference.tokens,
             padded_tokens=inference.padded_tokens,
+            gaps=lambda: gaps(scores, each=self.activation == "sigmoid"),
         )
 
 

@@ -24,6 +24,7 @@ from pipeline.tasks.labels.classify import Merge, merge_windows, ranking, rankin
 from pipeline.tasks.labels.families import FAMILIES, Family, family
 from pipeline.tasks.labels.likelihood import ChatScorer
 from pipeline.tasks.labels.scorers import EncoderScorer, NliScorer, Scorer
+from pipeline.tasks.ties import gaps
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -206,6 +207,11 @@ class ZeroShot(Task[ZeroShotOptions]):
         """As the model's family needs it."""
         return LOADED_AS[family(model)]
 
+    @property
+    def has_labels(self) -> bool:
+        """Of a chat model, answers are weighed, in float32."""
+        return self.info is not None and family(self.info) != "chat"
+
     def load(self, models: Models) -> Annotate:
         """Loads the model with the head that its family needs."""
         return ZeroShotAnnotate(self._scorer(models), self.options, self.output_type())
@@ -262,5 +268,9 @@ class ZeroShotAnnotate:
             kind=self.output_type,
         )
         return Annotated(
-            column, found.failures, tokens=found.tokens, padded_tokens=found.padded_tokens
+            column,
+            found.failures,
+            tokens=found.tokens,
+            padded_tokens=found.padded_tokens,
+            gaps=lambda: gaps(scores, each=self.options.multi_label),
         )

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.tasks.ties import gaps
+
 
 @dataclass(frozen=True)
 class Spans:
@@ -132,6 +134,46 @@ def aggregate(
         ends[last][keep],
         mean[keep].astype(np.float32),
     )
+
+
+def text_gaps(
+    scores: np.ndarray,
+    *,
+    rows: np.ndarray,
+    texts: np.ndarray,
+    starts: np.ndarray,
+    ends: np.ndarray,
+    subword: np.ndarray,
+    how: str,
+    count: int,
+) -> np.ndarray:
+    """How far texts are from other spans: the least of their tokens' or words' `gaps`.
+
+    Args:
+        scores: As all up to `how`, what `aggregate` is given.
+        count: How many texts there are.
+
+    Returns:
+        Float64 of shape [count]; infinite for a text without tokens.
+    """
+    found = np.full(count, np.inf)
+    if len(rows) == 0:
+        return found
+    if how == "max":
+        # Which of a word's tokens is the surest is not asked: they have to agree.
+        labels = scores.argmax(axis=1)[rows]
+        apart = np.flatnonzero(
+            subword[1:] & (texts[1:] == texts[:-1]) & (labels[1:] != labels[:-1])
+        )
+        found[texts[apart]] = 0.0
+    if how in ("first", "average", "max"):
+        scores, texts, *_ = _words(scores, rows, texts, starts, ends, subword, how)
+    else:
+        scores = scores[rows]
+    first = np.flatnonzero(np.append(True, texts[1:] != texts[:-1]))
+    least = np.minimum.reduceat(gaps(scores), first)
+    found[texts[first]] = np.minimum(found[texts[first]], least)
+    return found
 
 
 def _words(

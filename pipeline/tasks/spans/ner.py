@@ -13,7 +13,7 @@ from pipeline.models.resolve import ModelInfo
 from pipeline.models.results import TokenRows, spread
 from pipeline.models.text.texts import Encoded
 from pipeline.tasks.contract import Annotated, Example, Task, TaskOptions
-from pipeline.tasks.spans.aggregate import Spans, Tags, aggregate
+from pipeline.tasks.spans.aggregate import Spans, Tags, aggregate, text_gaps
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -71,6 +71,11 @@ class Ner(Task[NerOptions]):
         """The model is loaded as a token classifier."""
         return "token-classification"
 
+    @property
+    def has_labels(self) -> bool:
+        """Those of its tokens or words."""
+        return True
+
     def load(self, models: Models) -> NerAnnotate:
         """Loads the model with its token-classification head."""
         classifier = models.token_classifier(self.options.model)
@@ -107,39 +112,41 @@ class NerAnnotate:
         kept = found.starts[:-1] + len(self.text.prefix) + cuts.keep_start - cuts.start
         whole = good[cuts.owner]
         rows = spread(kept[whole], (cuts.keep_stop - cuts.keep_start)[whole])
-        spans = self._spans(texts, good, encoded, found.values, rows)
+        tokens = self._tokens(texts, good, encoded, found.values, rows)
+        how = self.options.aggregation
+        spans = aggregate(**tokens, tags=self.tags, how=how)
         return Annotated(
             self._column(texts, spans, good),
             failures,
             tokens=inference.tokens,
             padded_tokens=inference.padded_tokens,
+            gaps=lambda: text_gaps(**tokens, how=how, count=len(texts)),
         )
 
     def _overlap(self) -> int:
         return min(OVERLAP, self.text.room // 4)
 
-    def _spans(
+    def _tokens(
         self,
         texts: Sequence[str],
         good: np.ndarray,
         encoded: Encoded,
         scores: np.ndarray,
         rows: np.ndarray,
-    ) -> Spans:
+    ) -> dict[str, np.ndarray]:
+        """What is known of the tokens of good texts, as `aggregate` takes it."""
         assert encoded.offsets is not None
         owner = np.repeat(np.arange(len(texts)), encoded.lengths)
         inside = slice(None) if good.all() else good[owner]
         owner, flat, offsets = owner[inside], encoded.ids[inside], encoded.offsets[inside]
-        return aggregate(
-            scores,
-            rows=rows,
-            texts=owner,
-            starts=offsets[:, 0],
-            ends=offsets[:, 1],
-            subword=self.words.subword(texts, owner, flat, offsets),
-            tags=self.tags,
-            how=self.options.aggregation,
-        )
+        return {
+            "scores": scores,
+            "rows": rows,
+            "texts": owner,
+            "starts": offsets[:, 0],
+            "ends": offsets[:, 1],
+            "subword": self.words.subword(texts, owner, flat, offsets),
+        }
 
     def _column(self, texts: Sequence[str], spans: Spans, good: np.ndarray) -> pa.Array:
         import pyarrow as pa

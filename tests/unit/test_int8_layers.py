@@ -1,0 +1,166 @@
+"""Linear layers in int8, and a model's twin made of them."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertConfig, BertForSequenceClassification
+
+from pipeline.models.torch.int8 import CHUNK_ROWS, Int8Weights, Shared, int8_layer, quantize
+from pipeline.models.torch.int8_twin import Int8Layers
+from pipeline.models.torch.linear import lay_out
+
+pytestmark = pytest.mark.unit
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def layer(out: int = 48, into: int = 64, *, seed: int = 1) -> tuple[torch.nn.Linear, object]:
+    torch.manual_seed(seed)
+    exact = torch.nn.Linear(into, out).eval()
+    return exact, int8_layer(Int8Weights.of(exact.weight, exact.bias))
+
+
+@pytest.fixture(autouse=True)
+def no_gradients():
+    with torch.inference_mode():
+        yield
+
+
+def test_a_layer_gives_what_its_whole_numbers_give_in_exact_arithmetic():
+    exact, rough = layer()
+    x = random(20, 64)
+    whole, scale = quantize(x)
+    weights = Int8Weights.of(exact.weight, None)
+    rows = (exact.weight / weights.scales[:, None]).round().clamp(-63, 63).to(torch.int64)
+    expected = (whole.to(torch.int64) @ rows.T).double() * scale.double()
+    expected = expected * weights.scales.double() + exact.bias.double()
+    assert torch.allclose(rough(x).double(), expected, atol=1e-5)
+
+
+def test_the_largest_sums_are_not_cut_on_any_processor():
+    weight = torch.ones(16, 256)
+    rough = int8_layer(Int8Weights.of(weight, None))
+    for sign in (1, -1):
+        assert torch.allclose(rough(sign * torch.ones(3, 256)), sign * torch.full((3, 16), 256.0))
+
+
+def test_a_tokens_result_does_not_depend_on_what_stands_beside_it():
+    _, rough = layer()
+    x = random(5, 64)
+    x[1] *= 1e6
+    together = rough(x.reshape(1, 5, 64))[0]
+    for at in range(5):
+        assert torch.equal(together[at], rough(x[at : at + 1])[0])
+
+
+def test_many_rows_are_computed_in_parts_that_change_nothing():
+    _, rough = layer()
+    x = random(CHUNK_ROWS + 7, 64)
+    assert torch.equal(rough(x)[-7:], rough(x[-7:].clone()))
+
+
+def test_a_batch_without_rows_gives_none():
+    _, rough = layer()
+    assert rough(torch.zeros(0, 64)).shape == (0, 48)
+    assert rough(torch.zeros(2, 0, 64)).shape == (2, 0, 48)
+
+
+def test_a_token_of_zeros_gives_the_bias():
+    exact, rough = layer()
+    assert torch.equal(rough(torch.zeros(1, 64))[0], exact.bias)
+    assert torch.allclose(rough(torch.full((1, 64), 1e-30))[0], exact.bias)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_no_number_stays_so_and_harms_no_other_token(bad):
+    _, rough = layer()
+    x = random(3, 64)
+    spoilt = x.clone()
+    spoilt[1, 5] = bad
+    found = rough(spoilt)
+    assert not torch.isfinite(found[1]).any()
+    assert torch.equal(found[[0, 2]], rough(x)[[0, 2]])
+
+
+def test_an_outlier_costs_its_own_token_alone():
+    exact, rough = layer()
+    x = random(2, 64)
+    x[0, 0] = 1000.0
+    assert torch.allclose(rough(x)[1], exact(x)[1], atol=0.05)
+    assert torch.allclose(rough(x)[0], exact(x)[0], rtol=0.1, atol=20)
+
+
+def test_layers_beside_each_other_share_what_is_quantized_and_keep_nothing():
+    exact, _ = layer()
+    shared = Shared(uses=2)
+    weights = Int8Weights.of(exact.weight, exact.bias)
+    one, two = (int8_layer(weights, shared=shared) for _ in range(2))
+    x = random(3, 64)
+    assert torch.equal(one(x), two(x))
+    assert shared._x is None
+    x.mul_(2)
+    assert torch.equal(one(x), int8_layer(weights)(x.clone()))
+
+
+def tiny() -> BertForSequenceClassification:
+    torch.manual_seed(3)
+    config = BertConfig(
+        vocab_size=100, hidden_size=64, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=128, max_position_embeddings=64,
+    )  # fmt: skip
+    return BertForSequenceClassification(config).eval()
+
+
+def twin_of(module, ids):
+    layers = Int8Layers(module)
+    lay_out(module)
+    with layers.measuring(module) as measured:
+        module(input_ids=ids)
+    return layers, measured, layers.twin(module, measured)
+
+
+def test_a_twin_gives_nearly_the_same_and_the_model_stays_as_it_is():
+    module = tiny()
+    ids = torch.arange(1, 61).reshape(4, 15)
+    before = module(input_ids=ids).logits
+    layers, measured, twin = twin_of(module, ids)
+    assert len(measured) == len(layers.weights) == 12
+    assert torch.allclose(module(input_ids=ids).logits, before, atol=1e-5)
+    found = twin(input_ids=ids).logits
+    assert not torch.equal(found, before)
+    assert torch.allclose(found, before, atol=0.05)
+    assert twin.bert.embeddings.word_embeddings.weight is (
+        module.bert.embeddings.word_embeddings.weight
+    )
+
+
+def test_a_layer_that_is_too_coarse_stays_in_float32():
+    module = tiny()
+    ids = torch.arange(1, 61).reshape(4, 15)
+    layers, measured, _ = twin_of(module, ids)
+    path = "bert.encoder.layer.1.output.dense"
+    measured[path]["error"] = 0.5
+    twin = layers.twin(module, measured)
+    assert twin.get_submodule(path) is module.get_submodule(path)
+    assert type(twin.bert.encoder.layer[0].output.dense).__name__ == "Int8Linear"
+
+
+def test_a_model_that_gives_no_numbers_has_no_layer_in_int8():
+    module = tiny()
+    module.bert.embeddings.word_embeddings.weight.fill_(float("nan"))
+    _, measured, _ = twin_of(module, torch.ones(2, 5, dtype=torch.long))
+    assert all(known["error"] > 1 for known in measured.values())
+
+
+def test_what_was_measured_of_another_model_is_refused():
+    module = tiny()
+    layers, measured, _ = twin_of(module, torch.ones(2, 5, dtype=torch.long))
+    wrong = {"other": next(iter(measured.values()))}
+    path = "bert.encoder.layer.1.output.dense"
+    short = {path: {"error": 0.0, "off": ""}}
+    for bad in (None, wrong, short):
+        with pytest.raises(ValueError, match=r"of another model|corrections"):
+            layers.twin(module, bad)
+    assert np.isfinite([known["error"] for known in measured.values()]).all()
