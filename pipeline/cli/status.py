@@ -48,7 +48,7 @@ def status(job_or_output: str, overrides: tuple[str, ...], as_json: bool, watche
     found = output_status(address, job=job)
     if as_json:
         runs = [run.fields for run in found.runs]
-        say_json({**vars(found), "rows": vars(found.rows), "runs": runs})
+        say_json({**vars(found), "rows": found.rows.said, "runs": runs})
         return
     rows = found.rows
     if not found.files and not found.runs:

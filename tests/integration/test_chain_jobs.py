@@ -44,7 +44,7 @@ def test_a_cascade_runs_the_second_model_on_few_rows_and_says_how_many(
     unsure = [row for row in rows if row["sentiment"]["score"] < 0.7]
     assert 0 < len(unsure) < 300
     assert summary.tasks["sentiment"].annotated == 600
-    assert vars(summary.tasks["pii"]) == {
+    assert summary.tasks["pii"].said == {
         "rows": 600, "annotated": len(unsure), "bad": 0, "skipped": 600 - len(unsure),
     }  # fmt: skip
     assert summary.rows.annotated == 600
