@@ -326,6 +326,22 @@ def test_a_row_that_raises_fails_alone(where: str, bad: set[int]) -> None:
     assert "no such row" in str(loop.failures[min(bad)])
 
 
+def test_room_that_another_lane_found_to_be_less_takes_no_row_beyond_the_slots() -> None:
+    room, taken = WritingRoom(tokens=40, rows=100), set()
+
+    class Narrowed(Counting):
+        def admit(self, rows: Sequence[int], slots: Sequence[int]) -> torch.Tensor:
+            taken.update(slots)
+            return super().admit(rows, slots)
+
+        def step(self, tokens: np.ndarray) -> torch.Tensor:
+            room.rows = 1
+            return super().step(tokens)
+
+    check(*ran(lambda rows: Narrowed(ENDS, rows, 3), room=room))
+    assert taken == {0, 1, 2}
+
+
 def test_a_row_too_large_for_the_memory_fails_alone_and_a_broken_device_ends_all() -> None:
     class Full(Counting):
         def admit(self, rows: Sequence[int], slots: Sequence[int]) -> torch.Tensor:

@@ -143,8 +143,9 @@ class Lane:
 
     def _joining(self, queue: deque[int], live: np.ndarray, slots: int) -> np.ndarray:
         """Takes the rows from the queue that are to be read now; none where it is not worth it."""
-        sheet, free, tokens, count = self._sheet, slots - len(live), 0, 0
-        most = sheet.room.tokens
+        sheet, tokens, count = self._sheet, 0, 0
+        # Another lane may have found less room than this one has rows already.
+        free, most = max(0, slots - len(live)), sheet.room.tokens
         with sheet.lock:
             for row in queue:
                 length = int(sheet.lengths[row])
