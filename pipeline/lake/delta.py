@@ -27,9 +27,10 @@ def is_table(store: Store) -> bool:
     """Whether a place holds a Delta table; needs no library."""
     if isinstance(store, LocalStore):
         return (store.base / LOG).is_dir()
-    # What is older than a checkpoint may have been cleaned up; the first entry is there else.
-    names = (f"{LOG}/{0:020}.json", f"{LOG}/_last_checkpoint")
-    return any(store.entry(name) is not None for name in names)
+    # What is older than a checkpoint may have been cleaned up; the first entry is there else. Read
+    # before anything is looked up: only an answer with a body says what is wrong with a request.
+    checkpoint = store.read(f"{LOG}/_last_checkpoint")
+    return checkpoint is not None or store.entry(f"{LOG}/{0:020}.json") is not None
 
 
 def library() -> Any:
