@@ -25,6 +25,7 @@ VERBS = {
     "tasks": ("pipeline.cli.tasks", "tasks", "List the kinds of tasks and their options."),
     "models": ("pipeline.cli.models", "models", "Fetch and list models that need no hub."),
     "import": ("pipeline.cli.ingest", "import_rows", "CSV, JSON lines, text, Arrow to Parquet."),
+    "inspect": ("pipeline.cli.inspect", "inspect", "What is there: files, columns, texts."),
     "samples": ("pipeline.cli.samples", "samples", "Write sample datasets to try things on."),
 }
 

@@ -18,7 +18,7 @@ FLOORS = (
     ("__main__",),
     ("cli",),
     ("evaluate",),
-    ("run", "preview", "status", "watch", "schemas"),
+    ("run", "preview", "inspect", "status", "watch", "schemas"),
     ("glossary",),
     ("readme",),
     ("learn",),
