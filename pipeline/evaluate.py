@@ -106,12 +106,13 @@ def _labels(job: Job, name: str) -> Sequence[str]:
 
 def _only(job: Job, gold: str, task: str | None) -> Job:
     """The job with its gold column carried, and with one task alone."""
-    columns = job.input.columns
-    if columns is not None and gold not in columns:
-        columns = (*columns, gold)
+    columns = job.carried if job.output.columns != "annotations" else ()
+    if columns is not None:
+        columns = tuple(dict.fromkeys([*columns, gold]))
     read = job.input.model_copy(update={"columns": columns})
+    output = job.output.model_copy(update={"columns": "all"})
     tasks = job.tasks if task is None else {task: job.tasks[task]}
-    return job.model_copy(update={"input": read, "tasks": tasks})
+    return job.model_copy(update={"input": read, "output": output, "tasks": tasks})
 
 
 def _look_at(checked: Checked, gold: str, text: str | None, wanted: Wanted, task: str) -> None:

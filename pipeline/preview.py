@@ -147,7 +147,7 @@ def preview_rows(job: Job, wanted: Wanted, *, most: int = MOST_ANNOTATED) -> Fou
             split = Split.of(entry, fingerprint=pinned.fingerprint)
             yield from _annotated(annotator, job, checked.source, split, wanted, early=early)
 
-    found = Found([], wanted.columns or (job.input.text, *job.tasks, ERRORS_COLUMN))
+    found = Found([], wanted.columns or (*_heads(job), *job.tasks, ERRORS_COLUMN))
     found.gather(tables(), Wanted(wanted.rows, None if early else wanted.where, wanted.bad),
                  most=most)  # fmt: skip
     return found
@@ -226,10 +226,16 @@ def output_rows(
 def _telling(schema: pa.Schema, job: Job | None) -> tuple[str, ...]:
     """The text, what was made of it, and errors."""
     if job is not None:
-        return (job.input.text, *job.tasks, ERRORS_COLUMN)
+        return (*_heads(job), *job.tasks, ERRORS_COLUMN)
     parts = said(schema.metadata).get("fingerprint_parts") or {}
     telling = (str(parts.get("text", "text")), *parts.get("tasks", {}), ERRORS_COLUMN)
     return tuple(name for name in telling if name in schema.names) if parts else tuple(schema.names)
+
+
+def _heads(job: Job) -> tuple[str, ...]:
+    """What tells which row it is: the text, or the keys where no text is carried."""
+    carried = job.carried
+    return (job.input.text,) if carried is None or job.input.text in carried else carried
 
 
 def _check_names(names: Sequence[str], there: Sequence[str], *, option: str = "--columns") -> None:

@@ -15,6 +15,7 @@ from pipeline.lake.memory import Memory
 from pipeline.lake.sink.base import Sink
 from pipeline.lake.sink.open import as_table, open_sink
 from pipeline.lake.source.base import Listing, Source
+from pipeline.lake.source.keyed import KeyedSource
 from pipeline.lake.source.open import as_found, open_source
 from pipeline.lake.source.where import Where
 from pipeline.lake.split import Split
@@ -82,9 +83,11 @@ def check(job: Job, *, at_most: int | None = None) -> Checked:
         JobError: Something is missing or does not fit.
     """
     infos = check_models(job)
-    source = as_found(
+    source: Source = as_found(
         open_source(job.input.path, choice=job.input.choice), version=job.input.version
     )
+    if job.output.columns == "annotations":
+        source = KeyedSource(source)
     sink = open_sink(job.output.path)
     if job.output.format == "delta":
         sink = as_table(sink)

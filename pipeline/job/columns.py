@@ -30,13 +30,13 @@ def carried_columns(
     """
     # A table's columns are those of its files, wherever they lie.
     beside = beside if job.output.format == "parquet" else ()
-    columns = job.input.columns
+    columns = job.carried
     have = ", ".join(schema.names)
     fields = {name: job.named_by.get(name, "input.text") for name in (*job.texts_read, *job.reads)}
     for name in (*fields, *(columns or ())):
         if schema.get_field_index(name) < 0:
             again = " (or more than once)" if schema.names.count(name) > 1 else ""
-            hint = f"{near(name, schema.names)} in {fields.get(name, 'input.columns')}"
+            hint = f"{near(name, schema.names)} in {fields.get(name, job.carried_by)}"
             raise SplitError(f"{where} has no column `{name}`{again}; it has {have}", hint=hint)
     for name in job.texts_read:
         kind = schema.field(name).type

@@ -142,10 +142,19 @@ class Input(Part):
     @field_validator("columns")
     @classmethod
     def _each_once(cls, columns: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        twice = sorted({name for name in columns or () if (columns or ()).count(name) > 1})
-        if twice:
-            raise ValueError(f"`{twice[0]}` stands twice: name each column once")
-        return columns
+        return each_once(columns) if columns is not None else None
+
+
+def each_once(columns: tuple[str, ...]) -> tuple[str, ...]:
+    """Columns that are named, none of them twice.
+
+    Raises:
+        ValueError: One is.
+    """
+    twice = sorted({name for name in columns if columns.count(name) > 1})
+    if twice:
+        raise ValueError(f"`{twice[0]}` stands twice: name each column once")
+    return columns
 
 
 def cut_of(choice: Literal["auto"] | SplitSize, *, writes: bool, texts: tuple[str, ...]) -> Cut:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from functools import cached_property, reduce
 from operator import or_
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
@@ -22,7 +22,9 @@ from pydantic_core import PydanticCustomError
 from pipeline import RESULTS_VERSION
 from pipeline.job.compute import Compute
 from pipeline.job.input import Input, Part, cut_of
+from pipeline.job.output import Output
 from pipeline.job.quantities import Bytes, Seconds
+from pipeline.lake.source.keyed import KEYS
 from pipeline.lake.split import Cut
 from pipeline.models.device import dtype_on
 from pipeline.models.resolve import ModelInfo
@@ -35,25 +37,6 @@ ERRORS_COLUMN = "errors"
 INT8_RECIPE = 1
 
 NAME = r"^[A-Za-z_][A-Za-z0-9_-]*$"
-
-
-class Output(Part):
-    """What is written."""
-
-    path: str = Field(
-        title="Output directory",
-        description="Where the annotated Parquet files go, in the input's own directory layout.",
-        min_length=1,
-    )
-    format: Literal["parquet", "delta"] = Field(
-        "parquet",
-        title="Format",
-        description="parquet: files alone. delta: a Delta table of such files, which takes all "
-        "that a run has annotated in one transaction.",
-    )
-    compression: Literal["zstd", "snappy", "gzip", "none"] = Field(
-        "zstd", title="Compression", description="Parquet compression of the output."
-    )
 
 
 class Limits(Part):
@@ -129,7 +112,11 @@ class Job(Part):
 
     @model_validator(mode="after")
     def _tasks_overwrite_nothing(self) -> Job:
-        carried = {self.input.text, *(self.input.columns or ())}
+        if self.output.columns != "all" and self.input.columns is not None:
+            raise PydanticCustomError(
+                "twice", "input.columns and output.columns both say what is carried: write one"
+            )
+        carried = {self.input.text, *(self.carried or ())}
         clashes = [name for name in self.tasks if name in carried]
         if clashes:
             raise PydanticCustomError(
@@ -138,6 +125,19 @@ class Job(Part):
                 {"tasks": clashes},
             )
         return self
+
+    @property
+    def carried(self) -> tuple[str, ...] | None:
+        """The columns of rows that stand in the output beside annotations; None for all."""
+        chosen = self.output.columns
+        if isinstance(chosen, tuple):
+            return chosen
+        return KEYS if chosen == "annotations" else self.input.columns
+
+    @property
+    def carried_by(self) -> str:
+        """The field that says so, for messages."""
+        return "input.columns" if self.output.columns == "all" else "output.columns"
 
     @cached_property
     def models(self) -> tuple[str, ...]:
@@ -217,7 +217,7 @@ class Job(Part):
         """
         said = {
             "text": self.input.text,
-            "columns": list(self.input.columns) if self.input.columns is not None else None,
+            "columns": list(self.carried) if self.carried is not None else None,
             "split": str(self.input.split),
             "filter": self.input.filter,
             "partitions": self.input.partitions,

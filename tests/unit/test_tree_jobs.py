@@ -8,17 +8,11 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
-from helpers import QuietDisplay
-from in_process import Loud, annotate
+from in_process import loud_job, run_here
 
-from pipeline import run as running
 from pipeline.errors import JobError
-from pipeline.job import check
 from pipeline.job.job import Job
-from pipeline.models.resolve import ModelInfo
-from pipeline.planning import Choices
 from pipeline.preview import Wanted, output_rows, preview_rows
-from pipeline.tasks import TASKS
 from pipeline.verify import verify_job
 
 pytestmark = pytest.mark.unit
@@ -43,26 +37,7 @@ def tree(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make(tree: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Job]:
-    monkeypatch.setattr(check, "look_up", lambda name, **_: ModelInfo(name, {}, commit="c"))
-    monkeypatch.setitem(TASKS, "ner", Loud)
-    monkeypatch.setattr(running, "_annotate", annotate)
-
-    def made(task: dict[str, Any] | None = None, output: Any = None, **given: Any) -> Job:
-        return Job.model_validate(
-            {
-                "name": "tree",
-                "input": {"path": str(tree), **given},
-                "output": {"path": str(tree.parent / "out"), **(output or {})},
-                "tasks": {"loud": {"kind": "ner", "model": "none", **(task or {})}},
-                "compute": {"device": "cpu"},
-            }
-        )
-
-    return made
-
-
-def run(job: Job, **choices: bool) -> Any:
-    return running.run_job(job, display=QuietDisplay(), choices=Choices(**choices))
+    return loud_job(monkeypatch, tree)
 
 
 def files(tree: Path) -> dict[str, int]:
@@ -81,7 +56,7 @@ def found(tree: Path) -> list[dict[str, Any]]:
 
 
 def test_the_output_keeps_the_trees_layout_and_with_it_its_columns(make: Any, tree: Path) -> None:
-    summary = run(make())
+    summary = run_here(make())
     assert (summary.exit_code, summary.rows.rows) == (0, 6)
     assert files(tree) == {place: len(texts) for place, texts in PARTS.items()}
     rows = found(tree)
@@ -97,7 +72,7 @@ def test_only_rows_that_pass_are_annotated_and_the_same_job_is_done_then(
     make: Any, tree: Path
 ) -> None:
     job = make(filter="year = 2024 AND text LIKE 'f%'")
-    summary = run(job)
+    summary = run_here(job)
     assert (summary.exit_code, summary.rows.rows, summary.files) == (0, 2, 2)
     assert [row["id"] for row in found(tree)] == [3, 4]
     # A file of which no row passes is done, too: it has a file without rows.
@@ -106,20 +81,20 @@ def test_only_rows_that_pass_are_annotated_and_the_same_job_is_done_then(
         "year=2024/city=__HIVE_DEFAULT_PARTITION__": 0,
     }
     assert verify_job(job).problems == []
-    assert run(job).state == "nothing to do"
+    assert run_here(job).state == "nothing to do"
 
 
 def test_another_filter_is_another_job(make: Any, tree: Path) -> None:
-    run(make(filter="id < 3"))
+    run_here(make(filter="id < 3"))
     with pytest.raises(JobError, match="filter was id < 3, is id < 4"):
-        run(make(filter="id < 4"))
-    assert run(make(filter="id < 4"), supersede=True).rows.rows == 4
+        run_here(make(filter="id < 4"))
+    assert run_here(make(filter="id < 4"), supersede=True).rows.rows == 4
     assert [row["id"] for row in found(tree)] == [0, 1, 2, 3]
 
 
 def test_tasks_read_what_directories_tell(make: Any, tree: Path) -> None:
     job = make({"template": "{text} in {city}, {year}", "when": "year > 2023"})
-    run(job)
+    run_here(job)
     assert [row["loud"] for row in found(tree)] == [
         None, None, "THREE IN KYIV, 2024", "FOUR IN KYIV, 2024", "FIVE IN KYIV, 2024",
         "SIX IN , 2024",
@@ -134,7 +109,7 @@ def test_a_preview_shows_what_directories_tell_and_only_rows_that_pass(
     assert [row["loud"] for table in shown.tables for row in table.to_pylist()] == [
         "TWO 2023", "THREE 2024"
     ]  # fmt: skip
-    run(job)
+    run_here(job)
     kept = output_rows(str(tree.parent / "out"), Wanted(9, "year = 2024", columns=("id", "city")))
     assert kept.tables[0].to_pylist()[0] == {"id": 2, "year": 2024, "city": "Kyiv"}
 
@@ -144,7 +119,7 @@ def test_a_bad_row_is_named_by_its_place_in_the_file(make: Any, tree: Path) -> N
     pq.write_table(table, tree / "year=2023" / "long.parquet")
     given = make(filter="id > 11")
     limits = given.limits.model_copy(update={"text": 20, "bad_rows": 0.0})
-    summary = run(given.model_copy(update={"limits": limits}))
+    summary = run_here(given.model_copy(update={"limits": limits}))
     (failure,) = summary.failed_splits
     assert "1 of 2 rows can't be annotated" in failure.reason
     assert "the first is row 3, task loud" in failure.reason
@@ -167,7 +142,7 @@ def test_a_wrong_wish_is_told_before_anything_starts(
     make: Any, tree: Path, given: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(JobError, match=said):
-        run(make(**given))
+        run_here(make(**given))
     assert files(tree) == {}
 
 
@@ -175,7 +150,7 @@ def test_a_directory_that_is_named_as_a_task_is_refused(make: Any, tree: Path) -
     (tree / "year=2023").rename(tree / "loud=2023")
     (tree / "year=2024").rename(tree / "loud=2024")
     with pytest.raises(JobError, match="has a column `loud`, which the output would overwrite"):
-        run(make())
+        run_here(make())
 
 
 def by_pyarrow(root: str) -> list[Any]:
@@ -210,7 +185,7 @@ READERS = [by_pyarrow, by_parquet, by_polars, by_pandas, by_duckdb]
 
 @pytest.mark.parametrize("reader", READERS)
 def test_readers_find_each_row_with_its_partition(make: Any, tree: Path, reader: Any) -> None:
-    run(make(filter="city IS NOT NULL"))
+    run_here(make(filter="city IS NOT NULL"))
     rows = reader(str(tree.parent / "out"))
     got = sorted((row["id"], row["loud"], int(row["year"]), row["city"]) for row in rows)
     assert got == [
@@ -222,7 +197,7 @@ def test_readers_find_each_row_with_its_partition(make: Any, tree: Path, reader:
 def test_datasets_finds_each_row(make: Any, tree: Path) -> None:
     from datasets import load_dataset
 
-    run(make())
+    run_here(make())
     out = str(tree.parent / "out")
     rows = load_dataset(out, cache_dir=str(tree.parent / "cache"))["train"]
     assert sorted(rows["loud"]) == sorted(text.upper() for part in PARTS.values() for text in part)

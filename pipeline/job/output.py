@@ -1,0 +1,54 @@
+"""What a job writes, and how it is laid out."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from pipeline.job.input import Part, each_once
+
+COLUMN_CHOICES = ("all", "annotations")
+
+
+def _list_or_word(value: object) -> object:
+    if isinstance(value, str) and value not in COLUMN_CHOICES:
+        raise ValueError("write all, annotations, or a list of columns such as [id]")
+    return value
+
+
+CarriedChoice = Annotated[
+    Literal["all", "annotations"] | Annotated[tuple[str, ...], Field(strict=False)],
+    BeforeValidator(_list_or_word),
+]
+
+
+class Output(Part):
+    """What is written."""
+
+    path: str = Field(
+        title="Output directory",
+        description="Where the annotated Parquet files go, in the input's own directory layout.",
+        min_length=1,
+    )
+    format: Literal["parquet", "delta"] = Field(
+        "parquet",
+        title="Format",
+        description="parquet: files alone. delta: a Delta table of such files, which takes all "
+        "that a run has annotated in one transaction.",
+    )
+    compression: Literal["zstd", "snappy", "gzip", "none"] = Field(
+        "zstd", title="Compression", description="Parquet compression of the output."
+    )
+    columns: CarriedChoice = Field(
+        "all",
+        title="Columns",
+        description="What stands beside the annotations. all: the input's columns. annotations: "
+        "only each row's file and number in it, as source_file and source_row, so that the output "
+        "is a table beside the source. Or a list of columns, such as the key: [id].",
+    )
+
+    @field_validator("columns")
+    @classmethod
+    def _named_once(cls, columns: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        return columns if isinstance(columns, str) else each_once(columns)
