@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.errors import JobError, SplitError, one_line
+from pipeline.lake.at_once import each
 from pipeline.lake.source.base import Source
-from pipeline.lake.source.cut import FOOTER_THREADS
 from pipeline.lake.source.delta import DeltaSource
 from pipeline.lake.source.hive import Partitions, directory_of
 from pipeline.lake.source.open import as_found, open_source
-from pipeline.lake.source.statistics import bounds_of
+from pipeline.lake.source.outline import ColumnPlaces, Outline, outline, wider
 from pipeline.lake.split import Split
 from pipeline.lake.store.base import Entry, Store
 
@@ -90,15 +88,6 @@ class Inspected:
     sample: pa.Table | None = None
 
 
-@dataclass
-class _Footer:
-    rows: int
-    groups: int
-    schema: pa.Schema
-    nulls: dict[str, int | None]
-    bounds: dict[str, tuple[Any, Any] | None]
-
-
 def inspect(address: str) -> Inspected:
     """Looks at what is at a place, and reads all footers and a few rows of it.
 
@@ -125,8 +114,8 @@ def inspect(address: str) -> Inspected:
         found.partitions = len({table.partition_values(e.path) for e in files}) if told else 0
     elif told:
         found.partitions = len({directory_of(entry.path) for entry in files})
-    with ThreadPoolExecutor(FOOTER_THREADS) as threads:
-        footers = list(threads.map(lambda entry: _footer(store, entry), files))
+    places: list[ColumnPlaces] = []
+    footers = each(lambda entry: outline(store, entry, places), files)
     first: pa.Schema | None = None
     good: list[Entry] = []
     for entry, footer in zip(files, footers, strict=True):
@@ -153,50 +142,7 @@ def inspect(address: str) -> Inspected:
     return found
 
 
-def _footer(store: Store, entry: Entry) -> _Footer | str:
-    """What a footer tells; why it can't be read otherwise."""
-    try:
-        with closing(pq.ParquetFile(store.open(entry.path))) as file:
-            metadata, schema = file.metadata, file.schema_arrow
-            names = schema.names
-            nulls: dict[str, int | None] = dict.fromkeys(names, 0)
-            places = {metadata.schema.column(at).path: at for at in range(metadata.num_columns)}
-            bounds: dict[str, tuple[Any, Any] | None] = {}
-            groups = [metadata.row_group(at) for at in range(metadata.num_row_groups)]
-            for name in names:
-                told = [g.column(places[name]).statistics for g in groups if name in places]
-                known = name in places and all(each and each.has_null_count for each in told)
-                nulls[name] = sum(each.null_count for each in told) if known else None
-            for group in bounds_of(file, names):
-                for name in names:
-                    known_so_far = bounds.get(name, (None, None))
-                    bounds[name] = _wider(known_so_far, _ends(group.get(name)))
-            return _Footer(metadata.num_rows, len(groups), schema, nulls, bounds)
-    except (pa.ArrowException, OSError, UnicodeDecodeError, ValueError) as error:
-        return one_line(error, most=120)
-
-
-def _ends(bounds: Any) -> tuple[Any, Any] | None:
-    """Two ends as Python has them, of nulls alone no ends; None where they are unknown."""
-    if bounds is None or (bounds.values and not bounds.low.is_valid):
-        return None
-    try:
-        return bounds.low.as_py(), bounds.high.as_py()
-    except (ValueError, OverflowError, UnicodeDecodeError, ImportError):
-        return None
-
-
-def _wider(one: tuple[Any, Any] | None, other: tuple[Any, Any] | None) -> tuple[Any, Any] | None:
-    if one is None or other is None:
-        return None
-    try:
-        lows, highs = ([v for v in pair if v is not None] for pair in zip(one, other, strict=True))
-        return min(lows, default=None), max(highs, default=None)
-    except TypeError:
-        return None
-
-
-def _add(found: Inspected, footer: _Footer, rows: int) -> None:
+def _add(found: Inspected, footer: Outline, rows: int) -> None:
     found.rows += rows
     found.row_groups += footer.groups
     found.empty += not rows
@@ -210,7 +156,7 @@ def _add(found: Inspected, footer: _Footer, rows: int) -> None:
         column, nulls = found.columns[name], footer.nulls[name]
         column.nulls = None if nulls is None or column.nulls is None else column.nulls + nulls
         ends = footer.bounds.get(name, (None, None))
-        both = _wider((column.low, column.high) if column.bounded else None, ends)
+        both = wider((column.low, column.high) if column.bounded else None, ends)
         column.bounded = both is not None
         column.low, column.high = both or (None, None)
 
@@ -220,7 +166,7 @@ def _bound_told(found: Inspected, partitions: Partitions, files: Sequence[Entry]
     for entry in {directory_of(entry.path): entry for entry in files}.values():
         for name, value in partitions.of(entry.path).items():
             column = found.columns[name]
-            both = _wider((column.low, column.high), (value.as_py(), value.as_py()))
+            both = wider((column.low, column.high), (value.as_py(), value.as_py()))
             column.low, column.high = both or (None, None)
     for column in found.columns.values():
         if column.told:

@@ -57,7 +57,7 @@ STEPS = {
         ("plan",),
         ("sink",),
         ("source",),
-        ("memory", "split", "delta"),
+        ("memory", "split", "delta", "at_once"),
         ("store",),
     ),
 }

@@ -1,5 +1,6 @@
 """`inspect`: what is at a place, told by footers and a few rows."""
 
+import datetime as dt
 import json
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.cli.main import main
+from pipeline.inspect import inspect
 
 pytestmark = pytest.mark.unit
 
@@ -120,3 +122,36 @@ def test_what_steers_a_terminal_is_spelled_out(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "\x1b" not in done.output
     assert "\u202e" not in done.output
+
+
+def test_ends_are_those_of_all_values_whatever_they_are_and_however_they_are_cut(
+    tmp_path: Path,
+) -> None:
+    at = dt.datetime(2024, 1, 1, 12, tzinfo=dt.UTC)
+    columns = {
+        "small": pa.array([3, None, -1, 2], pa.int8()),
+        "large": pa.array([2**63 + 5, 1, None, 2], pa.uint64()),
+        "name": pa.array(["é", "z", "a", None]).dictionary_encode(),
+        "yes": pa.array([True, None, False, True]),
+        "day": pa.array([dt.date(2024, 1, d) for d in (3, 1, 4, 2)]),
+        "at": pa.array([at, at + dt.timedelta(hours=1), None, at], pa.timestamp("us", "UTC")),
+        "none": pa.array([None] * 4, pa.int32()),
+        "part": pa.array([None, None, 5, 4], pa.int16()),
+    }
+    rows = pa.table(columns | {"share": [1.0, float("nan"), 2.0, 3.0]})
+    pq.write_table(rows.slice(0, 3), tmp_path / "a.parquet", row_group_size=1)
+    pq.write_table(rows.slice(3), tmp_path / "b.parquet")
+    found = inspect(str(tmp_path)).columns
+    for name in columns:
+        values = [value for value in rows.column(name).to_pylist() if value is not None]
+        assert found[name].nulls == 4 - len(values)
+        assert found[name].low == min(values, default=None)
+        assert found[name].high == max(values, default=None)
+    assert found["share"].low is None
+
+
+def test_without_statistics_nothing_is_said_of_ends_and_nulls(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", {"id": [1, None]}, write_statistics=False)
+    write(tmp_path / "b.parquet", {"id": [1, 2]})
+    column = inspect(str(tmp_path)).columns["id"]
+    assert (column.nulls, column.low, column.high) == (None, None, None)

@@ -6,7 +6,6 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import RunError, one_line
+from pipeline.lake.at_once import each
 from pipeline.lake.delta import files_of, library, load, location
 from pipeline.lake.sink import delta_schema, ledger
 from pipeline.lake.sink.delta_state import TableState
 from pipeline.lake.sink.delta_stats import statistics
 from pipeline.lake.sink.footers import said
-from pipeline.lake.source.cut import FOOTER_THREADS
 from pipeline.lake.store.base import Entry, Store
 from pipeline.lake.store.client import reason
 
@@ -123,8 +122,7 @@ def commit_strictly(
 
 
 def _read(store: Store, entries: Sequence[Entry]) -> dict[str, End]:
-    with ThreadPoolExecutor(FOOTER_THREADS) as threads:
-        return {end.entry.path: end for end in threads.map(lambda e: _end(store, e), entries)}
+    return {end.entry.path: end for end in each(lambda entry: _end(store, entry), entries)}
 
 
 def _end(store: Store, entry: Entry) -> End:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
 
@@ -12,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import ShardscribeError, one_line
+from pipeline.lake.at_once import each
 from pipeline.lake.sink.base import Footer
 from pipeline.lake.sink.seal import sealed_size
-from pipeline.lake.source.cut import FOOTER_THREADS
 from pipeline.lake.store.base import Entry, Store
 
 # The key of our metadata in an output file's footer; the value is JSON.
@@ -40,8 +39,7 @@ def look(store: Store, entry: Entry) -> Footer:
 
 def look_all(store: Store, entries: Sequence[Entry]) -> Iterator[Footer]:
     """What the ends of files tell, in their order, many read at once."""
-    with ThreadPoolExecutor(FOOTER_THREADS) as threads:
-        yield from threads.map(lambda entry: look(store, entry), entries)
+    return each(lambda entry: look(store, entry), entries)
 
 
 def is_damage(error: Exception) -> bool:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Container, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import NamedTuple
 
+from pipeline.lake.at_once import each
 from pipeline.lake.memory import Memory
 from pipeline.lake.split import Cut, RowGroups, Rows, Split
 from pipeline.lake.store.base import Entry, Store
-
-# A footer is a small read: what counts is the answer time of an object store.
-FOOTER_THREADS = 16
 
 
 class _Group(NamedTuple):
@@ -59,8 +56,7 @@ def splits_of(
         return Split.of(entry, fingerprint=fingerprint).output_path in there
 
     asked = [entry for entry in files if not is_known(entry)]
-    with ThreadPoolExecutor(FOOTER_THREADS) as threads:
-        found = dict(zip(asked, threads.map(groups_of, asked), strict=True))
+    found = dict(zip(asked, each(groups_of, asked), strict=True))
     for entry in files:
         groups = found.get(entry, ())
         if groups and memory is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,7 +19,7 @@ def bounds_of(file: pq.ParquetFile, names: Sequence[str]) -> Iterator[dict[str, 
         names: Of columns; of those that are not plain there are no bounds.
     """
     metadata, schema = file.metadata, file.schema_arrow
-    places = {metadata.schema.column(at).path: at for at in range(metadata.num_columns)}
+    places = places_of(metadata)
     asked = [
         (name, places[name], kind)
         for name in names
@@ -31,6 +32,40 @@ def bounds_of(file: pq.ParquetFile, names: Sequence[str]) -> Iterator[dict[str, 
             if bounds is not None:
                 found[name] = bounds
         yield found
+
+
+def places_of(metadata: pq.FileMetaData) -> dict[str, int]:
+    """Where a file's columns are, by the names of their leaves."""
+    schema = metadata.schema
+    return {schema.column(at).path: at for at in range(metadata.num_columns)}
+
+
+def ends_of(statistics: pq.Statistics | None, *, rows: int) -> tuple[Any, Any] | None:
+    """The least and the greatest value of a column that `is_ordered`, as Python has them.
+
+    Many times cheaper than bounds, for who looks at a column of every file.
+
+    Args:
+        statistics: Of the column in a row group.
+        rows: How many that has.
+
+    Returns:
+        Nones if all of them are null; None if the ends are unknown.
+    """
+    if statistics is None:
+        return None
+    try:
+        if statistics.has_min_max:
+            return statistics.min, statistics.max
+    except (pa.ArrowException, ValueError, TypeError, OverflowError, ImportError):
+        return None
+    all_null = statistics.has_null_count and statistics.null_count >= rows
+    return (None, None) if all_null else None
+
+
+def is_ordered(kind: pa.DataType) -> bool:
+    """Whether a column's ends tell what lies between them."""
+    return _ordered(kind) is not None
 
 
 def _ordered(kind: pa.DataType) -> pa.DataType | None:
