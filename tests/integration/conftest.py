@@ -46,7 +46,7 @@ def make_job(tmp_path):
         content = {
             "name": "test",
             "input": {"path": str(input_path)},
-            "output": {"path": str(tmp_path / output)},
+            "output": {"path": output if "://" in str(output) else str(tmp_path / output)},
             "tasks": tasks or {"sentiment": CLASSIFY},
             **fields,
         }
