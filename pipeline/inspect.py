@@ -13,12 +13,12 @@ import pyarrow.compute as pc
 from pipeline.errors import JobError, SplitError, one_line
 from pipeline.lake.at_once import each
 from pipeline.lake.source.base import Source
-from pipeline.lake.source.delta import DeltaSource
 from pipeline.lake.source.hive import Partitions, directory_of
 from pipeline.lake.source.open import as_found, open_source
 from pipeline.lake.source.outline import ColumnPlaces, Outline, outline, wider
+from pipeline.lake.source.table import TableSource
 from pipeline.lake.split import Split
-from pipeline.lake.store.base import Entry, Store
+from pipeline.lake.store.base import Entry, Readable
 
 # Rows are read of so many files, spread evenly over all, and so many of each from its start.
 SAMPLE_FILES = 10
@@ -101,9 +101,11 @@ def inspect(address: str) -> Inspected:
         said = error.message.removeprefix("input.path ")
         raise JobError(said, hint=error.hint, also=error.also) from error
     source = source.settled(listing)
-    store: Store = source.store  # type: ignore[attr-defined]
-    table = source.loaded.of[source.version or 0] if isinstance(source, DeltaSource) else None
-    kind = "Delta table" if table else "Hive tree of Parquet" if listing.told else "Parquet files"
+    kind = "Hive tree of Parquet" if listing.told else "Parquet files"
+    table = None
+    if isinstance(source, TableSource):
+        kind, table = source.table.kind, source.files
+    store: Readable = table or source.store  # type: ignore[attr-defined]
     files = listing.files
     found = Inspected(kind, listing.version, len(files), sum(entry.size for entry in files))
     found.unreadable |= listing.missed

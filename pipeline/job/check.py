@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import JobError, SplitError
 from pipeline.job.columns import carried_columns, output_columns
+from pipeline.job.input import Input
 from pipeline.job.job import Job, fingerprint
+from pipeline.lake.iceberg import TableName
 from pipeline.lake.memory import Memory
 from pipeline.lake.sink.base import Sink
 from pipeline.lake.sink.open import as_table, open_sink
 from pipeline.lake.source.base import Listing, Source
 from pipeline.lake.source.keyed import KeyedSource
-from pipeline.lake.source.open import as_found, open_source
+from pipeline.lake.source.open import as_found, open_source, open_table
 from pipeline.lake.source.where import Where
 from pipeline.lake.split import Split
 from pipeline.lake.store.base import Entry
@@ -83,9 +85,7 @@ def check(job: Job, *, at_most: int | None = None) -> Checked:
         JobError: Something is missing or does not fit.
     """
     infos = check_models(job)
-    source: Source = as_found(
-        open_source(job.input.path, choice=job.input.choice), version=job.input.version
-    )
+    source = _source(job.input)
     if job.output.columns == "annotations":
         source = KeyedSource(source)
     sink = open_sink(job.output.path)
@@ -94,7 +94,7 @@ def check(job: Job, *, at_most: int | None = None) -> Checked:
     sink.check(source)
     absolute = job.model_copy(
         update={
-            "input": job.input.model_copy(update={"path": _absolutes(job.input.path)}),
+            "input": _absolute_input(job.input),
             "output": job.output.model_copy(update={"path": sink.address}),
         }
     )
@@ -234,8 +234,19 @@ def _pinned(checked: Checked, revisions: dict[str, str], job: Job) -> Pinned:
     return Pinned(replace(checked, job=job), revisions, parts, fingerprint(parts))
 
 
-def _absolutes(path: str | Sequence[str]) -> str | tuple[str, ...]:
-    return _absolute(path) if isinstance(path, str) else tuple(map(_absolute, path))
+def _source(part: Input) -> Source:
+    if part.table is not None:
+        name = TableName(part.table, part.catalog)
+        return open_table(name, choice=part.choice, version=part.version)
+    return as_found(open_source(part.path or (), choice=part.choice), version=part.version)
+
+
+def _absolute_input(part: Input) -> Input:
+    path = part.path
+    if path is None:
+        return part
+    absolute = _absolute(path) if isinstance(path, str) else tuple(map(_absolute, path))
+    return part.model_copy(update={"path": absolute})
 
 
 def _absolute(address: str) -> str:

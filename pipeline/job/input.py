@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from pipeline.conditions.condition import condition_names
 from pipeline.errors import JobError
+from pipeline.job.catalog import CATALOG, Catalog, TableText, path_or_table
 from pipeline.job.quantities import Bytes
 from pipeline.lake.source.choice import Choice
 from pipeline.lake.split import Cut
@@ -66,12 +67,24 @@ SplitChoice = Annotated[Literal["auto"] | SplitSize, BeforeValidator(_spelled)]
 class Input(Part):
     """What is read."""
 
-    path: Path | Annotated[tuple[Path, ...], Field(min_length=1, strict=False)] = Field(
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["path"]}, {"required": ["table"]}]}
+    )
+
+    path: Path | Annotated[tuple[Path, ...], Field(min_length=1, strict=False)] | None = Field(
+        None,
         title="Dataset",
         description="A Parquet file, a directory (read recursively), a glob or a Delta table; a "
         "local path or a s3://, gs:// or az:// address. Or a list of such, but for tables, in one "
         "place.",
     )
+    table: TableText | None = Field(
+        None,
+        title="Table",
+        description="Instead of a path: an Iceberg table, as its catalog names it, such as "
+        "prod.reviews.",
+    )
+    catalog: Catalog = CATALOG
     text: str = Field("text", title="Text column", description="The column that is annotated.")
     columns: tuple[str, ...] | None = Field(
         None,
@@ -95,8 +108,8 @@ class Input(Part):
     version: int | str | None = Field(
         None,
         title="Version",
-        description="Of a Delta table: a version's number, or a time such as "
-        "2026-01-31T12:00:00Z, of which the then latest is read. The latest by default.",
+        description="Of a table: a version's number (Delta), a snapshot's id (Iceberg), or a time "
+        "such as 2026-01-31T12:00:00Z, of which the then latest is read. The latest by default.",
     )
     split: SplitChoice = Field(
         "auto",
@@ -104,6 +117,11 @@ class Input(Part):
         description="What is read, annotated and committed at once: {rows: 1000} or {bytes: 64MB}. "
         "auto: files of up to 256 MB; 64 rows where a language model reads or writes.",
     )
+
+    @model_validator(mode="after")
+    def _path_or_table(self) -> Input:
+        path_or_table(self.path, self.table, self.catalog)
+        return self
 
     @field_validator("filter")
     @classmethod
@@ -117,7 +135,11 @@ class Input(Part):
 
     @property
     def address(self) -> str:
-        """The path, or all of them, for messages and records."""
+        """The path, or all of them, or the table, for messages and records."""
+        if self.table is not None:
+            return self.table
+        if self.path is None:
+            return ""
         return self.path if isinstance(self.path, str) else ", ".join(self.path)
 
     @property

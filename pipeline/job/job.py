@@ -122,7 +122,7 @@ class Job(Part):
             raise PydanticCustomError(
                 "clash",
                 "it would overwrite the input column of that name: rename the task",
-                {"tasks": clashes},
+                {"fields": [("tasks", name) for name in clashes]},
             )
         return self
 

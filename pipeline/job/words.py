@@ -32,8 +32,9 @@ def explain(
     fields: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for error in errors:
         if error["type"] == "clash":
-            for name in error["ctx"]["tasks"]:
-                fields.setdefault(("tasks", name), []).append(error)
+            part = _real_steps(error, data)
+            for steps in error["ctx"]["fields"]:
+                fields.setdefault((*part, *steps), []).append(error)
         else:
             fields.setdefault(tuple(_real_steps(error, data)), []).append(error)
     # Of a value that may be a text or a list, the branch that came further says what is wrong.

@@ -138,7 +138,7 @@ def test_what_is_no_version_is_told_with_what_to_write(table: Path, version: Any
 
 def test_a_version_of_files_is_refused(tmp_path: Path) -> None:
     pq.write_table(rows(1), tmp_path / "a.parquet")
-    with pytest.raises(JobError, match=r"input\.version is of a Delta table, and .* is none"):
+    with pytest.raises(JobError, match=r"input\.version is of a table, and .* is none"):
         run(write_job(tmp_path, input={"path": str(tmp_path / "a.parquet"), "version": 1}))
 
 

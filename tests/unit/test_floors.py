@@ -57,7 +57,7 @@ STEPS = {
         ("plan",),
         ("sink",),
         ("source",),
-        ("memory", "split", "delta", "at_once"),
+        ("memory", "split", "delta", "iceberg", "at_once"),
         ("store",),
     ),
 }

@@ -61,7 +61,7 @@ def test_a_job_file_gives_a_job_with_defaults(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "line", "field", "words"),
     [
-        (("  text: text", "  txt: text"), 4, "input.txt", "path, text, columns"),
+        (("  text: text", "  txt: text"), 4, "input.txt", "path, table, catalog, text, columns"),
         (("output:", "outputs:"), 5, "outputs", "name, description, input, output"),
         (
             ("    model: starter/sentiment", "    model: m\n    topk: 3"),

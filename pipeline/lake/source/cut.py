@@ -10,7 +10,7 @@ from typing import NamedTuple
 from pipeline.lake.at_once import each
 from pipeline.lake.memory import Memory
 from pipeline.lake.split import Cut, RowGroups, Rows, Split
-from pipeline.lake.store.base import Entry, Store
+from pipeline.lake.store.base import Entry, Readable
 
 
 class _Group(NamedTuple):
@@ -22,7 +22,7 @@ class _Group(NamedTuple):
 
 
 def splits_of(
-    store: Store,
+    store: Readable,
     files: Sequence[Entry],
     *,
     fingerprint: str,
@@ -120,7 +120,7 @@ def _most_rows(run: Sequence[_Group], cut: Cut) -> int:
     return max(1, most)
 
 
-def _row_groups(store: Store, entry: Entry, texts: Sequence[str]) -> list[_Group]:
+def _row_groups(store: Readable, entry: Entry, texts: Sequence[str]) -> list[_Group]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from pipeline.errors import JobError
 from pipeline.lake.delta import LOG, telling
+from pipeline.lake.source.table_split import as_type
 from pipeline.lake.store.base import Entry, Store
 
 TOLD = (pa.types.is_integer, pa.types.is_date32, pa.types.is_string)
@@ -33,6 +34,11 @@ class DeltaFiles:
 
     store: Store
     table: Any
+
+    @property
+    def version(self) -> int:
+        """The version's number."""
+        return int(self.table.version())
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -132,6 +138,22 @@ class DeltaFiles:
             return ""
         return f"less {hashlib.sha256(np.flatnonzero(~mask).tobytes()).hexdigest()[:16]}"
 
+    def columns(self, path: str, schema: pa.Schema) -> DeltaColumns:
+        """How a file's columns become the table's: by their names."""
+        return DeltaColumns(self, path, schema)
+
+    def rewritten(self, paths: Sequence[str]) -> set[str]:
+        """Which of the table's former files had their rows written anew into others."""
+        return rewritten(self.store, self.version, paths)
+
+    def address(self, path: str) -> str:
+        """The full address of a file, for messages."""
+        return self.store.address(path)
+
+    def open(self, path: str) -> Any:
+        """Opens a file for reading."""
+        return self.store.open(path)
+
     def _relative(self, uri: str) -> str:
         """A path of the log, of what the library makes of it."""
         for one in (uri, unquote(uri)):
@@ -144,6 +166,39 @@ class DeltaFiles:
             f"{uri}",
             hint="Write the table anew",
         )
+
+
+class DeltaColumns:
+    """The columns of a data file by their names, and what the log tells of its rows.
+
+    Args:
+        files: What the table says.
+        path: The file.
+        schema: Of the file.
+    """
+
+    def __init__(self, files: DeltaFiles, path: str, schema: pa.Schema) -> None:
+        self._where = files.store.address(path)
+        self._told = files.partition(path)
+        self._schema = files.schema
+        self._there = {*schema.names} - {*self._told}
+
+    def read_for(self, names: Sequence[str]) -> list[str]:
+        """Those of the same names that are there."""
+        return [name for name in names if name in self._there]
+
+    def made(self, table: pa.Table, names: Sequence[str]) -> pa.Table:
+        """What is there as the table's types, what is told, and nulls."""
+        schema = pa.schema([self._schema.field(name) for name in names])
+        return pa.table([self._column(name, table) for name in names], schema=schema)
+
+    def _column(self, name: str, table: pa.Table) -> Any:
+        kind = self._schema.field(name).type
+        if name in self._told:
+            return pa.repeat(self._told[name], table.num_rows)
+        if name not in table.column_names:
+            return pa.nulls(table.num_rows, kind)
+        return as_type(table.column(name), kind, f"{self._where}: column `{name}`")
 
 
 def _local(uri: str) -> str:

@@ -8,10 +8,13 @@ from itertools import takewhile
 
 from pipeline.errors import JobError
 from pipeline.lake.delta import is_table
+from pipeline.lake.iceberg import TableName
 from pipeline.lake.source.base import Source
 from pipeline.lake.source.choice import Choice
-from pipeline.lake.source.delta import DeltaSource
+from pipeline.lake.source.delta import DeltaTable
 from pipeline.lake.source.files import WILD, Branch, FileSource
+from pipeline.lake.source.iceberg import IcebergTable
+from pipeline.lake.source.table import TableSource
 from pipeline.lake.split import SUFFIXES
 from pipeline.lake.store.base import Store
 from pipeline.lake.store.local import LocalStore
@@ -89,18 +92,39 @@ def as_found(source: Source, *, version: int | str | None = None) -> Source:
         and is_table(source.store)
     ):
         if source.choice.partitions:
-            raise JobError(
-                f"input.partitions is of directories, and {source.address} is a Delta table, which "
-                "knows the types of its columns",
-                hint="Take it out",
-            )
-        return DeltaSource(source.store, source.address, version, filter=source.choice.filter)
+            raise _has_types(source.address, "a Delta table")
+        table = DeltaTable(source.store, source.address, version)
+        return TableSource(table, filter=source.choice.filter)
     if version is not None:
         raise JobError(
-            f"input.version is of a Delta table, and {source.address} is none",
+            f"input.version is of a table, and {source.address} is none",
             hint="Take it out, or name a table as input.path",
         )
     return source
+
+
+def open_table(name: TableName, *, choice: Choice, version: int | str | None = None) -> Source:
+    """The source of an Iceberg table.
+
+    Args:
+        name: By which a catalog has it.
+        choice: What of it is wanted.
+        version: Which snapshot is wanted, by its id or a time; the latest by default.
+
+    Raises:
+        JobError: Types of columns are wanted that the table knows.
+    """
+    if choice.partitions:
+        raise _has_types(name.name, "an Iceberg table")
+    return TableSource(IcebergTable(name, version), filter=choice.filter)
+
+
+def _has_types(address: str, kind: str) -> JobError:
+    return JobError(
+        f"input.partitions is of directories, and {address} is {kind}, which knows the types of "
+        "its columns",
+        hint="Take it out",
+    )
 
 
 def _is_directory(parent: Store, name: str) -> bool:

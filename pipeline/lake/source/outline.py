@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import one_line
 from pipeline.lake.source.statistics import ends_of, is_ordered, places_of
-from pipeline.lake.store.base import Entry, Store
+from pipeline.lake.store.base import Entry, Readable
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ColumnPlaces:
         return cls(schema, [(f.name, places.get(f.name), is_ordered(f.type)) for f in schema])
 
 
-def outline(store: Store, entry: Entry, places: list[ColumnPlaces]) -> Outline | str:
+def outline(store: Readable, entry: Entry, places: list[ColumnPlaces]) -> Outline | str:
     """What a file's footer tells; why it can't be read otherwise.
 
     Args:

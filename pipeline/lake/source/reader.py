@@ -14,7 +14,7 @@ from pipeline.lake.source.open_files import OpenFile, OpenFiles
 from pipeline.lake.source.passed import Passed
 from pipeline.lake.source.where import KeepRows
 from pipeline.lake.split import Region, Split
-from pipeline.lake.store.base import Store
+from pipeline.lake.store.base import Readable
 
 # A batch is what is sorted by length at once: large enough to leave little padding, small
 # enough that memory does not depend on the file.
@@ -48,7 +48,7 @@ class ParquetSplit:
 
     def __init__(
         self,
-        store: Store,
+        store: Readable,
         split: Split,
         kept: OpenFiles,
         *,
@@ -140,7 +140,7 @@ class ParquetSplit:
             self._kept.give(self._file, self._split)
 
 
-def _open(store: Store, split: Split) -> OpenFile:
+def _open(store: Readable, split: Split) -> OpenFile:
     path = split.path
     try:
         # By default pyarrow holds all of a row group's columns, as they are in the file, at once.

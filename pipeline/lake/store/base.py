@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,16 @@ class Entry:
     path: str
     size: int
     version: str
+
+
+class Readable(Protocol):
+    """What files are read from: a store, or a table that knows where its files are."""
+
+    def address(self, path: str) -> str:
+        """The full address of a file, for messages."""
+
+    def open(self, path: str) -> Any:
+        """Opens a file for reading; gives what `pyarrow.parquet.ParquetFile` takes."""
 
 
 class Store(ABC):
