@@ -122,7 +122,8 @@ def main() -> int:
     parser.add_argument("--written", type=int, default=12, help="rows where a model writes")
     parser.add_argument("--rounds", type=int, default=1)
     options = parser.parse_args()
-    names = options.jobs or sorted(path.stem for path in (HERE / "jobs").glob("*.yaml"))
+    names = options.jobs or sorted(p.stem for p in (HERE / "jobs").glob("*.yaml"))
+    names = [name for name in names if not name.startswith("train_")]
     failed = False
     with tempfile.TemporaryDirectory() as made:
         for name in names:

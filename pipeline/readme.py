@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from pipeline.job.file import ready_jobs
 from pipeline.models.resolve import ModelInfo
 from pipeline.tasks import TASKS, Task
 
@@ -61,7 +62,7 @@ def made_anew(text: str, *, begin: str, end: str, middle: str) -> str:
 
 def _table(jobs: Path) -> str:
     uses: dict[str, list[str]] = {kind: [] for kind in TASKS}
-    for path in sorted(jobs.glob("*.yaml")):
+    for path in ready_jobs(jobs):
         tasks = yaml.safe_load(path.read_text(encoding="utf-8"))["tasks"].values()
         for kind in dict.fromkeys(task["kind"] for task in tasks):
             uses[kind].append(f"[{path.stem}]({jobs.name}/{path.name})")

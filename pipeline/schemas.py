@@ -1,6 +1,6 @@
 """What is generated: ``python -m pipeline.schemas`` writes it.
 
-Contracts go to ``schemas/``: the job file's JSON Schema, the Arrow schema of each task's column,
+Contracts go to ``schemas/``: the JSON Schemas of job files, the Arrow schema of each task's column,
 and the JSON Schemas of a run's summary, progress and events. Beside them stand the fingerprints of
 the ready jobs, which are only ever added here: a change of one has to be seen. The README's part on
 tasks and the glossary in CONTRIBUTING.md are made anew.
@@ -15,8 +15,9 @@ from typing import Any
 
 from pipeline.glossary import with_glossary
 from pipeline.job.columns import ERRORS_TYPE
-from pipeline.job.file import load_job
+from pipeline.job.file import load_job, ready_jobs
 from pipeline.job.job import ERRORS_COLUMN, Job, fingerprint
+from pipeline.learn.train.job import TrainJob
 from pipeline.readme import WIDTH, shown_task, with_tasks
 from pipeline.records.reader import ANY_EVENT
 from pipeline.records.schema import ProgressLine, Summary
@@ -30,11 +31,13 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 def contracts() -> dict[str, str]:
     """File name -> content."""
     job = {"$schema": DIALECT, **Job.model_json_schema()}
+    train = {"$schema": DIALECT, **TrainJob.model_json_schema()}
     summary = {"$schema": DIALECT, **Summary.model_json_schema(mode="serialization")}
     progress = {"$schema": DIALECT, **ProgressLine.model_json_schema(mode="serialization")}
     events = {"$schema": DIALECT, **ANY_EVENT.json_schema(mode="serialization")}
     return {
         "job.schema.json": _json(job),
+        "train.schema.json": _json(train),
         "summary.schema.json": _json(summary),
         "progress.schema.json": _json(progress),
         "events.schema.json": _json(events),
@@ -68,7 +71,7 @@ def job_fingerprint(path: Path) -> str:
 def _pins(target: Path, jobs: Path) -> str:
     """A fingerprint for each ready job; one that is there already stays as it is."""
     held = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {}
-    paths = sorted(jobs.glob("*.yaml"))
+    paths = ready_jobs(jobs)
     return _json({path.stem: held.get(path.stem) or job_fingerprint(path) for path in paths})
 
 

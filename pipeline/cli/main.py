@@ -21,6 +21,7 @@ VERBS = {
     "validate": ("pipeline.cli.validate", "validate", "Check a job file, its input and models."),
     "preview": ("pipeline.cli.preview", "preview", "Annotate a few rows here and show them."),
     "evaluate": ("pipeline.cli.evaluate", "evaluate", "How good a task is, against gold rows."),
+    "train": ("pipeline.cli.train", "train", "Train a model on labelled rows."),
     "show": ("pipeline.cli.show", "show", "Show annotated rows of an output."),
     "tasks": ("pipeline.cli.tasks", "tasks", "List the kinds of tasks and their options."),
     "models": ("pipeline.cli.models", "models", "Fetch and list models that need no hub."),

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import JobError
 from pipeline.escape import visible
 from pipeline.job.bounded_yaml import MOST_BYTES, NO_MAPPING, decoded, read_yaml
 from pipeline.job.job import Job
 from pipeline.job.words import explain
+
+# Ready jobs that train a model are named so, beside those that annotate.
+TRAINS = "train_"
+
+AnyJob = TypeVar("AnyJob", bound=BaseModel)
 
 
 def load_job(path: str | Path, *, overrides: Sequence[str] = ()) -> Job:
@@ -30,18 +35,38 @@ def load_job(path: str | Path, *, overrides: Sequence[str] = ()) -> Job:
         JobError: The file can't be read or is wrong; the message names file, line and field,
             and lists all that is wrong at once.
     """
+    return load_file(path, Job, overrides=overrides)
+
+
+def ready_jobs(directory: Path) -> list[Path]:
+    """The job files of a directory that annotate, by name."""
+    return sorted(path for path in directory.glob("*.yaml") if not path.stem.startswith(TRAINS))
+
+
+def load_file(path: str | Path, kind: type[AnyJob], *, overrides: Sequence[str] = ()) -> AnyJob:
+    """Reads and checks a job file of any kind, as `load_job` does.
+
+    Args:
+        path: The YAML file.
+        kind: What the file is checked as.
+        overrides: ``field.path=value`` each, the value in YAML.
+
+    Raises:
+        JobError: The file can't be read or is wrong.
+    """
     where = visible(path)
     node, data = read_yaml(_text(Path(path), where), where)
     if not isinstance(data, dict) or node is None:
         what = "this is empty" if node is None else "this is none"
+        *needed, last = [name for name, field in kind.model_fields.items() if field.is_required()]
         raise JobError(
-            f"{where}:1: a job file is a mapping with name, input, output and tasks; {what}",
+            f"{where}:1: a job file is a mapping with {', '.join(needed)} and {last}; {what}",
             hint=NO_MAPPING,
         )
     for override in overrides:
         _override(data, override)
     try:
-        return Job.model_validate(data)
+        return kind.model_validate(data)
     except ValidationError as error:
         fields = [tuple(override.partition("=")[0].split(".")) for override in overrides]
 
@@ -51,7 +76,7 @@ def load_job(path: str | Path, *, overrides: Sequence[str] = ()) -> Job:
                 return f"--set {'.'.join(by_option[0])}"
             return f"{where}:{_line(node, steps)}"
 
-        first, *others = explain(error.errors(), data, place)
+        first, *others = explain(error.errors(), data, place, kind=kind)
         raise JobError(first, also=others) from error
 
 

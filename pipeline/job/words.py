@@ -20,7 +20,11 @@ MOST_LINES = 5
 
 
 def explain(
-    errors: Sequence[Mapping[str, Any]], data: Any, where: Callable[[Sequence[str]], str]
+    errors: Sequence[Mapping[str, Any]],
+    data: Any,
+    where: Callable[[Sequence[str]], str],
+    *,
+    kind: type[BaseModel] = Job,
 ) -> list[str]:
     """Mistakes as lines that name the place, the field and the mend.
 
@@ -28,6 +32,7 @@ def explain(
         errors: From pydantic.
         data: What was checked.
         where: Gives the place of a field, by its path.
+        kind: What it was checked as.
     """
     fields: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for error in errors:
@@ -45,7 +50,7 @@ def explain(
             continue
         field = visible(".".join(steps), most=NAME_SHOWN)
         subject = f"`{field}`" if field else "the job"
-        lines.append(f"{where(steps)}: {subject}{_complaint(found)}")
+        lines.append(f"{where(steps)}: {subject}{_complaint(found, kind)}")
     lines = list(dict.fromkeys(map(visible, lines)))
     if len(lines) > MOST_LINES:
         rest = len(lines) - MOST_LINES + 1
@@ -67,12 +72,12 @@ def _real_steps(error: Mapping[str, Any], data: Any) -> list[str]:
     return steps
 
 
-def _complaint(found: Sequence[Mapping[str, Any]]) -> str:
+def _complaint(found: Sequence[Mapping[str, Any]], kind: type[BaseModel]) -> str:
     error = found[0]
     context = error.get("ctx", {})
     match error["type"]:
         case "extra_forbidden":
-            return f" is not a field of a job file. Known here: {_known_fields(error['loc'])}"
+            return f" is not a field of a job file. Known here: {_known_fields(error['loc'], kind)}"
         case "missing":
             return " is missing. Add it"
         case "union_tag_not_found":
@@ -167,13 +172,13 @@ def _hint(found: Sequence[Mapping[str, Any]], value: object) -> str:
     return ""
 
 
-def _known_fields(loc: Sequence[int | str]) -> str:
-    model: type[BaseModel] = Job
+def _known_fields(loc: Sequence[int | str], kind: type[BaseModel]) -> str:
+    model = kind
     for step in loc[:-1]:
         if step in TASKS:
             model = TASKS[str(step)].Options
         elif step in model.model_fields:
-            kind = model.model_fields[str(step)].annotation
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                model = kind
+            inner = model.model_fields[str(step)].annotation
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                model = inner
     return ", ".join(model.model_fields)

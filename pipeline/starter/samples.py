@@ -46,6 +46,11 @@ SAMPLES = {
     "long-reviews": Sample(
         title="movie reviews of 1,500 to 4,000 characters, to summarize", rows=24, shards=1
     ),
+    "labelled-reviews": Sample(
+        title="reviews that may be trained on, half of them long; none is in the other samples",
+        rows=8_000,
+        shards=4,
+    ),
     "tree": Sample(
         title="the reviews as a tree of directories, `source=.../label=.../`", rows=400, shards=1
     ),
@@ -80,9 +85,12 @@ def write_sample(
         raise JobError(f"There is no sample {name!r}.", hint=f"Known are: {', '.join(SAMPLES)}.")
     rows = SAMPLES[name].rows if rows is None else rows
     shards = SAMPLES[name].shards if shards is None else shards
-    write = write_long_reviews if name == "long-reviews" else write_reviews
-    if name == "tree":
-        write = partial(write_reviews, tree=True)
+    writers: dict[str, Callable[..., list[Path]]] = {
+        "long-reviews": write_long_reviews,
+        "labelled-reviews": write_labelled_reviews,
+        "tree": partial(write_reviews, tree=True),
+    }
+    write = writers.get(name, write_reviews)
     return write(destination, rows=rows, shards=shards, progress=progress)
 
 
@@ -155,6 +163,33 @@ def write_long_reviews(
     long = [item for item in rest if len(item.text) in _SUMMARY_CHARACTERS][:rows]
     _refuse_too_few(len(long), rows)
     return _write(long, destination, shards=shards)
+
+
+def write_labelled_reviews(
+    destination: Path,
+    *,
+    rows: int = 8_000,
+    shards: int = 4,
+    seed: int = SEED,
+    progress: Callable[[str], None] = lambda line: None,
+) -> list[Path]:
+    """Write reviews that a model may be trained on, so that the other samples stay unseen.
+
+    Columns and cleaning are those of `write_reviews`.
+
+    Args:
+        destination: A folder that is empty, missing, or holds this very sample.
+        rows: How many reviews, half of them long as far as there are short ones.
+        shards: How many Parquet files.
+        seed: Which reviews, and their order.
+        progress: Told what happens, a line at a time.
+    """
+    _refuse_too_many_shards(rows, shards)
+    known = _shuffled(load_reviews(progress=progress).train, seed=seed)
+    short = [item for item in known if item.source == SHORT][: rows // 2]
+    long = [item for item in known if item.source == LONG][: rows - len(short)]
+    _refuse_too_few(len(short) + len(long), rows)
+    return _write(_shuffled(short + long, seed=seed + 1), destination, shards=shards)
 
 
 def _shuffled(items: Sequence[Review], *, seed: int) -> list[Review]:

@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 import yaml
 
-from pipeline.job.file import load_job
+from pipeline.job.file import load_job, ready_jobs
 from pipeline.readme import with_tasks
 from pipeline.records.schema import Summary
 from pipeline.schemas import PINS, contracts
@@ -18,7 +18,7 @@ from pipeline.tasks import TASKS
 pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).parents[2]
-JOBS = sorted((ROOT / "jobs").glob("*.yaml"))
+JOBS = ready_jobs(ROOT / "jobs")
 
 
 @pytest.mark.parametrize("name", sorted(contracts()))

@@ -11,7 +11,7 @@ import pytest
 from pipeline import RESULTS_VERSION, glossary, readme
 from pipeline.engine.driver import cluster
 from pipeline.job import check
-from pipeline.job.file import load_job
+from pipeline.job.file import load_job, ready_jobs
 from pipeline.job.job import Compute, Job
 from pipeline.lake.plan import differences
 from pipeline.lake.sink.open import open_sink
@@ -42,7 +42,7 @@ def test_the_fingerprint_of_a_ready_job_stays_as_it_is(name: str) -> None:
 
 
 def test_every_ready_job_is_pinned() -> None:
-    ready = sorted(path.stem for path in JOBS.glob("*.yaml"))
+    ready = [path.stem for path in ready_jobs(JOBS)]
     assert sorted(PINNED) == ready, "run: python -m pipeline.schemas"
 
 

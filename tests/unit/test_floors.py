@@ -74,6 +74,7 @@ ALLOWED = {
     "learn.train_sentiment": {"torch"},
     "learn.low_rank": {"torch"},
     "learn.measure": {"torch"},
+    "learn.train.trainer": {"torch", "transformers"},
 }
 MODULES = {
     ".".join(path.relative_to(HOUSE).with_suffix("").parts).removesuffix("__init__").rstrip("."): (

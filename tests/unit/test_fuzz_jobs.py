@@ -20,12 +20,12 @@ from click.testing import CliRunner
 
 from pipeline.cli.main import main
 from pipeline.job import check
-from pipeline.job.file import load_job
+from pipeline.job.file import load_job, ready_jobs
 from pipeline.models.resolve import ModelInfo, look_up
 
 pytestmark = pytest.mark.unit
 
-JOBS = sorted((Path(__file__).parents[2] / "jobs").glob("*.yaml"))
+JOBS = ready_jobs(Path(__file__).parents[2] / "jobs")
 CASES = int(os.environ.get("SHARDSCRIBE_FUZZ", "300"))
 BATCHES = 10
 PARTS = ("input", "output", "compute", "limits")

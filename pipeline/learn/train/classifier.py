@@ -1,0 +1,208 @@
+"""What is trained to classify: a model with a head for the labels, and what it answers."""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import JobError
+from pipeline.learn.train.data import LabelledText
+from pipeline.learn.train.freeze import freeze
+from pipeline.learn.train.job import TrainJob
+from pipeline.models.families import check_family, first_position, pads
+from pipeline.models.faults import loading
+from pipeline.models.heads import HeadName
+from pipeline.models.resolve import ModelInfo, fetch
+from pipeline.models.text.side import longest_input, own_pad_token
+from pipeline.models.text.tokenizer import load_tokenizer
+
+HEAD: HeadName = "sequence-classification"
+CHUNK = 1_024
+
+
+@dataclass
+class Learner:
+    """A model that is to be trained, and what it needs to know of its texts.
+
+    Attributes:
+        model: Of transformers, with a head for the labels.
+        tokenizer: Of its base, to the letter.
+        labels: By class index.
+        several: Whether a text may have any number of them.
+        frozen: Modules that stay as they are.
+        head_kept: Whether the base brought its head along.
+        max_tokens: To which longer texts are cut.
+        cut: How many have been, so far.
+    """
+
+    model: Any
+    tokenizer: Any
+    labels: Sequence[str]
+    several: bool
+    frozen: Sequence[Any]
+    head_kept: bool
+    max_tokens: int
+    cut: int = 0
+
+    def encode(self, rows: Sequence[LabelledText]) -> tuple[dict[str, list[list[int]]], list[Any]]:
+        """Texts as the model takes them, and their targets: class indices, or a 0 or 1 a label."""
+        taken = inspect.signature(self.model.forward).parameters
+        tokens: dict[str, list[list[int]]] = {}
+        for at in range(0, len(rows), CHUNK):
+            made = self.tokenizer(
+                [row.text for row in rows[at : at + CHUNK]],
+                truncation=True,
+                max_length=self.max_tokens,
+            )
+            self.cut += sum(bool(encoding.overflowing) for encoding in made.encodings)
+            for name, values in made.items():
+                if name in taken:
+                    tokens.setdefault(name, []).extend(values)
+        where = {label: at for at, label in enumerate(self.labels)}
+        if not self.several:
+            return tokens, [where[row.labels[0]] for row in rows]
+        return tokens, [[float(label in row.labels) for label in self.labels] for row in rows]
+
+    def answers(self, rows: Sequence[LabelledText], *, batch: int) -> list[dict[str, Any]]:
+        """What the model gives, as the task `classify` has it: ``label``, ``score``, ``scores``."""
+        import torch
+
+        tokens, _ = self.encode(rows)
+        order = sorted(range(len(rows)), key=lambda row: len(tokens["input_ids"][row]))
+        found: list[dict[str, Any]] = [{}] * len(rows)
+        self.model.eval()
+        for at in range(0, len(rows), batch):
+            some = order[at : at + batch]
+            padded = self.tokenizer.pad(
+                {name: [values[row] for row in some] for name, values in tokens.items()},
+                return_tensors="pt",
+            )
+            with torch.inference_mode():
+                logits = self.model(**padded.to(self.model.device))["logits"].float().cpu()
+            shares = logits.sigmoid() if self.several else logits.softmax(-1)
+            for row, scores in zip(some, shares.tolist(), strict=True):
+                found[row] = self._answer(scores)
+        return found
+
+    def _answer(self, scores: Sequence[float]) -> dict[str, Any]:
+        best = max(range(len(scores)), key=scores.__getitem__)
+        pairs = zip(self.labels, scores, strict=True)
+        return {
+            "label": self.labels[best],
+            "score": scores[best],
+            "scores": [{"label": label, "score": score} for label, score in pairs],
+        }
+
+
+def load_learner(
+    job: TrainJob, info: ModelInfo, labels: Sequence[str], *, several: bool
+) -> Learner:
+    """The base with a head for the labels: its own, where it has one for the very same labels.
+
+    Args:
+        job: Says what is frozen and how much is read of a text.
+        info: The base.
+        labels: In the data.
+        several: Whether a text may have any number of them.
+
+    Raises:
+        JobError: It can't be loaded, or can't be trained as the job says.
+    """
+    import torch
+    import transformers
+
+    check_family(info.config, head=HEAD, reference=info.reference)
+    if info.is_adapter:
+        raise JobError(f"base {info.reference} is an adapter", hint="Name a whole model as base")
+    folder = fetch(info)
+    there = [str(label) for label in (info.config.get("id2label") or {}).values()]
+    has_head = any(name.endswith("ForSequenceClassification") for name in info.architectures)
+    kept = has_head and sorted(there) == sorted(labels)
+    named = there if kept else list(labels)
+    transformers.set_seed(job.train.seed)
+    auto = transformers.AutoModelForSequenceClassification
+    with loading(info.reference, what=HEAD, hint="Check that its folder is complete"):
+        tokenizer = load_tokenizer(folder)
+        model, report = auto.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            id2label=dict(enumerate(named)),
+            label2id={label: at for at, label in enumerate(named)},
+            problem_type="multi_label_classification" if several
+            else "single_label_classification",
+            ignore_mismatched_sizes=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )  # fmt: skip
+        if has_head and not kept:
+            _head_anew(model, auto.from_config(model.config))
+    if own_pad_token(model.config) is None or not pads(model.config):
+        raise JobError(
+            f"base {info.reference} can't be trained in batches: "
+            + ("its config.json names no pad_token_id" if own_pad_token(model.config) is None
+               else f"padding changes what {model.config.model_type} computes"),
+            hint="Name one, as a token that no text has"
+            if own_pad_token(model.config) is None else "Take a base such as bert or roberta",
+        )  # fmt: skip
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(own_pad_token(model.config))
+    frozen = freeze(model, job.train.freeze)
+    fixed = {name for name, one in model.named_parameters() if not one.requires_grad}
+    random = sorted(fixed & {*report["missing_keys"], *(k for k, *_ in report["mismatched_keys"])})
+    if random:
+        raise JobError(
+            f"base {info.reference} lacks {random[0]} and {len(random) - 1} more of what "
+            "train.freeze would leave as it is, which is random",
+            hint="Freeze less, or take a base that has them",
+        )
+    longest = longest_input(model.config, tokenizer, first_position=first_position(model.config))
+    most = min(longest, job.train.max_tokens or longest)
+    return Learner(model, tokenizer, named, several, frozen, kept, most)
+
+
+def _head_anew(model: Any, fresh: Any) -> None:
+    """Takes the parameters outside of a model's body from another model of its kind."""
+    body = f"{model.base_model_prefix}."
+    news = {name: p for name, p in fresh.named_parameters() if not name.startswith(body)}
+    for name, parameter in model.named_parameters():
+        if name in news:
+            parameter.data.copy_(news[name].data)
+
+
+def class_weights(job: TrainJob, learner: Learner, rows: Sequence[LabelledText]) -> Any:
+    """How much a row of each label counts, of shape [labels]; None where all count the same.
+
+    Raises:
+        JobError: The job weighs a label that there is not.
+    """
+    import torch
+
+    wanted = job.train.class_weights
+    if wanted is None:
+        return None
+    if wanted == "balanced":
+        counts = Counter(label for row in rows for label in row.labels)
+        total = sum(counts.values())
+        return torch.tensor([total / (len(counts) * counts[label]) for label in learner.labels])
+    assert isinstance(wanted, dict)
+    for label in wanted:
+        if label not in learner.labels:
+            raise JobError(
+                f"train.class_weights: there is no label `{label}`; there are "
+                f"{', '.join(learner.labels)}",
+                hint="Name them as the label column does",
+            )
+    return torch.tensor([float(wanted.get(label, 1.0)) for label in learner.labels])
+
+
+def tokenizer_files(folder: Any) -> Iterator[Any]:
+    """What of a model's folder is its tokenizer's."""
+    begins = ("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "spiece",
+              "sentencepiece", "bpe", "chat_template")  # fmt: skip
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and (path.name.startswith(begins) or path.suffix == ".model"):
+            yield path

@@ -1,0 +1,221 @@
+"""Labelled rows: read whole, checked, and divided by a hash of their text."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.types as types
+
+from pipeline.errors import JobError, near
+from pipeline.escape import visible
+from pipeline.lake.source.base import Source
+from pipeline.lake.source.open import as_found, open_source
+from pipeline.lake.source.reader import texts_of
+from pipeline.lake.split import Split
+from pipeline.learn.train.job import TrainData
+
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class LabelledText:
+    """A text and what is right of it: one label, or several where rows have lists of them."""
+
+    text: str
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LabelledRows:
+    """The rows of a training job, divided.
+
+    Attributes:
+        train: What is learned from.
+        validation: What the best checkpoint is chosen by.
+        test: What figures are of.
+        labels: All labels, sorted.
+        several: Whether a row has any number of labels.
+        left_out: How many rows were, by reason.
+        seen: What the files were, for the fingerprint: path, size and etag of each.
+    """
+
+    train: Sequence[LabelledText]
+    validation: Sequence[LabelledText]
+    test: Sequence[LabelledText]
+    labels: Sequence[str]
+    several: bool
+    left_out: dict[str, int] = field(default_factory=dict)
+    seen: Sequence[Sequence[object]] = ()
+
+
+def read_rows(data: TrainData, *, seed: int) -> LabelledRows:
+    """Reads and divides the rows of a training job.
+
+    Which part a row is in follows from its text and the seed alone: more rows change nothing for
+    those that were there, and copies of a text are all in one part.
+
+    Args:
+        data: What the job says of them.
+        seed: Of the division.
+
+    Raises:
+        JobError: They can't be read, or nothing can be learned from them.
+        SplitError: A file can't be read.
+    """
+    readers = [_Reader(data, data.path)]
+    rows = readers[0].rows
+    parts: dict[str, list[LabelledText]] = {part: [] for part in PARTS}
+    shares = {part: getattr(data, part) for part in ("test", "validation")}
+    for row in rows:
+        parts[_part(row.text, shares, seed=seed)].append(row)
+    for part, given in shares.items():
+        if isinstance(given, str):
+            readers.append(_Reader(data, given))
+            parts[part] = readers[-1].rows
+    left_out = sum((reader.left_out for reader in readers), Counter[str]())
+    known = {row.text for row in parts["train"]}
+    for part in ("validation", "test"):
+        apart = [row for row in parts[part] if row.text not in known]
+        if len(apart) < len(parts[part]):
+            left_out[f"in {part} and in training"] += len(parts[part]) - len(apart)
+        parts[part] = apart
+        known |= {row.text for row in apart}
+    if len({reader.several for reader in readers}) > 1:
+        raise JobError(
+            f"data.label: column {data.label} holds lists in one dataset and texts in another",
+            hint="Write all of them as the same",
+        )
+    found = LabelledRows(
+        **parts, labels=sorted({label for row in rows for label in row.labels}),
+        several=readers[0].several, left_out=dict(left_out),
+        seen=[one for reader in readers for one in reader.seen],
+    )  # fmt: skip
+    _check(found, data, shares)
+    return found
+
+
+def _part(text: str, shares: dict[str, float | str], *, seed: int) -> str:
+    digest = hashlib.sha256(f"{seed} {text}".encode()).digest()
+    at = int.from_bytes(digest[:8], "big") / 2**64
+    for part, share in shares.items():
+        if isinstance(share, float):
+            if at < share:
+                return part
+            at -= share
+    return "train"
+
+
+class _Reader:
+    """The rows of one dataset."""
+
+    def __init__(self, data: TrainData, address: str) -> None:
+        self.data = data
+        self.left_out: Counter[str] = Counter()
+        self.several = False
+        source = as_found(open_source(address))
+        listing = source.listing()
+        if listing.missed:
+            path, why = next(iter(listing.missed.items()))
+            raise JobError(f"data.path: {source.where(path)} can't be listed: {why}",
+                           hint="Check its permissions, or take it away")  # fmt: skip
+        self.source: Source = source.settled(listing)
+        self.seen = [(address, e.path, e.size, e.version) for e in listing.files]
+        self.rows = list(self._rows(Split.of(e, fingerprint="") for e in listing.files))
+
+    def _rows(self, splits: Iterable[Split]) -> Iterator[LabelledText]:
+        for split in splits:
+            with closing(self.source.open(split)) as opened:
+                where = self.source.where(split.path)
+                self._check_columns(opened.schema, where)
+                for table in opened.batches([self.data.text, self.data.label]):
+                    yield from self._labelled(table)
+
+    def _check_columns(self, schema: pa.Schema, where: str) -> None:
+        for name, column in (("text", self.data.text), ("label", self.data.label)):
+            if column not in schema.names:
+                raise JobError(
+                    f"data.{name}: {where} has no column `{column}`; there are "
+                    f"{', '.join(schema.names)}",
+                    hint=f"{near(column, schema.names)} as data.{name}",
+                )
+            kind = schema.field(column).type
+            lists = name == "label" and (types.is_list(kind) or types.is_large_list(kind))
+            if not _is_text(kind.value_type if lists else kind):
+                wanted = "text, or a list of texts" if name == "label" else "text"
+                raise JobError(
+                    f"data.{name}: column `{column}` of {where} is {kind}; it must be {wanted}",
+                    hint="Write numbers and yes or no as words, such as spam and ham"
+                    if name == "label" else "Name another column",
+                )  # fmt: skip
+            if name == "label":
+                self.several = self.several or lists
+
+    def _labelled(self, table: pa.Table) -> Iterator[LabelledText]:
+        for batch in table.select([self.data.text, self.data.label]).to_batches():
+            texts, broken = texts_of(batch.column(0))
+            lists = not _is_text(batch.column(1).type)
+            labels = batch.column(1).to_pylist() if lists else texts_of(batch.column(1))[0]
+            for row, (text, label) in enumerate(zip(texts, labels, strict=True)):
+                if row in broken:
+                    self.left_out["text that is not UTF-8"] += 1
+                elif text is None or not text.strip():
+                    self.left_out["without a text"] += 1
+                elif label is None or (not lists and not label.strip()):
+                    self.left_out["without a label"] += 1
+                else:
+                    some = label if lists else [label]
+                    yield LabelledText(text, tuple(sorted({one for one in some if one})))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    value = kind.value_type if types.is_dictionary(kind) else kind
+    return bool(types.is_string(value) or types.is_large_string(value))
+
+
+def _check(rows: LabelledRows, data: TrainData, shares: dict[str, float | str]) -> None:
+    """Refuses what nothing can be learned from, or measured on."""
+    sizes = {part: len(getattr(rows, part)) for part in PARTS}
+    said = ", ".join(f"{sizes[part]:,} {part}" for part in PARTS)
+    there = sum(sizes.values())
+    if not rows.labels:
+        raise JobError(f"data.label: column `{data.label}` of {data.path} names no label in any of "
+                       f"{there:,} rows with a text", hint="Name another column")  # fmt: skip
+    if len(rows.labels) == 1 and not rows.several:
+        raise JobError(
+            f"data.label: all rows of {data.path} have the label {_shown(rows.labels[0])}, so that "
+            "there is nothing to tell apart",
+            hint="Add rows of another label",
+        )
+    if len(rows.labels) > len(rows.train) / 2:
+        raise JobError(
+            f"data.label: column `{data.label}` has {len(rows.labels):,} labels in "
+            f"{sizes['train']:,} rows to train on, and at least two rows of each are needed",
+            hint="Name the column that holds labels, or give more rows",
+        )
+    for part in ("validation", "test"):
+        if shares[part] and not sizes[part]:
+            raise JobError(
+                f"data.{part}: no row is left for it ({said})",
+                hint=f"Give more rows, a larger share, or data.{part}: 0 to do without",
+            )
+    learned = {label for row in rows.train for label in row.labels}
+    for part in ("validation", "test"):
+        unseen = Counter(
+            label for row in getattr(rows, part) for label in row.labels if label not in learned
+        )
+        if unseen:
+            label, count = unseen.most_common(1)[0]
+            raise JobError(
+                f"data.{part}: no row to train on has the label {_shown(label)}, of which there "
+                f"{'is 1' if count == 1 else f'are {count:,}'} in {part}",
+                hint="Give more rows of it, leave them out, or divide by another train.seed",
+            )
+
+
+def _shown(label: str) -> str:
+    return repr(visible(label, most=60))

@@ -1,0 +1,185 @@
+"""A training job: a strict, frozen model of the YAML file that ``shardscribe train`` reads."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from pipeline.job.input import Part
+from pipeline.job.job import NAME
+
+
+def _number(value: object) -> object:
+    """YAML takes 5e-5, without a point, for text."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_number)]
+# A share of the data, or the address of data of its own.
+Share = Annotated[float, Field(ge=0, lt=1)] | Annotated[str, Field(min_length=1)]
+
+
+class TrainTask(Part):
+    """What the model is to learn."""
+
+    kind: Literal["classify"] = Field(
+        title="Kind",
+        description="classify: a label for each text, or several where the label column holds "
+        "lists.",
+    )
+
+
+class TrainData(Part):
+    """Rows of which the right answer is known."""
+
+    path: str = Field(
+        title="Dataset",
+        description="A Parquet file, a directory (read recursively), a glob or a Delta table; a "
+        "local path or a s3://, gs:// or az:// address.",
+        min_length=1,
+    )
+    text: str = Field("text", title="Text column", description="What is read.")
+    label: str = Field(
+        "label", title="Label column", description="The right label of each row, or a list of such."
+    )
+    validation: Share = Field(
+        0.1,
+        title="Validation",
+        description="The share of rows by which the best checkpoint is chosen, or a dataset of "
+        "such rows; 0 for none.",
+    )
+    test: Share = Field(
+        0.1,
+        title="Test",
+        description="The share of rows that figures are of, or a dataset of such rows; 0 for none.",
+    )
+
+    @model_validator(mode="after")
+    def _leaves_some(self) -> TrainData:
+        shares = [part for part in (self.validation, self.test) if isinstance(part, float)]
+        if sum(shares) >= 1:
+            raise ValueError("validation and test together leave nothing to train on")
+        return self
+
+
+class FreezeAllBut(Part):
+    """Leaves most layers as they are."""
+
+    all_but_last: int = Field(
+        title="All but the last",
+        description="Only so many of the last layers are trained, and what comes after them; 0: "
+        "the head alone.",
+        ge=0,
+    )
+
+
+class TrainOptions(Part):
+    """How it is learned."""
+
+    epochs: int = Field(3, title="Epochs", description="How often each row is seen.", ge=1)
+    batch_size: int = Field(16, title="Batch size", description="Rows to a step.", ge=1)
+    learning_rate: Number = Field(
+        5e-5,
+        title="Learning rate",
+        description="The highest; it falls to 0 in a line.",
+        gt=0,
+        allow_inf_nan=False,
+    )
+    weight_decay: Number = Field(
+        0.01, title="Weight decay", description="Of AdamW.", ge=0, allow_inf_nan=False
+    )
+    warm_up: float = Field(
+        0.06,
+        title="Warm-up",
+        description="The share of all steps in which the learning rate rises.",
+        ge=0,
+        lt=1,
+    )
+    max_tokens: int | None = Field(
+        None,
+        title="Most tokens",
+        description="Longer texts are cut to it while training; by default, what the model takes.",
+        ge=8,
+    )
+    freeze: FreezeAllBut | Annotated[tuple[str, ...], Field(min_length=1, strict=False)] | None = (
+        Field(
+            None,
+            title="Freeze",
+            description="Layers that stay as they are: {all_but_last: 2}, or patterns of "
+            "parameters' names, such as ['*.embeddings.*'].",
+        )
+    )
+    class_weights: Literal["balanced"] | dict[str, float] | None = Field(
+        None,
+        title="Class weights",
+        description="How much a row of a label counts: by label, 1 where none is named; balanced: "
+        "all labels count the same, however many rows they have.",
+    )
+    checks: int = Field(
+        2,
+        title="Checks",
+        description="How often in an epoch the model is validated and a checkpoint written.",
+        ge=1,
+    )
+    early_stopping: int | None = Field(
+        None,
+        title="Early stopping",
+        description="Stop after so many checks in a row that do not get better.",
+        ge=1,
+    )
+    seed: int = Field(0, title="Seed", description="Of the split, the head and the order.", ge=0)
+
+    @field_validator("class_weights")
+    @classmethod
+    def _weights_count(cls, weights: str | dict[str, float] | None) -> object:
+        if isinstance(weights, dict) and not all(0 < weight < 1e9 for weight in weights.values()):
+            raise ValueError("weights must be more than 0")
+        return weights
+
+
+class TrainOutput(Part):
+    """Where the model goes."""
+
+    path: str = Field(
+        title="Model folder",
+        description="A new directory on this machine; a job names it as `model`.",
+        min_length=1,
+    )
+
+    @field_validator("path")
+    @classmethod
+    def _local(cls, path: str) -> str:
+        if "://" in path:
+            raise ValueError("a model goes to a directory of this machine: copy it from there")
+        return path
+
+
+class TrainJob(Part):
+    """Labelled rows, a model to begin with and a folder for what becomes of it."""
+
+    model_config = ConfigDict(title="Shardscribe training job")
+
+    name: str = Field(title="Name", description="Names the model in its card.", pattern=NAME)
+    description: str = Field("", title="Description", description="For people.")
+    base: str = Field(
+        title="Base",
+        description="The model to begin with: a hub id with an optional @revision, a local folder, "
+        "or starter/...",
+        min_length=1,
+    )
+    task: TrainTask
+    data: TrainData
+    train: TrainOptions = TrainOptions()
+    output: TrainOutput
+
+    @model_validator(mode="after")
+    def _stops_by_something(self) -> TrainJob:
+        if self.train.early_stopping is not None and self.data.validation == 0:
+            raise ValueError("train.early_stopping goes by validation rows: set data.validation")
+        return self
