@@ -15,6 +15,7 @@ from pipeline.job.check import Checked, check, check_columns, pin
 from pipeline.job.columns import carried_columns, columns_of
 from pipeline.job.job import ERRORS_COLUMN, Job
 from pipeline.lake.sink.footers import said
+from pipeline.lake.sink.merged import rows_once
 from pipeline.lake.source.base import NothingThere, Source
 from pipeline.lake.source.open import as_found, open_source
 from pipeline.lake.split import Split
@@ -205,7 +206,7 @@ def output_rows(
             f"{address} holds no annotated rows yet", hint="Run the job first"
         ) from error
     source = source.settled(listing)
-    splits = [Split.of(entry, fingerprint="") for entry in listing.files]
+    splits = list(rows_once(source.store, listing.files))  # type: ignore[attr-defined]
     with closing(source.open(splits[0])) as found:
         schema = found.schema
     _check_names(wanted.columns, schema.names, option=option)

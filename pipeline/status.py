@@ -66,8 +66,12 @@ def output_status(address: str, *, job: Job | None = None) -> Status:
     entries = sink.present()
     status = Status(sink.address, runs=_last_runs(sink.own))
     footers = list(sink.look(entries))
+    files: dict[str, int] = {}
     for entry, footer in zip(entries, footers, strict=True):
-        _count(status, entry, footer)
+        if _count(status, entry, footer):
+            there = footer.inside or entry
+            files[there.path] = there.size
+    status.files, status.bytes = len(files), sum(files.values())
     if job is not None:
         present = {entry.path for entry in entries}
         _compare(status, job, present, [footer.said for footer in footers if footer.said])
@@ -86,16 +90,16 @@ def _last_runs(own: Store) -> list[RecordedRun]:
     return [read_run(own, run, lives=lives.get(run, False if known else None)) for run in names]
 
 
-def _count(status: Status, entry: Entry, footer: Footer) -> None:
-    """Adds a file."""
+def _count(status: Status, entry: Entry, footer: Footer) -> bool:
+    """Adds the rows of a file; whether it is whole."""
     if footer.damage:
         status.damaged[entry.path] = footer.damage
     elif footer.unread:
         status.unread[entry.path] = footer.unread
     elif footer.said:
-        status.files += 1
-        status.bytes += entry.size
         status.rows.add(RowCounts.of(footer.said.get("rows")))
+        return True
+    return False
 
 
 def _compare(

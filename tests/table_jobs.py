@@ -59,7 +59,7 @@ def copy_all(pinned: Pinned, plan: Any, tally: Any, summary: Any, **_: Any) -> N
             tally.failed(split, "it is made to fail", final=True)
             continue
         found = source.open(split)
-        carried = carried_columns(job, found.schema, where=split.path)
+        carried = carried_columns(job, found.schema, where=split.path, beside=found.beside)
         schema = output_columns(job, carried)
         sink.takes(schema, where=split.path)
         names = carried.names

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.cli.options import size_of
 from pipeline.cli.say import say, say_json
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def import_rows(
         say(f"{len(others):,} files are passed over, {others[0]} for one", err=True)
     told = _Told()
     try:
-        done = Importer(origin, open_store(dest), _size(size), rows, told).run()
+        done = Importer(origin, open_store(dest), size_of(size, option="--size"), rows, told).run()
     finally:
         told.close()
     if as_json:
@@ -153,17 +154,3 @@ def _character(delimiter: str | None) -> str | None:
     if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n\0'):
         raise click.BadParameter(f"{delimiter!r} is no character that can stand between fields")
     return delimiter
-
-
-def _size(text: str) -> int:
-    from pydantic import TypeAdapter, ValidationError
-
-    from pipeline.job.quantities import Bytes
-
-    try:
-        found: int = TypeAdapter(Bytes).validate_python(int(text) if text.isdigit() else text)
-    except ValidationError as error:
-        raise click.BadParameter(
-            f"--size {text!r} is no size: write 128MB, 1GB or a number of bytes"
-        ) from error
-    return found

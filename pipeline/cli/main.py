@@ -27,6 +27,7 @@ VERBS = {
     "models": ("pipeline.cli.models", "models", "Fetch and list models that need no hub."),
     "import": ("pipeline.cli.ingest", "import_rows", "CSV, JSON lines, text, Arrow to Parquet."),
     "inspect": ("pipeline.cli.inspect", "inspect", "What is there: files, columns, texts."),
+    "compact": ("pipeline.cli.compact", "compact", "Many small files of an output into few."),
     "samples": ("pipeline.cli.samples", "samples", "Write sample datasets to try things on."),
 }
 

@@ -81,6 +81,26 @@ def is_job_file(argument: str) -> bool:
     return os.path.isfile(argument) and not parquet  # noqa: PTH113
 
 
+def size_of(text: str, *, option: str) -> int:
+    """A size in bytes.
+
+    Args:
+        text: As it was given.
+        option: Where, for messages.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    from pipeline.job.quantities import Bytes
+
+    try:
+        found: int = TypeAdapter(Bytes).validate_python(int(text) if text.isdigit() else text)
+    except ValidationError as error:
+        raise click.BadParameter(
+            f"{option} {text!r} is no size: write 128MB, 1GB or a number of bytes"
+        ) from error
+    return found
+
+
 def quiet_libraries(environment: Any) -> None:
     """Keeps libraries from writing between our lines."""
     environment.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.errors import JobError
 from pipeline.lake.sink.base import Footer
-from pipeline.lake.split import OUTPUT_NAME, Split
+from pipeline.lake.split import MERGED_NAME, OUTPUT_NAME, Split
 from pipeline.lake.store.base import Entry
 
 
@@ -118,7 +118,7 @@ def make_plan(
     gone = _sort_rest(plan, rest, look, splits, fingerprint, parts or {}, supersede, missed)
     found = rewritten(sorted({*gone.values()})) if gone else ()
     plan.vanished = [path for path, source in gone.items() if source not in found]
-    plan.rewritten = [path for path, source in gone.items() if source in found]
+    plan.rewritten += [path for path, source in gone.items() if source in found]
     return plan
 
 
@@ -135,7 +135,8 @@ def _sort_rest(
     """What to do with files that are of none of the splits; gives those whose input is gone."""
     gone: dict[str, str] = {}
     for entry in rest:
-        if not OUTPUT_NAME.match(posixpath.basename(entry.path)):
+        name = posixpath.basename(entry.path)
+        if not (OUTPUT_NAME.match(name) or MERGED_NAME.match(name)):
             raise _foreign(entry.path)
     sources = {split.path for split in splits}
     by_stem = {split.stem_path: split.path for split in splits} if rest else {}
@@ -144,6 +145,11 @@ def _sort_rest(
     for entry, footer in zip(rest, look(rest), strict=True):
         if footer.unread:
             plan.unread[entry.path] = footer.unread
+            continue
+        if footer.damage and not missed and MERGED_NAME.match(posixpath.basename(entry.path)):
+            # Of whatever it held, all that is in the input is annotated anew; then it goes.
+            plan.damaged[entry.path] = footer.damage
+            plan.rewritten.append(entry.path)
             continue
         if footer.damage:
             plan.damaged[entry.path] = footer.damage

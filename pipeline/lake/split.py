@@ -18,6 +18,8 @@ MAX_STEM_BYTES = 180
 OUTPUT_NAME = re.compile(
     r"^(?P<stem>.*)-(?P<region>all|\d+-\d+|rows\d+-\d+)-(?P<id>[0-9a-f]{16})\.parquet$"
 )
+# One that `compact` gives to a file which holds what several of those held.
+MERGED_NAME = re.compile(r"^merged-[0-9a-f]{16}\.parquet$")
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ FLOORS = (
     ("__main__",),
     ("cli",),
     ("evaluate",),
-    ("run", "preview", "inspect", "status", "watch", "schemas"),
+    ("run", "preview", "inspect", "compact", "status", "watch", "schemas"),
     ("glossary",),
     ("readme",),
     ("learn",),

@@ -31,11 +31,13 @@ class Footer:
             nothing can be told.
         damage: Why it can't be whole.
         unread: Why nothing can be told, such as a disk or a store that does not answer.
+        inside: The file that its rows are in, where that is another one by now.
     """
 
     said: dict[str, Any] = field(default_factory=dict)
     damage: str = ""
     unread: str = ""
+    inside: Entry | None = None
 
 
 class CommittedFile(Protocol):

@@ -19,7 +19,7 @@ from pipeline.lake.sink.scratch import scratch_file
 from pipeline.lake.sink.seal import is_broken
 from pipeline.lake.source.open_files import OpenFile
 from pipeline.lake.source.reader import BUFFER_BYTES, SPOILT, read_batches
-from pipeline.lake.split import WHOLE
+from pipeline.lake.split import WHOLE, Region
 from pipeline.lake.store.base import Store
 from pipeline.lake.store.local import LocalStore
 
@@ -67,6 +67,10 @@ class CommittedParquet:
             raise Damaged(f"{self.path} is damaged: its bytes are not those that were committed")
 
     @cached_property
+    def _reader(self) -> OpenFile:
+        return OpenFile(self._open_file)
+
+    @cached_property
     def said(self) -> dict[str, Any]:
         """Our metadata in its footer."""
         return said(self._open_file.metadata.metadata)
@@ -81,10 +85,10 @@ class CommittedParquet:
         """As its footer counts them."""
         return int(self._open_file.metadata.num_rows)
 
-    def batches(self) -> Iterator[pa.Table]:
-        """Its rows in order, with the checksums of their pages looked at."""
+    def batches(self, region: Region = WHOLE) -> Iterator[pa.Table]:
+        """The rows of a region in order, with the checksums of their pages looked at."""
         try:
-            yield from read_batches(OpenFile(self._open_file), WHOLE, columns=self.names)
+            yield from read_batches(self._reader, region, columns=self.names)
         except SPOILT as error:
             raise Damaged(f"{self.path} is damaged: {one_line(error)}") from error
 

@@ -11,8 +11,7 @@ import pyarrow as pa
 from pipeline.errors import JobError, RunError, SplitError
 from pipeline.lake.delta import load
 from pipeline.lake.sink import delta_schema
-from pipeline.lake.sink.base import Footer, Merged
-from pipeline.lake.sink.committed import CommittedParquet
+from pipeline.lake.sink.base import CommittedFile, Footer, Merged
 from pipeline.lake.sink.delta_commit import Change, commit_strictly
 from pipeline.lake.sink.delta_state import TableState, look_at
 from pipeline.lake.sink.files import FileSink
@@ -115,7 +114,7 @@ class DeltaSink(FileSink):
             else:
                 yield next(read)
 
-    def open(self, path: str) -> CommittedParquet:
+    def open(self, path: str) -> CommittedFile:
         """Opens a file.
 
         Raises:

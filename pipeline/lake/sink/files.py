@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from pipeline.errors import JobError, RunError
 from pipeline.lake.delta import is_table
-from pipeline.lake.sink.base import Footer, Sink
+from pipeline.lake.sink.base import CommittedFile, Footer, Sink
 from pipeline.lake.sink.committed import CommittedParquet
 from pipeline.lake.sink.footers import look_all, read_footer
 from pipeline.lake.source.base import Source
@@ -86,7 +86,7 @@ class FileSink:
         """Reads the ends of files, many at once."""
         return look_all(self.store, entries)
 
-    def open(self, path: str) -> CommittedParquet:
+    def open(self, path: str) -> CommittedFile:
         """Opens a file, on this machine and with its seal unbroken."""
         return CommittedParquet(self.store, path)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pipeline.lake.delta import is_table
 from pipeline.lake.sink.base import Sink
+from pipeline.lake.sink.compacted import CompactedSink
 from pipeline.lake.sink.delta import DeltaSink
 from pipeline.lake.sink.files import FileSink
 from pipeline.lake.store.open import open_store
@@ -18,7 +19,7 @@ def open_sink(address: str) -> Sink:
     Raises:
         JobError: It makes no sense.
     """
-    return FileSink(open_store(address))
+    return CompactedSink(open_store(address))
 
 
 def as_table(sink: Sink) -> Sink:
