@@ -1,19 +1,21 @@
 """Writing, against its peers: `generate` (free and JSON), `summarize` abstractive, `translate`.
 
-The peers are `model.generate` at the best of four batch sizes, rows sorted by length, and
-CTranslate2 in float32 at the best of as many, which has no JSON. All write greedily on as many
-threads and read the same prompts; of shardscribe the whole task counts, loaded, from texts to a
-column. The ways alternate after a round that is thrown away; the ratio is that of the medians.
+The peers are `model.generate`, rows sorted by length, and CTranslate2 in float32, which has no
+JSON, each at its best batch size: larger ones are tried until one is slower. All write greedily on
+as many threads and read the same prompts; of shardscribe the whole task counts, loaded, from texts
+to a column. All are warm, the ways alternate, and the ratio is that of the medians. Processor time
+stands beside it, as a busy machine spoils it less.
 
-Each row of shardscribe is held against what `model.generate` writes for it alone. Where they part,
-the two tokens have to be as good as equal by the model's own scores, or the benchmark fails.
+Rows of shardscribe that are not what `model.generate` wrote in its batches are held against what it
+writes for each alone. Where these part, the two tokens have to be as good as equal by the model's
+own scores, or the benchmark fails.
 
 `generate` is by ``starter/smollm2``. No package carries an encoder-decoder, so that `summarize` is
 by a BART and `translate` by a Marian of usual size with random weights, which hardly ever end: all
 rows are as long as they may be.
 
-    python benchmarks/writing.py --rows 96 --rounds 3
-    python benchmarks/writing.py --only translate --rows 32 --rounds 1
+    python benchmarks/writing.py --rounds 3
+    python benchmarks/writing.py --only translate --rows 32 --rounds 1 --sizes 16
 """
 
 from __future__ import annotations
@@ -21,11 +23,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +40,7 @@ import numpy as np
 import torch
 import transformers
 from ctranslate2.converters import TransformersConverter
-from peers import Way, alternate, best
+from peers import Way
 from texts import digest, machine, write_section
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
@@ -49,7 +52,9 @@ from pipeline.starter import catalog
 from pipeline.starter.reviews import load_reviews
 from pipeline.tasks import TASKS
 
-SIZES = (8, 16, 32, 64)
+SIZES = (8, 12, 24, 48)
+# Rows that everything is warmed with.
+WARM = 4
 TIE = 1e-4
 EQUAL = 0.99
 NEW = 48
@@ -80,6 +85,43 @@ class Case:
     folder: Path
     texts: list[str]
     words: str
+
+
+@dataclass
+class Timed(Way):
+    """A way, and the processor time of the whole process in each round."""
+
+    processor: list[float] = field(default_factory=list)
+
+    @property
+    def processor_median(self) -> float:
+        return statistics.median(self.processor)
+
+
+def alternate(ways: Sequence[Timed], rounds: int) -> None:
+    """Runs the ways in turn."""
+    for _ in range(rounds):
+        for way in ways:
+            before = time.process_time()
+            seconds, way.result = way.run()
+            way.processor.append(time.process_time() - before)
+            way.seconds.append(seconds)
+        told = ", ".join(f"{w.name} {w.seconds[-1]:.2f} ({w.processor[-1]:.2f})" for w in ways)
+        print(f"  seconds (of processors): {told}", flush=True)
+
+
+def best(name: str, sizes: Sequence[int], make: Callable[[int], Callable[[], Any]]) -> int:
+    """The batch size that a way is fastest with: larger ones are tried until one is slower."""
+    took: dict[int, float] = {}
+    for size in sizes if len(sizes) > 1 else ():
+        before = time.process_time()
+        make(size)()
+        took[size] = time.process_time() - before
+        if took[size] > min(took.values()):
+            break
+    told = ", ".join(f"{size}: {seconds:.1f} s" for size, seconds in took.items())
+    print(f"  {name}, batch sizes, processor time: {told or 'as given'}", flush=True)
+    return min(took, key=lambda size: took[size], default=sizes[0])
 
 
 class Listener:
@@ -211,21 +253,20 @@ class Plain:
 
 
 def ctranslate2_way(
-    case: Case, plain: Plain, prompts: Sequence[np.ndarray], scratch: Path
-) -> Callable[[int], Callable[[], tuple[float, Any]]]:
-    """What makes a way of a batch size, by CTranslate2's own converter of transformers' models."""
+    case: Case, plain: Plain, scratch: Path
+) -> Callable[[Sequence[np.ndarray]], Callable[[int], Callable[[], tuple[float, Any]]]]:
+    """What makes ways of prompts and a batch size, by CTranslate2's own converter."""
     folder = scratch / "ctranslate2"
-    if not folder.is_dir():
-        TransformersConverter(str(case.folder)).convert(str(folder), quantization="float32")
+    TransformersConverter(str(case.folder)).convert(str(folder), quantization="float32")
     tokenizer = transformers.AutoTokenizer.from_pretrained(case.folder)
-    rows = [tokenizer.convert_ids_to_tokens(prompt.tolist()) for prompt in prompts]
     kind = ctranslate2.Translator if plain.seq2seq else ctranslate2.Generator
     model = kind(
         str(folder), device="cpu", compute_type="float32", intra_threads=torch.get_num_threads()
     )
     new = plain.decoding.max_new_tokens
 
-    def make(size: int) -> Callable[[], tuple[float, Any]]:
+    def make(prompts: Sequence[np.ndarray], size: int) -> Callable[[], tuple[float, Any]]:
+        rows = [tokenizer.convert_ids_to_tokens(prompt.tolist()) for prompt in prompts]
         how = {"beam_size": 1, "max_batch_size": size, "batch_type": "examples"}
 
         def run() -> tuple[float, Any]:
@@ -243,19 +284,25 @@ def ctranslate2_way(
 
         return run
 
-    return make
+    return lambda prompts: lambda size: make(prompts, size)
 
 
 def compare(
-    plain: Plain, prompts: Sequence[np.ndarray], written: Sequence[Sequence[int]]
+    plain: Plain,
+    prompts: Sequence[np.ndarray],
+    written: Sequence[Sequence[int]],
+    batched: Sequence[Sequence[int]],
 ) -> tuple[int, float]:
-    """How many rows are not what `model.generate` writes for each alone, and how far from a tie.
+    """How many rows are not what `model.generate` writes in batches nor for each alone, and how
+    far from a tie.
 
     Raises:
         SystemExit: One differs where there is no tie.
     """
     differing, widest = 0, 0.0
     for row, (prompt, mine) in enumerate(zip(prompts, written, strict=True)):
+        if list(mine) == list(batched[row]):
+            continue
         alone = plain.generate([prompt])[0]
         if list(mine) == alone:
             continue
@@ -277,25 +324,26 @@ def compare(
     return differing, widest
 
 
-def measure(case: Case, rounds: int) -> str:
+def measure(case: Case, rounds: int, sizes: Sequence[int]) -> str:
     """A part of the section."""
     run, heard, decoding = ours(case)
     run()
     prompts = [np.asarray(prompt, dtype=np.int64) for prompt in heard.prompts]
     plain = Plain(case, decoding)
-    some = prompts[:: max(1, len(prompts) // 64)]
-    sizes = [size for size in SIZES if size < 2 * len(some)] or SIZES[:1]
-    size = best("model.generate", sizes, lambda s: plain.way(some, s))
-    ways = [Way(f"`model.generate`, batches of {size}", plain.way(prompts, size))]
+    # A batch larger than all there is is the same one.
+    sizes = [size for size in sizes if size <= len(prompts)] or sizes[:1]
+    plain.generate(prompts[:WARM])
+    size = best("model.generate", sizes, lambda s: plain.way(prompts, s))
+    ways = [Timed(f"`model.generate`, batches of {size}", plain.way(prompts, size))]
     with tempfile.TemporaryDirectory() as scratch:
         if decoding.grammar is None:
-            few = ctranslate2_way(case, plain, some, Path(scratch))
-            size = best("CTranslate2", sizes, few)
-            make = ctranslate2_way(case, plain, prompts, Path(scratch))
-            ways.append(Way(f"CTranslate2, float32, batches of {size}", make(size)))
-        ways.append(Way("shardscribe", run))
+            make = ctranslate2_way(case, plain, Path(scratch))
+            make(prompts[:WARM])(WARM)()
+            size = best("CTranslate2", sizes, make(prompts))
+            ways.append(Timed(f"CTranslate2, float32, batches of {size}", make(prompts)(size)))
+        ways.append(Timed("shardscribe", run))
         alternate(ways, rounds)
-    differing, gap = compare(plain, prompts, ways[-1].result)
+    differing, gap = compare(plain, prompts, ways[-1].result, ways[0].result)
     if differing > (1 - EQUAL) * len(prompts):
         raise SystemExit(f"{differing} of {len(prompts)} rows are not what model.generate writes")
     tokens = sum(len(row) for row in ways[-1].result)
@@ -304,22 +352,24 @@ def measure(case: Case, rounds: int) -> str:
     return (
         f"{case.words}. {len(prompts)} prompts ({digest(case.texts)}) of {np.mean(lengths):.0f} "
         f"tokens on average, longest {max(lengths)}; {tokens / len(prompts):.0f} new ones. "
-        f"{len(prompts) - differing} rows are token for token what `model.generate` writes for "
-        f"each alone{near}.\n\n{table(ways, len(prompts), tokens)}"
+        f"{len(prompts) - differing} rows are token for token what `model.generate` writes"
+        f"{near}.\n\n{table(ways, len(prompts), tokens)}"
     )
 
 
-def table(ways: Sequence[Way], rows: int, tokens: int) -> str:
+def table(ways: Sequence[Timed], rows: int, tokens: int) -> str:
     """A line per way; the last is the one that the others are compared with."""
     lines = [
-        "| way | rows/s | new tokens/s | median s | times as fast |",
-        "|---|---:|---:|---:|---:|",
+        "| way | rows/s | new tokens/s | median s | times as fast | processor s | times |",
+        "|---|---:|---:|---:|---:|---:|---:|",
     ]
+    mine = ways[-1]
     for way in ways:
-        ratio = "" if way is ways[-1] else f"{way.median / ways[-1].median:.2f}"
+        ratio = "" if way is mine else f"{way.median / mine.median:.2f}"
+        less = "" if way is mine else f"{way.processor_median / mine.processor_median:.2f}"
         lines.append(
             f"| {way.name} | {rows / way.median:.2f} | {tokens / way.median:,.0f} "
-            f"| {way.median:.2f} | {ratio} |"
+            f"| {way.median:.2f} | {ratio} | {way.processor_median:.2f} | {less} |"
         )
     return "\n".join(lines)
 
@@ -438,8 +488,9 @@ CASES = {"generate": free, "json": form, "summarize": summarize, "translate": tr
 def main() -> int:
     """Measures, checks, prints, and writes the results down."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--rows", type=int, default=96)
+    parser.add_argument("--rows", type=int, default=24, help="of each case")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="batch sizes to try")
     parser.add_argument("--only", choices=sorted(CASES), action="append")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--no-write", action="store_true", help="leave RESULTS.md alone")
@@ -447,19 +498,22 @@ def main() -> int:
     torch.set_num_threads(options.threads)
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    sizes = " ".join(map(str, options.sizes))
+    given = "" if tuple(options.sizes) == SIZES else f" --sizes {sizes}"
+    given = f"--rows {options.rows} --rounds {options.rounds}{given}"
     parts = [
-        f"    python benchmarks/writing.py --rows {options.rows} --rounds {options.rounds}\n\n"
+        f"    python benchmarks/writing.py {given}\n\n"
         f"{machine()}, ctranslate2 {ctranslate2.__version__}; {options.threads} threads.\n\n"
-        f"Greedy, float32. Ways alternate, {options.rounds} rounds after one that is thrown away, "
-        "medians; batch sizes are the best of "
-        f"{', '.join(map(str, SIZES))}. Of shardscribe the loaded task counts, from texts to a "
-        "column; of the others the decoding alone, prompts made."
+        f"Greedy, float32. Ways are warm and alternate, {options.rounds} rounds, medians. Batch "
+        f"sizes are the best of {', '.join(sizes.split())}, by processor time, tried until "
+        "one is slower. Of shardscribe the loaded task counts, from texts to "
+        "a column; of the others the decoding alone, prompts made."
     ]
     for name in options.only or CASES:
-        print(name)
+        print(name, flush=True)
         with tempfile.TemporaryDirectory() as scratch:
             case = CASES[name](options.rows, Path(scratch))
-            parts.append(f"**{name}**: {measure(case, options.rounds)}")
+            parts.append(f"**{name}**: {measure(case, options.rounds, options.sizes)}")
         print(parts[-1])
     if not options.no_write and not options.only:
         title = "Writing, against model.generate and CTranslate2"

@@ -10,7 +10,7 @@ import torch
 from pipeline.models.text.grammar import Grammar
 from pipeline.models.text.texts import Tokenizer
 from pipeline.models.text.tokenizer import load_tokenizer
-from pipeline.models.torch.grammar import GrammarMask
+from pipeline.models.torch.grammar import GrammarMask, GrammarRuns
 from pipeline.models.torch.rules import Live
 from pipeline.models.torch.steps import likeliest
 from pipeline.starter import catalog
@@ -68,3 +68,32 @@ def test_greedy_rows_write_what_the_mask_leaves(tokenizer: Any, schema: Any) -> 
         assert found.tolist() == right.tolist()
         written[:, step] = right
     assert refused > ROWS
+
+
+@pytest.mark.parametrize("schema", [FORM, ONE], ids=["a form", "one text alone"])
+@pytest.mark.parametrize("most", [9, MOST])
+def test_what_alone_can_come_is_known_without_scores(
+    tokenizer: Any, schema: Any, most: int
+) -> None:
+    grammar = Grammar(Tokenizer(tokenizer), schema, ends=[tokenizer.eos_token_id])
+    chance = torch.Generator().manual_seed(1)
+    scores = torch.randn((ROWS, most, len(tokenizer) + 8), generator=chance)
+
+    def written(rule: Any, row: int) -> tuple[list[int], int]:
+        wrote, step, asked = np.zeros((1, most), dtype=np.int64), 0, 0
+        while step < most and (not step or wrote[0, step - 1] != tokenizer.eos_token_id):
+            live = Live(np.array([row]), np.array([step]), wrote)
+            wrote[0, step] = int(likeliest(rule(live, scores[row, step][None].clone()))[0])
+            step, asked = step + 1, asked + 1
+            ended = step == most or wrote[0, step - 1] == tokenizer.eos_token_id
+            if isinstance(rule, GrammarRuns) and not ended:
+                (run,) = rule.ahead(Live(live.rows, np.array([step]), wrote))
+                wrote[0, step : step + len(run)] = run
+                step += len(run)
+        return wrote[0, :step].tolist(), asked
+
+    by_mask, runs = GrammarMask(grammar), GrammarRuns(grammar)
+    for row in range(ROWS):
+        (one_by_one, steps), (at_once, asked) = written(by_mask, row), written(runs, row)
+        assert at_once == one_by_one
+        assert asked < 0.8 * steps

@@ -81,6 +81,32 @@ def written(
     return [one.ids for one in found.results if one is not None]
 
 
+class Known:
+    """Some of what rows write does not depend on scores: three tokens of five."""
+
+    def token(self, row: int, step: int) -> int | None:
+        return 20 + (7 * row + step) % 50 if (row + step) % 5 > 1 else None
+
+    def __call__(self, live: Live, scores: torch.Tensor) -> torch.Tensor:
+        for at, (row, step) in enumerate(zip(live.rows, live.steps, strict=True)):
+            if (token := self.token(row, step)) is not None:
+                scores[at, token] = torch.inf
+        return scores
+
+
+class Ahead(Known):
+    """The same, said as soon as it is known."""
+
+    def ahead(self, live: Live) -> list[list[int]]:
+        runs: list[list[int]] = []
+        for row, step in zip(live.rows.tolist(), live.steps.tolist(), strict=True):
+            runs.append([])
+            while step < NEW and (token := self.token(row, step)) is not None:
+                runs[-1].append(token)
+                step += 1
+        return runs
+
+
 @pytest.mark.parametrize("name", sorted(SLOTTED & set(tiny_families.MAPPINGS["causal"])))
 def test_rows_in_slots_are_written_as_generate_writes_each_alone(name: str) -> None:
     module = decoder(name)
@@ -91,6 +117,10 @@ def test_rows_in_slots_are_written_as_generate_writes_each_alone(name: str) -> N
     assert len(set(right)) > 3
     assert written(made, ALIKE) == right[: len(ALIKE)]
     assert written(made, (ALIKE + UNLIKE)[::-1]) == right[::-1]
+    one_by_one, at_once = (generator(module, budget=96) for _ in range(2))
+    for made, rule in ((one_by_one, Known()), (at_once, Ahead())):
+        made._rules = lambda *_, rule=rule, **__: [rule]
+    assert written(at_once, ALIKE + UNLIKE) == written(one_by_one, ALIKE + UNLIKE)
 
 
 def test_all_families_in_slots_are_decoders_that_are_taken() -> None:
@@ -359,6 +389,36 @@ def test_a_row_too_large_for_the_memory_fails_alone_and_a_broken_device_ends_all
 
     with pytest.raises(WorkerLost):
         ran(lambda rows: Broken(ENDS, rows, 4))
+
+
+def test_rows_end_within_what_is_known_ahead_and_go_on_behind_it() -> None:
+    runs: list[tuple[list[int], list[int]]] = []
+
+    class Runs(Counting):
+        def step(self, tokens: np.ndarray, counts: np.ndarray | None = None) -> torch.Tensor:
+            assert counts is not None
+            runs.append((tokens.tolist(), counts.tolist()))
+            for slot, count in enumerate(counts.tolist()):
+                self.wrote[slot] += count
+            return self.scores(range(len(counts)))
+
+    class Three:
+        """Two more behind each token, as the module would write them; the end after `ENDS`."""
+
+        def __call__(self, live: Live, scores: torch.Tensor) -> torch.Tensor:
+            return scores
+
+        def ahead(self, live: Live) -> list[list[int]]:
+            assert (live.steps < np.minimum(8, [ENDS[row] + 1 for row in live.rows])).all()
+            found = []
+            for row, step in zip(live.rows.tolist(), live.steps.tolist(), strict=True):
+                left = range(step, min(step + 2, 8, ENDS[row] + 1))
+                found.append([0 if at == ENDS[row] else row + at + 1 for at in left])
+            return found
+
+    loop, heard = ran(lambda rows: Runs(ENDS, rows, 4), rules=[Three()])
+    check(loop, heard)
+    assert all(set(counts) == {3} and len(tokens) == sum(counts) for tokens, counts in runs)
 
 
 def test_stops_end_rows_and_a_forced_token_comes_first() -> None:

@@ -151,11 +151,30 @@ class Documents:
                 found[at] = token
                 continue
             matcher = self._matchers[number]
-            forced = matcher.compute_ff_tokens() if matcher.compute_ff_bytes() else []
-            if forced:
+            if forced := _forced(matcher):
                 found[at] = forced[0]
             elif token < self._vocabulary and matcher.validate_tokens([token]) == 1:
                 found[at] = token
+        return found
+
+    def take_forced(self, document: int, *, most: int) -> list[int]:
+        """A document goes on as long as one token alone can come, which is what it would take.
+
+        Args:
+            document: Which.
+            most: The most tokens.
+
+        Returns:
+            What it took.
+        """
+        found: list[int] = []
+        matcher = self._matchers[document]
+        while document not in self._ended and len(found) < most and (forced := _forced(matcher)):
+            # One by one: after it, what follows may be cut into other tokens.
+            matcher.consume_token(forced[0])
+            found.append(forced[0])
+            if forced[0] in self._ends:
+                self._ended.add(document)
         return found
 
     def allowed(self, documents: np.ndarray) -> np.ndarray:
@@ -180,3 +199,8 @@ class Documents:
                 asked, words.ctypes.data, words.strides[0], len(words)
             )
         return words.view(np.uint8)
+
+
+def _forced(matcher: Any) -> list[int]:
+    """The tokens of what alone can come next; none where several may."""
+    return matcher.compute_ff_tokens() if matcher.compute_ff_bytes() else []

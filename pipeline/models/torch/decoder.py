@@ -65,6 +65,8 @@ class SlotDecoder(SlotWriter):
         module: What `twin` made of its module.
     """
 
+    in_runs = True
+
     def __init__(self, model: Model, module: Any) -> None:
         super().__init__(model)
         self._module = module
@@ -166,14 +168,14 @@ class DecoderSteps:
         self._at[list(slots)] = np.array(lengths) + self._shared
         return logits[0].float()
 
-    def step(self, tokens: np.ndarray) -> Any:
-        """Goes on with a token in each of the first slots."""
-        count = len(tokens)
-        at = self._at[:count]
-        self._cache.stepping(self._place(at), int(at.max()), dtype=self._dtype)
-        logits = self._forward(tokens[:, None], at[:, None])
-        self._at[:count] += 1
-        return logits[:, -1].float()
+    def step(self, tokens: np.ndarray, counts: np.ndarray | None = None) -> Any:
+        """Goes on in each of the first slots, with a token or as many as are said."""
+        counts = np.ones_like(tokens) if counts is None else counts
+        at = self._at[: len(counts)]
+        before = self._cache.stepping(at, counts, place=self._place, dtype=self._dtype)
+        logits = self._forward(tokens[None], before[None], keep=np.cumsum(counts) - 1)
+        self._at[: len(counts)] += counts
+        return logits[0].float()
 
     def move(self, source: int, target: int) -> None:
         """A slot becomes what another is."""
@@ -194,15 +196,13 @@ class DecoderSteps:
         self._cache.share(length)
         return length
 
-    def _forward(
-        self, ids: np.ndarray, positions: np.ndarray, *, keep: np.ndarray | None = None
-    ) -> Any:
+    def _forward(self, ids: np.ndarray, positions: np.ndarray, *, keep: np.ndarray) -> Any:
         return self._module(
             input_ids=self._place(ids),
             position_ids=self._place(positions),
             past_key_values=self._cache,
             use_cache=True,
-            logits_to_keep=1 if keep is None else self._place(keep),
+            logits_to_keep=self._place(keep),
             **{ARGUMENT: self._cache},
         ).logits
 

@@ -180,12 +180,14 @@ class EncoderDecoderSteps:
             for held in pair:
                 held[places] = 0
 
-    def step(self, tokens: np.ndarray) -> Any:
-        """Goes on with a token in each of the first slots.
+    def step(self, tokens: np.ndarray, counts: np.ndarray | None = None) -> Any:
+        """Goes on with a token in each of the first slots; more are not known ahead.
 
         Returns:
             Float32 scores of what comes next, of shape [tokens, vocabulary].
         """
+        if counts is not None:
+            raise ValueError("a row's tokens are computed one by one")
         return self._forward(tokens, np.arange(len(tokens)))
 
     def move(self, source: int, target: int) -> None:
@@ -250,7 +252,7 @@ class EncoderDecoderSteps:
             return found.masked_fill((before < 0)[:, None], -torch.inf).unsqueeze(2)
         if (at == at[0]).all():
             return None
-        return hiding(before < 0, dtype=self._own[0][0].dtype)
+        return hiding((before < 0)[:, None], dtype=self._own[0][0].dtype)
 
     def _cross_mask(self, read: np.ndarray) -> Any:
         """The same for what the row was given."""
@@ -259,7 +261,7 @@ class EncoderDecoderSteps:
         if (read == read[0]).all():
             return None
         beyond = torch.arange(int(read.max()), device=self._device) >= self._place(read)[:, None]
-        return hiding(beyond, dtype=self._own[0][0].dtype)
+        return hiding(beyond[:, None], dtype=self._own[0][0].dtype)
 
     def _place(self, array: np.ndarray) -> Any:
         return self._transfer.place(np.ascontiguousarray(array, dtype=np.int64))

@@ -20,7 +20,7 @@ from pipeline.models.heads import Generation, Generations
 from pipeline.models.inference import Inference, no_tokens
 from pipeline.models.torch.decoder import slot_decoder
 from pipeline.models.torch.encoder_decoder import slot_encoder_decoder
-from pipeline.models.torch.grammar import GrammarMask
+from pipeline.models.torch.grammar import GrammarMask, GrammarRuns
 from pipeline.models.torch.heads import TorchHead
 from pipeline.models.torch.loop import Loop
 from pipeline.models.torch.model import Model
@@ -79,7 +79,10 @@ class TorchGenerator(TorchHead):
             lengths,
             most=decoding.max_new_tokens,
             ends=self.ends,
-            rules=lambda: [*slots.rules(prompts, decoding), *self._rules(prompts, decoding)],
+            rules=lambda: [
+                *slots.rules(prompts, decoding),
+                *self._rules(prompts, decoding, in_runs=slots.in_runs),
+            ],
             stops=self._stops(decoding),
             room=slots.room,
             report=device.report,
@@ -125,13 +128,18 @@ class TorchGenerator(TorchHead):
         """In how many threads rows are written: each has to have enough of them."""
         return max(1, min(self.model.device.lanes, rows // LANE_ROWS))
 
-    def _rules(self, prompts: Sequence[np.ndarray], decoding: Decoding) -> list[Rule]:
+    def _rules(
+        self, prompts: Sequence[np.ndarray], decoding: Decoding, *, in_runs: bool = False
+    ) -> list[Rule]:
         rules: list[Rule] = []
         if decoding.first_token is not None:
             rules.append(Forced(decoding.first_token))
         if decoding.grammar is not None:
             greedy = decoding.sampling is None
-            rules.append(GrammarMask(decoding.grammar, greedy=greedy))
+            # Stop strings are looked for after each token.
+            runs = in_runs and greedy and not decoding.stops
+            grammar = decoding.grammar
+            rules.append(GrammarRuns(grammar) if runs else GrammarMask(grammar, greedy=greedy))
         if decoding.sampling is not None:
             rules += drawn(decoding.sampling, prompts)
         return rules

@@ -36,6 +36,10 @@ class GrammarMask:
         begun = live.steps > 0
         self.documents.begin(live.rows[~begun])
         self.documents.take(live.rows[begun], live.last[begun])
+        return self.hold(live, scores)
+
+    def hold(self, live: Live, scores: Any) -> Any:
+        """The same for documents that have taken what was written."""
         if not self.greedy:
             forbid(scores, self.documents.allowed(live.rows))
             return scores
@@ -49,6 +53,33 @@ class GrammarMask:
             forbid(some, allowed)
             scores[asked] = some
         return scores
+
+
+class GrammarRuns:
+    """The same for greedy rows that may write several tokens at once: what alone can come.
+
+    Of JSON with a schema that is a good half: names, brackets, all but the start of a choice.
+
+    Args:
+        grammar: That each row follows.
+    """
+
+    def __init__(self, grammar: Grammar) -> None:
+        self._mask = GrammarMask(grammar, greedy=True)
+
+    def __call__(self, live: Live, scores: Any) -> Any:
+        """Scores of shape [live, vocabulary], of which those that are forbidden are changed."""
+        self._mask.documents.begin(live.rows[live.steps == 0])
+        return self._mask.hold(live, scores)
+
+    def ahead(self, live: Live) -> list[list[int]]:
+        """What comes behind the last token of each row, whatever the scores will be."""
+        self._mask.documents.take(live.rows, live.last)
+        most = live.written.shape[1] - live.steps
+        return [
+            self._mask.documents.take_forced(row, most=left)
+            for row, left in zip(live.rows.tolist(), most.tolist(), strict=True)
+        ]
 
 
 def forbid(scores: Any, allowed: np.ndarray) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.models.faults import is_out_of_memory, raise_if_fatal
 from pipeline.models.torch.faults import own_errors
-from pipeline.models.torch.rules import Live
+from pipeline.models.torch.rules import Foreseeing, Live
 from pipeline.models.torch.sheet import Group, Sheet
 from pipeline.models.torch.steps import Steps, likeliest
 
@@ -40,6 +40,7 @@ class Lane:
         self._waiting = waiting
         self._make = make
         self._rules = sheet.rules()
+        self._foreseeing = [rule for rule in self._rules if isinstance(rule, Foreseeing)]
 
     def work(self) -> None:
         """Writes.
@@ -112,12 +113,13 @@ class Lane:
             try:
                 with own_errors():
                     if len(joining):
-                        sheet.steps[joining] = 0
+                        sheet.steps[joining] = sheet.given[joining] = 0
                         slots = range(len(live), len(live) + len(joining))
                         scores = steps.admit(joining.tolist(), slots)
                     else:
-                        scores = steps.step(sheet.written[live, sheet.steps[live] - 1])
-                    chosen = True
+                        scores = steps.step(*sheet.unread(live))
+                        sheet.given[live] = sheet.steps[live]
+                    chosen, before = True, int(sheet.steps[computed].sum())
                     ended = self._choose(computed, scores)
             except Exception as error:  # a model may raise anything for a row
                 raise_if_fatal(error)
@@ -131,7 +133,7 @@ class Lane:
                     kept = 0 if chosen else len(live) // 2
                     live = self._narrower_writing(live, kept, group.queue, error)
                 continue
-            gone_through = len(computed)
+            gone_through = int(sheet.steps[computed].sum()) - before
             if len(joining):
                 gone_through += int(sheet.lengths[joining].sum())
                 ended = np.concatenate([np.zeros(len(live), dtype=bool), ended])
@@ -175,7 +177,24 @@ class Lane:
             live = Live(rows, sheet.steps[rows], sheet.written[rows])
             sheet.stopped[rows] = sheet.stops(live)
             ended |= sheet.stopped[rows]
+        for rule in self._foreseeing:
+            on = np.flatnonzero(~ended & (sheet.steps[rows] < sheet.most))
+            ended[on] = self._append(rows[on], rule)
         return np.asarray(ended | (sheet.steps[rows] == sheet.most))
+
+    def _append(self, rows: np.ndarray, rule: Foreseeing) -> np.ndarray:
+        """Appends to each row what a rule knows that comes.
+
+        Returns:
+            Which rows have ended with it.
+        """
+        sheet = self._sheet
+        ahead = rule.ahead(Live(rows, sheet.steps[rows], sheet.written[rows]))
+        for row, tokens in zip(rows.tolist(), ahead, strict=True):
+            start, stop = sheet.steps[row], sheet.steps[row] + len(tokens)
+            sheet.written[row, start:stop] = tokens
+            sheet.steps[row] = stop
+        return np.isin(sheet.written[rows, sheet.steps[rows] - 1], sheet.ends)
 
     def _halve(self, rows: np.ndarray, error: Exception) -> None:
         """What raised comes again, in halves; of one row it is the row's error."""

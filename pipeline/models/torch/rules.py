@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -38,6 +38,18 @@ class Rule(Protocol):
 
     def __call__(self, live: Live, scores: Any) -> Any:
         """Float32 scores of shape [live, vocabulary] -> the same, changed; in place if need be."""
+        ...
+
+
+@runtime_checkable
+class Foreseeing(Protocol):
+    """A rule that may know what rows write, whatever the scores will be."""
+
+    def ahead(self, live: Live) -> list[list[int]]:
+        """For rows that go on, once a step: the tokens that come next, as far as they are known.
+
+        The rule is not asked about scores for these; a row that ends with one is gone.
+        """
         ...
 
 

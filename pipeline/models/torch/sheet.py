@@ -46,6 +46,7 @@ class Sheet:
     Attributes:
         written: Of shape [rows, most].
         steps: How many tokens each row wrote, the end token included.
+        given: How many of them its module has gone on with.
         stopped: Which rows `stops` has ended.
         failures: Why, by row.
         over: Set where nobody waits for the rest; lanes end after the step that they are at.
@@ -66,6 +67,7 @@ class Sheet:
         self.lengths = lengths
         self.written = np.zeros((len(lengths), most), dtype=np.int64)
         self.steps = np.zeros(len(lengths), dtype=np.int64)
+        self.given = np.zeros(len(lengths), dtype=np.int64)
         self.stopped = np.zeros(len(lengths), dtype=bool)
         self.failures: dict[int, RowError] = {}
         self.over = False
@@ -80,6 +82,16 @@ class Sheet:
         self._report = report
         self._total = int(lengths.sum()) + most * len(lengths)
         self.lanes, self._done, self._said = 0, 0, 0.0
+
+    def unread(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
+        """What rows wrote that their module has not gone on with, as `Steps.step` takes it."""
+        counts = self.steps[rows] - self.given[rows]
+        if (counts == 1).all():
+            return (self.written[rows, self.given[rows]],)
+        bounds = zip(rows, self.given[rows], self.steps[rows], strict=True)
+        return np.concatenate(
+            [self.written[row, start:stop] for row, start, stop in bounds]
+        ), counts
 
     def fail(self, row: int, error: Exception) -> None:
         """A row has an error in place of a text."""

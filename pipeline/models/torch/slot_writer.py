@@ -27,7 +27,10 @@ class SlotWriter(ABC):
 
     Attributes:
         room: What fits the memory.
+        in_runs: Whether a row may be given several tokens at once.
     """
+
+    in_runs = False
 
     def __init__(self, model: Model) -> None:
         self.room = WritingRoom(tokens=model.runner.budget, rows=MOST_ROWS)

@@ -8,9 +8,11 @@ several queries of one head.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 # Under which name transformers calls the attention, and in which argument it gets the slots.
 ATTENTION = "shardscribe_slots"
@@ -36,15 +38,21 @@ class Reading:
 
 @dataclass(frozen=True)
 class Stepping:
-    """One token for each slot from the first on.
+    """A token or more for each slot from the first on.
 
     Attributes:
-        at: Int64 tensor of shape [rows]: how many tokens stand in each slot.
-        mask: Float tensor of shape [rows, 1, 1, longest], minus infinity where nothing stands.
+        slots: Int64 tensor of shape [tokens]: where each goes.
+        at: Int64 tensor of shape [tokens]: how many stand there before it.
+        mask: Float tensor of shape [rows, 1, width, longest], minus infinity where a row's token
+            sees nothing; its width is how many tokens there are for a row, at most.
+        padded: Int64 tensor of shape [tokens]: where each is among rows of `width` tokens; None
+            where all have one.
     """
 
+    slots: Any
     at: Any
     mask: Any
+    padded: Any
 
 
 class Slots:
@@ -74,19 +82,32 @@ class Slots:
             borders.append(borders[-1] + length)
         self.now = Reading(slots, borders, past)
 
-    def stepping(self, at: Any, longest: int, *, dtype: Any) -> None:
-        """The next forward adds a token to each of the first slots.
+    def stepping(
+        self, at: np.ndarray, counts: np.ndarray, *, place: Callable[[np.ndarray], Any], dtype: Any
+    ) -> np.ndarray:
+        """The next forward adds tokens to the first slots.
 
         Args:
-            at: Int64 tensor: how many tokens stand in each.
-            longest: The most of them, which the device need not be asked for.
+            at: How many stand in each.
+            counts: How many it adds to each, at least one.
+            place: Puts integers on the device.
             dtype: Of the module.
+
+        Returns:
+            How many stand before each token that is added, of shape [tokens].
         """
         import torch
 
-        width = min(self.capacity, -(-(longest + 1) // ALIGNED) * ALIGNED)
-        empty = torch.arange(width, device=at.device) > at[:, None]
-        self.now = Stepping(at, hiding(empty, dtype=dtype))
+        width, longest = int(counts.max()), int((at + counts).max())
+        slots = np.repeat(np.arange(len(at)), counts)
+        nth = np.arange(len(slots)) - np.repeat(np.cumsum(counts) - counts, counts)
+        longest = min(self.capacity, -(-longest // ALIGNED) * ALIGNED)
+        seen = place(at[:, None] + np.arange(width))
+        hidden = torch.arange(longest, device=seen.device) > seen[..., None]
+        padded = place(slots * width + nth) if width > 1 else None
+        before: np.ndarray = at[slots] + nth
+        self.now = Stepping(place(slots), place(before), hiding(hidden, dtype=dtype), padded)
+        return before
 
     def share(self, length: int) -> None:
         """The first tokens of slot 0 stand in all slots from here on."""
@@ -109,13 +130,10 @@ class Slots:
             self._values[layer_idx] = self._taken(values)
         own, now = (self._keys[layer_idx], self._values[layer_idx]), self.now
         if isinstance(now, Stepping):
-            import torch
-
-            rows = torch.arange(len(now.at), device=keys.device)
-            own[0][rows, :, now.at] = keys[:, :, 0]
-            own[1][rows, :, now.at] = values[:, :, 0]
-            count, width = len(now.at), now.mask.shape[-1]
-            return own[0][:count, :, :width], own[1][:count, :, :width]
+            own[0][now.slots, :, now.at] = keys[0].transpose(0, 1)
+            own[1][now.slots, :, now.at] = values[0].transpose(0, 1)
+            count, longest = len(now.mask), now.mask.shape[-1]
+            return own[0][:count, :, :longest], own[1][:count, :, :longest]
         assert now is not None, "the cache was not told what comes"
         for slot, start, stop in zip(now.slots, now.borders[:-1], now.borders[1:], strict=True):
             for held, states in zip(own, (keys, values), strict=True):
@@ -152,16 +170,16 @@ def hiding(hidden: Any, *, dtype: Any) -> Any:
     """What is added to scores of attention so that each row's token does not see some of its slot.
 
     Args:
-        hidden: Bools of shape [rows, tokens].
+        hidden: Bools of shape [rows, tokens that ask, tokens].
         dtype: Of the scores.
 
     Returns:
-        Of shape [rows, 1, 1, tokens].
+        Of shape [rows, 1, tokens that ask, tokens].
     """
     import torch
 
     mask = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device)
-    return mask.masked_fill_(hidden, -torch.inf)[:, None, None]
+    return mask.masked_fill_(hidden, -torch.inf)[:, None]
 
 
 def attention(
@@ -169,7 +187,7 @@ def attention(
 ) -> tuple[Any, None]:
     """Attention over slots, called by transformers' attention modules.
 
-    Queries come in as [rows, heads, tokens, size]; what goes out is [rows, tokens, heads, size].
+    Queries come in as [1, heads, tokens, size]; what goes out is [1, tokens, heads, size].
     """
     import torch
 
@@ -179,12 +197,7 @@ def attention(
     slots: Slots = given[ARGUMENT]
     scale, now = given.get("scaling"), slots.now
     if isinstance(now, Stepping):
-        rows, heads, _, size = query.shape
-        shared = query.reshape(rows, key.shape[1], heads // key.shape[1], size)
-        out = torch.nn.functional.scaled_dot_product_attention(
-            shared, key, value, attn_mask=now.mask, scale=scale
-        )
-        return out.reshape(rows, 1, heads, out.shape[-1]), None
+        return _step(query, key, value, scale, now), None
     assert now is not None
     outs = []
     for slot, start, stop in zip(now.slots, now.borders[:-1], now.borders[1:], strict=True):
@@ -193,6 +206,25 @@ def attention(
             k, v = slots.slot(module.layer_idx, slot, now.past + stop - start)
         outs.append(_read(q, k, v, scale))
     return torch.cat(outs, dim=2).transpose(1, 2), None
+
+
+def _step(query: Any, key: Any, value: Any, scale: float | None, now: Stepping) -> Any:
+    """Attention of the newest tokens of each slot to all of it."""
+    import torch
+
+    (rows, _, width, _), mask = now.mask.shape, now.mask
+    groups = query.shape[1] // key.shape[1]
+    asking = query[0].transpose(0, 1)
+    if now.padded is not None:
+        asking = asking.new_zeros((rows * width, *asking.shape[1:]))
+        asking[now.padded] = query[0].transpose(0, 1)
+        mask = mask.repeat(1, 1, groups, 1)
+    asking = asking.reshape(rows, width, -1, groups, asking.shape[-1])
+    found: Any = torch.nn.functional.scaled_dot_product_attention(
+        asking.permute(0, 2, 3, 1, 4).flatten(2, 3), key, value, attn_mask=mask, scale=scale
+    )
+    found = found.unflatten(2, (groups, width)).permute(0, 3, 1, 2, 4).flatten(2, 3).flatten(0, 1)
+    return (found if now.padded is None else found[now.padded]).unsqueeze(0)
 
 
 def _read(query: Any, key: Any, value: Any, scale: float | None) -> Any:

@@ -28,11 +28,15 @@ class Steps(Protocol):
         """
         ...
 
-    def step(self, tokens: np.ndarray) -> Any:
-        """Goes on with a token in each of the first slots; what raises may be called again.
+    def step(self, tokens: np.ndarray, counts: np.ndarray | None = None) -> Any:
+        """Goes on in each of the first slots; what raises may be called again.
+
+        Args:
+            tokens: Those of the first slot, of the next, and so on.
+            counts: How many for each; one, where not said.
 
         Returns:
-            Float32 scores of what comes next, of shape [tokens, vocabulary].
+            Float32 scores of what comes next, of shape [slots, vocabulary].
         """
         ...
 
