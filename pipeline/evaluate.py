@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import JobError, near
-from pipeline.job.check import Checked, check
+from pipeline.job.check import FIRST_FILES, Checked, check
 from pipeline.job.job import Job
 from pipeline.lake.split import Split
 from pipeline.learn.evaluate import KINDS, check_gold, check_libraries, report_of
@@ -44,7 +44,7 @@ def evaluate_job(
         where = job.output.path
         found = output_rows(where, wanted, job=job, option="--gold")
     else:
-        checked = check(job)
+        checked = check(job, footers=FIRST_FILES)
         where = checked.source.address
         text = _text_of(job, name)
         _look_at(checked, gold, text, wanted, name)

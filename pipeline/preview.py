@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pipeline.conditions.condition import condition_names, rows_where
 from pipeline.engine.messages import WorkPlan
 from pipeline.errors import JobError, near
-from pipeline.job.check import Checked, check, check_columns, pin
+from pipeline.job.check import FIRST_FILES, Checked, check, check_columns, pin
 from pipeline.job.columns import carried_columns, columns_of
 from pipeline.job.job import ERRORS_COLUMN, Job
 from pipeline.lake.sink.footers import said
@@ -126,7 +126,7 @@ def preview_rows(job: Job, wanted: Wanted, *, most: int = MOST_ANNOTATED) -> Fou
         JobError: The job is wrong, or what is wanted is.
         SplitError: A file can't be read.
     """
-    checked = check(job)
+    checked = check(job, footers=FIRST_FILES)
     from pipeline.engine.worker.annotator import Annotator
 
     made = {*job.tasks, ERRORS_COLUMN}

@@ -13,7 +13,7 @@ from pipeline.engine.driver.lease import Lease
 from pipeline.engine.driver.tally import Display, Tally
 from pipeline.engine.messages import WorkPlan
 from pipeline.errors import Interrupted, JobError, OutputBusy, RunError, ShardscribeError
-from pipeline.job.check import Pinned, check, pin
+from pipeline.job.check import FIRST_FILES, Pinned, check, pin
 from pipeline.job.file import job_text
 from pipeline.job.job import Job
 from pipeline.lake.plan import Plan
@@ -35,7 +35,6 @@ from pipeline.records.schema import DEATHS_KEPT, Summary, Unread
 from pipeline.records.writer import RunRecord, versions
 
 # Files that are looked at before the lease is held; all are listed under it.
-FIRST_FILES = 64
 UNREAD_SHOWN = 20
 
 
@@ -111,7 +110,7 @@ def _run_under(
 ) -> Summary:
     job, sink = pinned.checked.job, pinned.checked.sink
     owner = Owner(sink, pinned.fingerprint)
-    pinned = replace(pinned, checked=pinned.checked.listed())
+    pinned = replace(pinned, checked=pinned.checked.listed(keep=True))
     if not owner.is_marked:
         if not choices.supersede:
             look(pinned)  # if it holds another job's files, that one goes on

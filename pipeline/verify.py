@@ -15,6 +15,7 @@ from pipeline.job.columns import carried_columns
 from pipeline.job.job import Job
 from pipeline.lake.sink.base import CommittedFile, Damaged, Merged, Sink
 from pipeline.lake.source.base import OpenSplit, Source
+from pipeline.lake.source.promote import promoted
 from pipeline.lake.split import WHOLE, Split
 
 
@@ -173,14 +174,17 @@ def _compare(
         raise Damaged(f"{path} says it is of split {of}, not {split.id}")
     if made.rows != given.rows and not given.filtered:
         raise Damaged(f"{path} has {made.rows} rows, {split.told} has {given.rows}")
-    for name in [*carried, *job.tasks]:
-        if name not in made.names:
-            raise Damaged(f"{path} lacks the column `{name}`")
+    for name in job.tasks:
+        _refuse_lack(path, name, made)
     take = _slices(path, made.batches())
     at = 0
     for table in given.batches(carried):
         other = take(table.num_rows)
         for name in carried:
+            # A column that came into the dataset later is null in what was annotated before.
+            if name not in made.names and table.column(name).null_count == table.num_rows:
+                continue
+            _refuse_lack(path, name, made)
             if not _equal(table.column(name), other.column(name)):
                 last = at + table.num_rows - 1
                 raise Damaged(
@@ -192,8 +196,20 @@ def _compare(
     return at
 
 
+def _refuse_lack(path: str, name: str, made: CommittedFile) -> None:
+    if name not in made.names:
+        raise Damaged(f"{path} lacks the column `{name}`")
+
+
 def _equal(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
-    """Equality by which NaN equals NaN, also inside lists and structs."""
+    """Equality by which NaN equals NaN, also inside lists and structs.
+
+    A column may be wider now than it was when it was written, or the reverse.
+    """
+    wider = promoted(one.type, other.type)
+    if wider is not None and one.type != other.type:
+        with suppress(pa.ArrowException):
+            one, other = (c if c.type == wider else c.cast(wider) for c in (one, other))
     if one.equals(other):
         return True
     try:

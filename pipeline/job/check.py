@@ -16,7 +16,9 @@ from pipeline.lake.iceberg import TableName
 from pipeline.lake.memory import Memory
 from pipeline.lake.sink.base import Sink
 from pipeline.lake.sink.open import as_table, open_sink
+from pipeline.lake.source.alike import Needs, remembered
 from pipeline.lake.source.base import Listing, Source
+from pipeline.lake.source.files import FileSource
 from pipeline.lake.source.keyed import KeyedSource
 from pipeline.lake.source.open import as_found, open_source, open_table
 from pipeline.lake.source.where import Where
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 # Footers that are read before a run. A file that is wrong among good ones fails alone, later;
 # a dataset of which none of these is right is the job's mistake.
 SAMPLED_FILES = 8
+# What is looked at where the whole of a dataset is not.
+FIRST_FILES = 64
 
 
 @dataclass(frozen=True)
@@ -55,14 +59,28 @@ class Checked:
     listing: Listing
     infos: Mapping[str, ModelInfo]
 
-    def listed(self, *, at_most: int | None = None) -> Checked:
+    def listed(
+        self, *, at_most: int | None = None, footers: int | None = None, keep: bool = False
+    ) -> Checked:
         """The same job with the files that are there now.
 
+        Args:
+            at_most: Only the first so many files that are found.
+            footers: Of how many files it is looked at which columns they have together; of all
+                by default.
+            keep: Keep what was read of them for the next time, beside the output.
+
         Raises:
-            JobError: There are none, or none that fits.
+            JobError: There are none, none that fits, or a column has types that no type holds.
         """
         listing = self.source.listing(at_most=at_most)
         source = self.source.settled(listing)
+        needs = _needs(self.job)
+        if isinstance(source, FileSource) and needs is not None:
+            memory = Memory(self.sink.own, "schemas")
+            source = source.alike(listing.files[:footers], needs, listing.told, memory)
+            if keep:
+                memory.save(remembered(listing.files, memory))
         try:
             carried = check_columns(self.job, source, listing.files)
         except JobError:
@@ -73,13 +91,15 @@ class Checked:
         return replace(self, source=source, listing=listing, sink=sink)
 
 
-def check(job: Job, *, at_most: int | None = None) -> Checked:
+def check(job: Job, *, at_most: int | None = None, footers: int | None = None) -> Checked:
     """Checks models, input and output without loading a model.
 
     Args:
         job: From `load_job`.
         at_most: Look only at the first so many files of the input: what a run does before it
             holds the output, to tell a mistake before anything is written.
+        footers: Of how many files it is looked at which columns they have together; of all by
+            default.
 
     Raises:
         JobError: Something is missing or does not fit.
@@ -98,7 +118,9 @@ def check(job: Job, *, at_most: int | None = None) -> Checked:
             "output": job.output.model_copy(update={"path": sink.address}),
         }
     )
-    return Checked(absolute, source, sink, Listing([]), infos).listed(at_most=at_most)
+    return Checked(absolute, source, sink, Listing([]), infos).listed(
+        at_most=at_most, footers=footers
+    )
 
 
 def check_models(job: Job) -> dict[str, ModelInfo]:
@@ -174,6 +196,14 @@ def check_columns(job: Job, source: Source, files: Sequence[Entry]) -> pa.Schema
     if first is None:
         raise JobError(f"input.path {source.address} holds no file")
     raise JobError(first.message, hint=first.hint) from first
+
+
+def _needs(job: Job) -> Needs | None:
+    """What the job asks of columns; None if it can't be told, as `check_columns` says better."""
+    try:
+        return Needs(job.carried, frozenset(job.reads), frozenset(job.texts_read))
+    except JobError:
+        return None
 
 
 @dataclass(frozen=True)

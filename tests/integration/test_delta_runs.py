@@ -10,6 +10,7 @@ from deltalake import DeltaTable, write_deltalake
 from s3_server import KEY, s3_server
 from table_jobs import added_once, delete_by_vector, ids, log, run, write, write_job
 
+from pipeline.errors import JobError
 from pipeline.job.file import load_job
 from pipeline.lake.store.open import open_store
 from pipeline.run import run_job
@@ -98,12 +99,14 @@ def rows(*numbers: int) -> pa.Table:
     return pa.table({"id": list(numbers), "text": texts, "shop": ["one"] * len(numbers)})
 
 
-def test_a_column_of_another_type_fails_its_file_alone(ray_cluster, job, lake, tmp_path, display):
+def test_a_column_of_another_type_is_refused_and_the_others_go_on_without_its_file(
+    ray_cluster, job, lake, tmp_path, display
+):
     pq.write_table(pa.table({"id": ["x"], "text": ["w1"]}), lake / "z.parquet")
-    summary = run_job(as_delta(job), display=display)
-    assert (summary.exit_code, summary.splits.failed, summary.splits.done) == (1, 1, 2)
-    (failed,) = summary.failed_splits
-    assert "column `id` is string, and long in the table" in failed.reason
+    with pytest.raises(JobError, match=r"z.parquet: column `id` is string, and int64 in"):
+        run_job(as_delta(job), display=display)
+    (lake / "z.parquet").unlink()
+    assert run_job(as_delta(job), display=display).exit_code == 0
     assert ids(tmp_path / "table") == [1, 2, 3]
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Collection, Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+
+import pyarrow as pa
 
 from pipeline.errors import JobError
 from pipeline.lake.memory import Memory
+from pipeline.lake.source.alike import Needs, union_of
 from pipeline.lake.source.base import Listing, NothingThere
 from pipeline.lake.source.choice import Choice
 from pipeline.lake.source.cut import splits_of
@@ -49,6 +52,8 @@ class FileSource:
         branches: For several addresses, each of them.
         choice: What of it is wanted.
         partitions: What the directories tell, once they were listed.
+        union: The columns of all its files together, where they are not the same in each.
+        needed: Columns that are null in no file that lacks them.
         kept: Files that are open, in this process alone.
     """
 
@@ -59,6 +64,8 @@ class FileSource:
     branches: tuple[Branch, ...] = ()
     choice: Choice = field(default_factory=Choice)
     partitions: Partitions = field(default_factory=Partitions)
+    union: pa.Schema | None = None
+    needed: frozenset[str] = frozenset()
     kept: OpenFiles = field(default_factory=OpenFiles, compare=False, repr=False)
 
     @property
@@ -96,7 +103,30 @@ class FileSource:
             self.kept,
             told=self.partitions.of(split.path),
             keeps=[Where(self.choice.filter)] if self.choice.filter else [],
+            union=self.union,
+            needed=self.needed,
         )
+
+    def alike(
+        self,
+        files: Sequence[Entry],
+        needs: Needs,
+        told: Collection[str],
+        memory: Memory | None = None,
+    ) -> FileSource:
+        """The same, all of whose files have the same columns, each as wide as it has to be.
+
+        Args:
+            files: Those that are looked at.
+            needs: What is asked of their columns.
+            told: Columns that directories tell.
+            memory: Spares the reading of footers that were read before.
+
+        Raises:
+            JobError: A column is of types that no type holds.
+        """
+        union = union_of(self.store, files, needs, told=told, memory=memory)
+        return replace(self, union=union, needed=frozenset(needs.read))
 
     def settled(self, listing: Listing) -> FileSource:
         """The same, with the types of what its directories tell."""

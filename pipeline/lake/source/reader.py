@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import RowError, SplitError, one_line
+from pipeline.lake.source.alike import Alike
 from pipeline.lake.source.hive import check_told
 from pipeline.lake.source.open_files import OpenFile, OpenFiles
 from pipeline.lake.source.passed import Passed
@@ -34,6 +35,8 @@ class ParquetSplit:
         kept: Files that are open already, and where this one goes if there is more to come of it.
         told: Columns that are told beside the file, each with the value that all rows have.
         keeps: What rows have to pass.
+        union: The columns of all files together, where they are not the same in each.
+        needed: Columns that are null in no file that lacks them.
 
     Attributes:
         schema: Of all columns of its rows, with the file's metadata.
@@ -54,13 +57,18 @@ class ParquetSplit:
         *,
         told: Mapping[str, pa.Scalar] | None = None,
         keeps: Sequence[KeepRows] = (),
+        union: pa.Schema | None = None,
+        needed: Collection[str] = (),
     ) -> None:
         self._where = store.address(split.path)
         self._split = split
         self._kept = kept
         self._broken = False
         self._file = kept.take(split) or _open(store, split)
-        schema: pa.Schema = self._file.parquet.schema_arrow
+        own: pa.Schema = self._file.parquet.schema_arrow
+        self._own = {*own.names}
+        self._alike = Alike(union, own, needed=needed, where=self._where)
+        schema = self._alike.schema
         told = told or {}
         self.beside = {name: told[name] for name in told if name not in schema.names}
         self._checked = {name: told[name] for name in told if name in schema.names}
@@ -88,9 +96,11 @@ class ParquetSplit:
         """
         read = list(dict.fromkeys([*columns, *self._passed.names]))
         self._passed.begin(self.first)
-        in_file = [name for name in read if name not in self.beside]
-        for first, table in self._tables(in_file, rows):
+        ours = [name for name in read if name not in self.beside]
+        in_file = [name for name in ours if name in self._own]
+        for first, found in self._tables(in_file, rows):
             self._passed.go_to(first)
+            table = self._alike.of(found, ours)
             for name in self._checked.keys() & {*table.column_names}:
                 check_told(name, table.column(name), self._checked[name], where=self._where)
             for name in read:
