@@ -5,7 +5,16 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from pipeline.models.torch.int8 import CHUNK_ROWS, Int8Weights, Shared, int8_layer, quantize
+from pipeline.models.torch.int8 import (
+    CHUNK_ROWS,
+    ZERO,
+    Int8Weights,
+    Together,
+    int8_layer,
+    quantize,
+    whole_numbers,
+)
+from pipeline.models.torch.int8_measured import numbers_of, text_of
 from pipeline.models.torch.int8_twin import Int8Layers
 from pipeline.models.torch.linear import lay_out
 
@@ -33,8 +42,8 @@ def test_a_layer_gives_what_its_whole_numbers_give_in_exact_arithmetic():
     x = random(20, 64)
     whole, scale = quantize(x)
     weights = Int8Weights.of(exact.weight, None)
-    rows = (exact.weight / weights.scales[:, None]).round().clamp(-63, 63).to(torch.int64)
-    expected = (whole.to(torch.int64) @ rows.T).double() * scale.double()
+    rows = whole_numbers(exact.weight, weights.scales[:, None]).to(torch.int64)
+    expected = ((whole.to(torch.int64) - ZERO) @ rows.T).double() * scale.double()
     expected = expected * weights.scales.double() + exact.bias.double()
     assert torch.allclose(rough(x).double(), expected, atol=1e-5)
 
@@ -92,16 +101,64 @@ def test_an_outlier_costs_its_own_token_alone():
     assert torch.allclose(rough(x)[0], exact(x)[0], rtol=0.1, atol=20)
 
 
-def test_layers_beside_each_other_share_what_is_quantized_and_keep_nothing():
+def test_weights_side_by_side_keep_to_what_16_bits_hold_and_sums_are_exact():
+    weight = 300 * (torch.rand(24, 65, generator=torch.Generator().manual_seed(2)) - 0.3)
+    whole = whole_numbers(weight, torch.ones(24, 1))
+    pairs = whole[:, :64].unflatten(1, (-1, 2))
+    assert pairs.clamp_min(0).sum(2).max() * 255 <= 2**15 - 1
+    assert pairs.clamp_max(0).sum(2).min() * 255 >= -(2**15)
+    plain = weight[:, :64].unflatten(1, (-1, 2)).round().clamp(-127, 127)
+    fit = plain.sum(2).abs() <= 128
+    assert 0 < fit.sum() < fit.numel()
+    assert torch.equal(pairs[fit], plain[fit])
+    for x in (torch.full((3, 65), 255), torch.zeros(3, 65), torch.arange(195).view(3, 65)):
+        found = torch.ops.onednn.qlinear_pointwise(
+            x.to(torch.uint8), 1.0, ZERO,
+            torch.ops.onednn.qlinear_prepack(whole.to(torch.int8), [CHUNK_ROWS, 65]),
+            torch.ones(24), torch.zeros(24, dtype=torch.int64), None, 1.0, 0,
+            torch.float32, "none", [], "",
+        )  # fmt: skip
+        assert torch.equal(found.long(), (x.long() - ZERO) @ whole.long().T)
+
+
+def test_layers_beside_each_other_are_computed_as_one_and_keep_nothing():
+    parts = [layer(out, seed=out)[0] for out in (48, 16)]
+    weight = torch.cat([part.weight for part in parts])
+    bias = torch.cat([part.bias for part in parts])
+    together = Together(Int8Weights.of(weight, bias), [48, 16])
+    one, two = (int8_layer(together.weights, beside=(together, at)) for at in range(2))
+    assert (one.out_features, two.out_features) == (48, 16)
+    x = random(2, 3, 64)
+    alone = [int8_layer(Int8Weights.of(part.weight, part.bias))(x.clone()) for part in parts]
+    assert torch.equal(one(x), alone[0])
+    assert torch.equal(two(x), alone[1])
+    assert together._x is together._found is None
+    other = random(2, 3, 64, seed=5)
+    assert torch.equal(one(x), alone[0])
+    assert not torch.equal(two(other), alone[1])
+    assert torch.equal(two(x), alone[1])
+
+
+def test_a_channel_that_sticks_out_is_moved_to_the_weights_or_stays_in_float32():
     exact, _ = layer()
-    shared = Shared(uses=2)
-    weights = Int8Weights.of(exact.weight, exact.bias)
-    one, two = (int8_layer(weights, shared=shared) for _ in range(2))
-    x = random(3, 64)
-    assert torch.equal(one(x), two(x))
-    assert shared._x is None
-    x.mul_(2)
-    assert torch.equal(one(x), int8_layer(weights)(x.clone()))
+    x = random(40, 64)
+    x[:, 3] *= 300
+    smooth = torch.ones(64)
+    smooth[3] = 1 / 17
+    apart = smooth.clone()
+    apart[3] = 0.0
+    wrong = [
+        float(
+            (int8_layer(Int8Weights.of(exact.weight, exact.bias, smooth=by))(x) - exact(x)).norm()
+        )
+        for by in (None, smooth, apart)
+    ]
+    assert wrong[1] < wrong[0] / 2
+    assert wrong[2] < wrong[0] / 20
+    bare = int8_layer(Int8Weights.of(exact.weight, None, smooth=apart))(x) + exact.bias
+    assert torch.allclose(
+        bare, int8_layer(Int8Weights.of(exact.weight, exact.bias, smooth=apart))(x), atol=1e-3
+    )
 
 
 def tiny() -> BertForSequenceClassification:
@@ -126,7 +183,10 @@ def test_a_twin_gives_nearly_the_same_and_the_model_stays_as_it_is():
     ids = torch.arange(1, 61).reshape(4, 15)
     before = module(input_ids=ids).logits
     layers, measured, twin = twin_of(module, ids)
-    assert len(measured) == len(layers.weights) == 12
+    assert len(measured) == len(layers.paths) == 12
+    attention = "bert.encoder.layer.0.attention.self"
+    assert measured[f"{attention}.value"]["first"] == f"{attention}.query"
+    assert measured["bert.encoder.layer.0.output.dense"]["first"].endswith("0.output.dense")
     assert torch.allclose(module(input_ids=ids).logits, before, atol=1e-5)
     found = twin(input_ids=ids).logits
     assert not torch.equal(found, before)
@@ -159,8 +219,34 @@ def test_what_was_measured_of_another_model_is_refused():
     layers, measured, _ = twin_of(module, torch.ones(2, 5, dtype=torch.long))
     wrong = {"other": next(iter(measured.values()))}
     path = "bert.encoder.layer.1.output.dense"
-    short = {path: {"error": 0.0, "off": ""}}
-    for bad in (None, wrong, short):
-        with pytest.raises(ValueError, match=r"of another model|corrections"):
+    short = {path: measured[path] | {"off": ""}}
+    narrow = {path: measured[path] | {"smooth": text_of(torch.ones(3))}}
+    for bad in (None, wrong, short, narrow):
+        with pytest.raises(ValueError, match=r"of another model|corrections|factors"):
             layers.twin(module, bad)
     assert np.isfinite([known["error"] for known in measured.values()]).all()
+
+
+def test_what_was_measured_says_which_channels_stay_in_float32_and_comes_back_the_same():
+    module = tiny()
+    dense = module.bert.encoder.layer[0].output.dense
+    dense.weight[:, 7] *= 200
+    ids = torch.arange(1, 61).reshape(4, 15)
+    before = module(input_ids=ids).logits
+    layers, measured, twin = twin_of(module, ids)
+    smooth = numbers_of(measured["bert.encoder.layer.0.output.dense"]["smooth"])
+    assert (smooth == 0).nonzero().flatten().tolist() == [7]
+    assert torch.equal(numbers_of(text_of(smooth)), smooth)
+    assert torch.allclose(twin(input_ids=ids).logits, before, atol=0.05)
+    again = layers.twin(module, measured)
+    assert torch.equal(again(input_ids=ids).logits, twin(input_ids=ids).logits)
+
+
+def test_tokens_of_hundred_times_the_numbers_count_no_more_than_others():
+    module = tiny()
+    ids = torch.arange(1, 61).reshape(4, 15)
+    embedded = module.bert.embeddings.word_embeddings.weight
+    embedded[1] *= 1e4
+    _, measured, twin = twin_of(module, ids)
+    assert max(known["error"] for known in measured.values()) < 0.08
+    assert torch.allclose(twin(input_ids=ids).logits, module(input_ids=ids).logits, atol=0.05)

@@ -6,24 +6,17 @@ float32 model's own. The embeddings, norms and heads are, too: they are small, a
 
 from __future__ import annotations
 
-import base64
 import copy
-import math
-import threading
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from pipeline.models.torch.int8 import Int8Weights, Shared, int8_layer
+from pipeline.models.torch.int8 import Int8Weights, Together, int8_layer
+from pipeline.models.torch.int8_measured import GivenTokens, layers_measured, numbers_of, plain
 
 # The share of what a layer gives that may be error: those with more stay in float32.
 COARSE = 0.08
-# Tokens that a layer's error is measured on.
-MEASURED_TOKENS = 2048
 
 
 class Int8Layers:
@@ -32,6 +25,9 @@ class Int8Layers:
     Args:
         module: A transformers model in float32, in evaluation mode, before its linear layers are
             laid out; it is only read.
+
+    Attributes:
+        paths: Where they are.
     """
 
     def __init__(self, module: Any) -> None:
@@ -42,7 +38,7 @@ class Int8Layers:
             for part in module.modules()
             if isinstance(getattr(part, "weight", None), torch.nn.Parameter)
         )
-        self.weights: dict[str, Int8Weights] = {}
+        found: dict[str, None] = {}
         for path, part in module.named_modules():
             if isinstance(part, torch.nn.ModuleList):
                 for at, layer in part.named_children():
@@ -54,36 +50,44 @@ class Int8Layers:
                             type(child) is torch.nn.Linear
                             and child.weight.dtype == torch.float32
                             and uses[id(child.weight)] == 1
-                            and name not in self.weights
                         ):
-                            self.weights[name] = Int8Weights.of(child.weight, child.bias)
+                            found[name] = None
+        self.paths = tuple(found)
 
     def twin(self, module: Any, measured: Any) -> Any:
         """The model with its layers in int8, but for those that are too coarse.
 
         Args:
             module: The same, ready to infer with; stays as it is.
-            measured: By layer, from `measuring`: its error, and what it is off on average, as
-                base64 of float32 of shape [out].
+            measured: By layer, from `measuring`: its error; as base64 of float32, what it is off
+                on average, of shape [out], and what its tokens are multiplied by, of shape [in],
+                empty for 1; and the first of the layers that its tokens are also given to.
 
         Raises:
             ValueError: It is of other layers.
         """
-        if not isinstance(measured, Mapping) or not measured.keys() <= self.weights.keys():
+        if not isinstance(measured, Mapping) or not measured.keys() <= set(self.paths):
             raise ValueError("what was measured is of another model")
         memo: dict[int, Any] = {id(one): one for one in module.parameters()}
         memo |= {id(one): one for one in module.buffers()}
-        memo |= {id(part): part for part in map(module.get_submodule, self.weights)}
+        memo |= {id(part): part for part in map(module.get_submodule, self.paths)}
         twin = copy.deepcopy(module, memo)
-        fine = {path for path, known in measured.items() if known["error"] <= COARSE}
-        beside = Counter(path.rpartition(".")[0] for path in fine)
-        shared = {parent: Shared(uses) for parent, uses in beside.items()}
-        for path in sorted(fine):
-            parent, _, name = path.rpartition(".")
-            after = getattr(module.get_submodule(path), "after", "none")
-            weights = self.weights[path].corrected(_numbers(measured[path]["off"]))
-            layer = int8_layer(weights, after=after, shared=shared[parent])
-            setattr(twin.get_submodule(parent), name, layer)
+        groups = defaultdict(list)
+        for path in self.paths:
+            if path in measured and measured[path]["error"] <= COARSE:
+                groups[measured[path]["first"]].append(path)
+        for paths in groups.values():
+            parts = [module.get_submodule(path) for path in paths]
+            weights = _together(parts, [measured[path] for path in paths])
+            after = getattr(parts[0], "after", "none")
+            beside = None
+            if len(parts) > 1:
+                beside = Together(weights, [part.out_features for part in parts])
+            for at, path in enumerate(paths):
+                parent, _, name = path.rpartition(".")
+                place = None if beside is None else (beside, at)
+                layer = int8_layer(weights, after=after, beside=place)
+                setattr(twin.get_submodule(parent), name, layer)
         return twin
 
     @contextmanager
@@ -94,68 +98,41 @@ class Int8Layers:
         float32 makes of them; the bias is neither's. What it is off on average is corrected, so it
         is no error. A layer that no token went through is not there, and stays in float32.
         """
-        sums = {path: _Sums() for path in self.weights}
+        import torch
+
+        seen = GivenTokens()
         found: dict[str, Any] = {}
-        lock = threading.Lock()
-        hooks = []
-        for path, weights in self.weights.items():
-            hook = _comparing(weights, sums[path], lock)
-            hooks.append(module.get_submodule(path).register_forward_hook(hook))
+        hooks = [
+            module.get_submodule(path).register_forward_hook(seen.hook(path)) for path in self.paths
+        ]
         try:
             yield found
         finally:
             for one in hooks:
                 one.remove()
-        found |= {path: known.told() for path, known in sums.items() if known.tokens}
+        with torch.inference_mode():
+            for first, tokens in seen.tokens.items():
+                paths = [path for path in self.paths if seen.first.get(path) == first]
+                parts = [module.get_submodule(path) for path in paths]
+                for path, known in zip(paths, layers_measured(parts, tokens), strict=True):
+                    found[path] = {"first": first, **known}
 
 
-@dataclass
-class _Sums:
-    """Over the tokens that were compared: of squares of errors and of results, and of errors."""
-
-    tokens: int = 0
-    wrong: float = 0.0
-    whole: float = 0.0
-    off: Any = 0.0
-
-    def told(self) -> dict[str, Any]:
-        mean = self.off / self.tokens
-        left = self.wrong - self.tokens * float(mean.square().sum())
-        # What is no number is no layer to be used.
-        error = 1e9
-        if math.isfinite(left):
-            error = math.sqrt(max(0.0, left) / self.whole) if self.whole > 0 else 0.0
-        numbers = base64.b64encode(mean.numpy().astype("<f4").tobytes()).decode()
-        return {"error": error, "off": numbers}
-
-
-def _comparing(weights: Int8Weights, sums: _Sums, lock: threading.Lock) -> Any:
-    """A hook that holds int8 to what a layer gives."""
-    layer = int8_layer(weights)
-
-    def compare(part: Any, given: tuple[Any, ...], _: Any) -> None:
-        with lock:
-            x = given[0].reshape(-1, weights.shape[1])[: MEASURED_TOKENS - sums.tokens]
-            if not len(x):
-                return
-            # Another thread may be in the layer: it stays as it is.
-            exact = (part.then(x, "none") if hasattr(part, "then") else part.forward(x)).double()
-            wrong = layer(x).double().sub_(exact)
-            if weights.bias is not None:
-                exact = exact - weights.bias
-            sums.tokens += len(x)
-            sums.wrong += float(wrong.square().sum())
-            sums.whole += float(exact.square().sum())
-            sums.off = sums.off + wrong.sum(0)
-
-    return compare
-
-
-def _numbers(text: str) -> Any:
+def _together(parts: Sequence[Any], known: Sequence[Mapping[str, Any]]) -> Int8Weights:
+    """Layers that are given the same as one in int8, less what each is off on average."""
     import torch
 
-    found = np.frombuffer(base64.b64decode(text, validate=True), "<f4")
-    return torch.from_numpy(found.astype(np.float32))
+    biases = []
+    for part, one in zip(parts, known, strict=True):
+        off = numbers_of(one["off"])
+        if len(off) != part.out_features:
+            raise ValueError(f"{len(off)} corrections for {part.out_features} numbers")
+        biases.append(-off if part.bias is None else part.bias - off)
+    weight = torch.cat([plain(part) for part in parts])
+    smooth = numbers_of(known[0]["smooth"]) if known[0]["smooth"] else None
+    if smooth is not None and len(smooth) != weight.shape[1]:
+        raise ValueError(f"{len(smooth)} factors for {weight.shape[1]} numbers")
+    return Int8Weights.of(weight, torch.cat(biases), smooth=smooth)
 
 
 def measured(models: Mapping[str, Any], infer: Callable[[], None]) -> dict[str, Any]:
