@@ -366,6 +366,7 @@ def test_rows_stay_in_order_over_many_windows(
 ) -> None:
     monkeypatch.setattr(reader, "BATCH_ROWS", 7)
     monkeypatch.setattr(open_files, "STEP_ROWS", 3)
+    monkeypatch.setattr(open_files, "MOST_STEPS", 1)
     annotator = make(limits={"bad_rows": 0.5})
     texts = [["ODD", None, "text"][i % 3] + str(i) if i % 3 != 1 else None for i in range(50)]
     write(annotator, texts)
@@ -673,6 +674,7 @@ def test_a_file_is_read_in_windows_and_small_ones_fill_them_up(
 ) -> None:
     monkeypatch.setattr(reader, "BATCH_ROWS", 10)
     monkeypatch.setattr(open_files, "STEP_ROWS", 5)
+    monkeypatch.setattr(open_files, "MOST_STEPS", 1)
     annotator = make()
     for number, rows in enumerate([25, 3, 3, 3, 3]):
         write(annotator, [f"{number} {row}" for row in range(rows)], f"{number}.parquet")
@@ -807,6 +809,7 @@ def test_a_pulse_counts_each_row_once_whatever_is_written_already(
 ) -> None:
     monkeypatch.setattr(reader, "BATCH_ROWS", 4)
     monkeypatch.setattr(open_files, "STEP_ROWS", 2)
+    monkeypatch.setattr(open_files, "MOST_STEPS", 1)
     annotator = make(tasks=("one", "two"))
     for number, rows in enumerate([10, 3, 1]):
         write(annotator, [f"{number} {row}" for row in range(rows)], f"{number}.parquet")

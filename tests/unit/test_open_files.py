@@ -56,6 +56,7 @@ def test_a_range_gives_its_rows_wherever_the_reader_stands(
     groups = file.parquet.num_row_groups
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(open_files, "STEP_ROWS", step)
+        patch.setattr(open_files, "MOST_STEPS", 1)
         for _ in range(data.draw(st.integers(1, 6))):
             match data.draw(st.sampled_from(["rows", "rows", "rows", "groups", "whole"])):
                 case "rows":
@@ -151,15 +152,41 @@ def test_of_several_open_files_the_nearest_before_the_rows_is_taken(tmp_path: Pa
 def test_a_reader_that_failed_starts_anew(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", 20_000)
     file = opened(path)
-    assert ids(file, Rows(0, 8)) == list(range(8))
+    assert ids(file, Rows(0, 1024)) == list(range(1024))  # a whole number of steps
 
     def broken() -> None:
         raise ValueError("broken")
 
     file._batches = iter(broken, None)
     with pytest.raises(ValueError, match="broken"):
-        ids(file, Rows(8, 8))
-    assert ids(file, Rows(8, 8)) == list(range(8, 16))
+        ids(file, Rows(1024, 8))
+    assert ids(file, Rows(1024, 8)) == list(range(1024, 1032))
+
+
+def decoded_at_once(path: Path) -> int:
+    with closing(opened(path)) as file:
+        return next(iter(file.read(WHOLE, ["id", "text"]))).num_rows
+
+
+def test_what_is_decoded_at_once_is_bounded_even_if_its_largest_row_repeats(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    for size in (1, 1_000, 20_000, 100_000, 900_000):
+        texts = ["x" * size, *(f"small {row}" for row in range(3_000))]
+        pq.write_table(pa.table({"id": range(3_001), "text": texts}), path)
+        rows = decoded_at_once(path)
+        assert rows in {8 << more for more in range(8)}
+        assert rows == 8 or rows * size <= open_files.STEP_BYTES
+    small = write(tmp_path / "b.parquet", 2_000)
+    assert decoded_at_once(small) >= 128
+
+
+def test_a_row_group_that_says_it_holds_nothing_is_read_all_the_same(tmp_path: Path) -> None:
+    schema = pa.schema([("id", pa.int64()), ("text", pa.string())])
+    with pq.ParquetWriter(tmp_path / "a.parquet", schema) as writer:
+        for rows in (0, 3, 0, 2):
+            writer.write_table(pa.table({"id": range(rows), "text": ["x"] * rows}, schema=schema))
+    file = opened(tmp_path / "a.parquet")
+    assert ids(file, WHOLE) == [0, 1, 2, 0, 1]
 
 
 def test_behind_the_row_groups_that_were_asked_for_a_reader_starts_anew(tmp_path: Path) -> None:

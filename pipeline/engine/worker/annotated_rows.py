@@ -83,8 +83,7 @@ def annotated_table(
         rows: Which of them the table's are.
     """
     count = rows.stop - rows.start
-    carried = table.select([f.name for f in schema if f.name in table.column_names])
+    names = set(table.column_names)
+    carried = [table.column(name) for name in schema.names if name in names]
     added = [column.slice(rows.start, count) for column in annotated.columns.values()]
-    return pa.Table.from_arrays(
-        [*carried.columns, *added, annotated.errors_column(rows)], schema=schema
-    )
+    return pa.Table.from_arrays([*carried, *added, annotated.errors_column(rows)], schema=schema)

@@ -52,14 +52,14 @@ class DistinctTexts:
             column = column.take(pa.array(rows))
         coded = column.dictionary_encode()
         try:
-            texts = coded.dictionary.to_numpy(zero_copy_only=False)
+            texts: list[str] = coded.dictionary.to_numpy(zero_copy_only=False).tolist()
         except pa.ArrowException:  # of bytes that are not UTF-8, without saying which
             return None
-        given = np.fromiter((bool(text) and not text.isspace() for text in texts), bool, len(texts))
+        sizes = pc.binary_length(coded.dictionary).to_numpy(zero_copy_only=False)
+        given = (sizes > 0) & ~np.fromiter(map(str.isspace, texts), bool, len(texts))
         unreadable: dict[int, RowError] = {}
         codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
         if longest is not None:
-            sizes = pc.binary_length(coded.dictionary).to_numpy(zero_copy_only=False)
             for place in np.flatnonzero(given & (sizes > longest)).tolist():
                 error = _too_large_error(int(sizes[place]), longest)
                 unreadable |= dict.fromkeys(rows[codes == place].tolist(), error)
@@ -68,7 +68,9 @@ class DistinctTexts:
         renumbered = np.append(np.where(given, np.cumsum(given) - 1, -1), -1)
         places = np.full(len(wanted), -1, dtype=np.int64)
         places[rows] = renumbered[codes]
-        return cls(TaskInput(texts[given].tolist()), places, dict(sorted(unreadable.items())))
+        if not given.all():
+            texts = [texts[place] for place in np.flatnonzero(given).tolist()]
+        return cls(TaskInput(texts), places, dict(sorted(unreadable.items())))
 
     @classmethod
     def of_values(

@@ -14,7 +14,6 @@ from pipeline.engine.messages import SplitResult
 from pipeline.engine.worker.annotated_rows import AnnotatedRows, annotated_table
 from pipeline.engine.worker.worker_context import WorkerContext
 from pipeline.errors import RunError, ShardscribeError, SplitError, WorkerLost, one_line
-from pipeline.job.columns import carried_columns, columns_of
 from pipeline.lake.sink.owner import Owner
 from pipeline.lake.sink.scratch import OutputFile
 from pipeline.lake.source.base import OpenSplit
@@ -111,10 +110,8 @@ class SplitWriter:
             SplitError: A column is missing, of a wrong type, or would be overwritten.
         """
         job = self.context.plan.job
-        carried = carried_columns(job, found.schema, where=self.where, beside=found.beside)
         self._found = found
-        rows = None if found.filtered else (found.first, found.rows)
-        self._schema = self.context.schema(carried, rows=rows)
+        self._schema, columns = self.context.layout(found, where=self.where)
         self.context.sink.takes(self._schema, where=self.where)
         self._out = OutputFile(
             self.context.sink,
@@ -122,7 +119,7 @@ class SplitWriter:
             self._schema,
             compression=job.output.compression,
         )
-        return columns_of(job, carried)
+        return columns
 
     def write(self, table: pa.Table, annotated: AnnotatedRows, rows: slice) -> None:
         """Writes some annotated rows and counts them.

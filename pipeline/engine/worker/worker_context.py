@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 
 from pipeline.engine.messages import WorkPlan
-from pipeline.job.columns import ERRORS_TYPE
+from pipeline.job.columns import ERRORS_TYPE, carried_columns, columns_of
 from pipeline.job.job import ERRORS_COLUMN
 from pipeline.lake.sink.base import Sink
-from pipeline.lake.sink.metadata import output_metadata
-from pipeline.lake.source.base import Source
+from pipeline.lake.sink.metadata import PANDAS, output_metadata
+from pipeline.lake.source.base import OpenSplit, Source
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,32 @@ class WorkerContext:
     types: dict[str, pa.DataType]
     dtype: str
     worker: str
+    # Of the last file: files of a dataset are alike, and small ones are many.
+    _layout: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def layout(self, found: OpenSplit, *, where: str) -> tuple[pa.Schema, list[str]]:
+        """What a split's output file looks like.
+
+        Args:
+            found: The split, open for reading.
+            where: Its file, for messages.
+
+        Returns:
+            The schema of the output file, and the columns to read of the split.
+
+        Raises:
+            SplitError: A column is missing, of a wrong type, or would be overwritten.
+        """
+        given = found.schema
+        rows = None if found.filtered else (found.first, found.rows)
+        key = (tuple(found.beside), rows if PANDAS in (given.metadata or {}) else None)
+        last = self._layout.get("last")
+        if last is not None and last[1] == key and given.equals(last[0], check_metadata=True):
+            return last[2], last[3]
+        carried = carried_columns(self.plan.job, given, where=where, beside=found.beside)
+        schema, columns = self.schema(carried, rows=rows), columns_of(self.plan.job, carried)
+        self._layout["last"] = (given, key, schema, columns)
+        return schema, columns
 
     def schema(self, carried: pa.Schema, *, rows: tuple[int, int] | None = None) -> pa.Schema:
         """The output schema of a file: carried columns, one per task, errors.

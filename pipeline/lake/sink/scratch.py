@@ -22,6 +22,9 @@ from pipeline.lake.store.process import is_gone, scratch_name
 SCRATCH_NAME = re.compile(r"^\.?(.*)~(\d+)~(.*)~[0-9a-f]+\.tmp$")
 # A living worker writes to its scratch file at least once a batch.
 SCRATCH_SECONDS = 24 * 3600.0
+# A page is written in several pieces, each a call of the system without it.
+BUFFER_BYTES = 1 << 16
+MAGIC = b"PAR1"
 
 
 class OutputFile:
@@ -47,8 +50,9 @@ class OutputFile:
         self.size = 0
         try:
             self.scratch = scratch_file(sink.scratch)
+            self._file = pa.BufferedOutputStream(pa.OSFile(str(self.scratch), "wb"), BUFFER_BYTES)
             self._writer = pq.ParquetWriter(
-                self.scratch, schema, compression=compression, use_dictionary=_repeating(schema),
+                self._file, schema, compression=compression, use_dictionary=_repeating(schema),
                 write_page_index=True, write_page_checksum=True,
             )  # fmt: skip
         except OSError as error:
@@ -57,9 +61,7 @@ class OutputFile:
     @property
     def written(self) -> int:
         """Bytes so far."""
-        with suppress(OSError):
-            return self.scratch.stat().st_size
-        return 0
+        return self.size if self._file.closed else int(self._file.tell())
 
     def write(self, table: pa.Table) -> None:
         """Appends rows."""
@@ -83,15 +85,18 @@ class OutputFile:
         self._writer.add_key_value_metadata({FOOTER_KEY: said, SEAL_KEY: BLANK})
         try:
             self._writer.close()
-            self.size = seal(self.scratch)
+            self._file.close()
+            self.size, footer_bytes = seal(self.scratch)
         except OSError as error:
             raise self._unwritable(error) from error
-        self._check(rows)
+        self._check(footer_bytes, rows)
 
     def discard(self) -> None:
         """Removes the scratch file."""
         if self._writer.is_open:
             self._writer.close()
+        with suppress(OSError):
+            self._file.close()
         with suppress(OSError):  # it may be the file that is committed already
             self.scratch.unlink(missing_ok=True)
 
@@ -101,8 +106,8 @@ class OutputFile:
             hint="Check its permissions and free space",
         )
 
-    def _check(self, rows: int) -> None:
-        with pq.ParquetFile(self.scratch) as file:
+    def _check(self, footer: bytes, rows: int) -> None:
+        with pq.ParquetFile(pa.BufferReader(MAGIC + footer)) as file:
             if file.metadata.num_rows != rows:
                 raise SplitError(
                     f"{self.path}: {rows} rows came in, {file.metadata.num_rows} would go out"
@@ -173,5 +178,6 @@ def clean_up(sink: Sink) -> None:
 
 def scratch_file(directory: Path) -> Path:
     """A new name in a scratch directory, which is made."""
-    directory.mkdir(parents=True, exist_ok=True)
+    if not directory.is_dir():
+        directory.mkdir(parents=True, exist_ok=True)
     return directory / scratch_name()

@@ -21,19 +21,20 @@ TAIL_BYTES = 8
 STEP = 1 << 20
 
 
-def seal(path: Path) -> int:
+def seal(path: Path) -> tuple[int, bytes]:
     """Seals a finished file whose metadata holds the blank.
 
     Returns:
-        Its size.
+        Its size, and all from where its footer starts.
     """
     with path.open("r+b") as file:
         size, start, tail = _tail(file)
         at = tail.rindex(BLANK)
         digest = _digest(file, start, tail)
+        written = b"%020d %s" % (size, digest)
         file.seek(start + at)
-        file.write(b"%020d %s" % (size, digest))
-    return size
+        file.write(written)
+    return size, tail[:at] + written + tail[at + len(BLANK) :]
 
 
 def sealed_size(metadata: Mapping[bytes, bytes] | None) -> int | None:

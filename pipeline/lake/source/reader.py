@@ -154,7 +154,10 @@ def _open(store: Readable, split: Split) -> OpenFile:
     path = split.path
     try:
         # By default pyarrow holds all of a row group's columns, as they are in the file, at once.
-        file = pq.ParquetFile(store.open(path), buffer_size=BUFFER_BYTES, pre_buffer=False)
+        found = store.open(path)
+        if isinstance(found, str):  # by its name, pyarrow looks three times what there is
+            found = pa.OSFile(found)
+        file = pq.ParquetFile(found, buffer_size=BUFFER_BYTES, pre_buffer=False)
         return OpenFile(file, (path, split.version))
     except FileNotFoundError as error:
         raise SplitError(f"{store.address(path)} is not there any more") from error
@@ -183,6 +186,8 @@ def read_batches(file: OpenFile, region: Region, *, columns: Sequence[str]) -> I
     for batch in file.read(region, columns):
         for part, size in _in_bounds(batch):
             rows = part.num_rows
+            if held + size > BATCH_BYTES:  # perhaps: they are counted with what lies unused
+                held, size = sum(each.nbytes for each in waiting), part.nbytes
             if waiting and (count + rows > BATCH_ROWS or held + size > BATCH_BYTES):
                 yield _joined(waiting)
                 waiting, count, held = [], 0, 0
@@ -199,9 +204,9 @@ def _joined(batches: Sequence[pa.RecordBatch]) -> pa.Table:
 
 
 def _in_bounds(batch: pa.RecordBatch) -> Iterator[tuple[pa.RecordBatch, int]]:
-    """The batch and its bytes, or row by row if it is larger than that."""
-    size = batch.nbytes
-    if size <= BATCH_BYTES:
+    """The batch, or row by row if it is larger than that, and what it holds in bytes at most."""
+    size = batch.get_total_buffer_size()  # a tenth of the time that `nbytes` takes
+    if size <= BATCH_BYTES or (size := batch.nbytes) <= BATCH_BYTES:
         yield batch, size
     else:
         for row in range(batch.num_rows):

@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import socket
 import uuid
+from functools import lru_cache
 from pathlib import Path
 
 
 def scratch_name() -> str:
     """A new name for an unfinished file; it can be removed when its process is dead."""
-    pid = os.getpid()
-    return f"{socket.gethostname()}~{pid}~{token(pid)}~{uuid.uuid4().hex[:12]}.tmp"
+    return f"{_own_name(os.getpid())}~{uuid.uuid4().hex[:12]}.tmp"
+
+
+@lru_cache(maxsize=1)
+def _own_name(pid: int) -> str:
+    return f"{socket.gethostname()}~{pid}~{token(pid)}"
 
 
 def token(pid: int) -> str:
