@@ -151,12 +151,18 @@ def _run_under(
         )
         summary.state, summary.exit_code = "some input can't be read", 1
     clean_up(sink)
-    tally = Tally(plan, job.tasks, record, display, sink.delete)
+    wanted = {split.output_path for split in splits}
 
     def guard() -> None:
         lease.refuse_loss()
         owner.refuse_loss()
 
+    def commit() -> None:
+        if not plan.rewritten:  # else a table would have their rows twice
+            _finish(sink, lease.run, wanted=wanted, guard=guard)
+
+    every = job.output.commit_every or 0
+    tally = Tally(plan, job.tasks, record, display, sink.delete, every=every, commit=commit)
     try:
         if plan.todo:
             record.write("job.yaml", job_text(job))
@@ -172,9 +178,7 @@ def _run_under(
         # Also where there was nothing to do: the run before this one may have died before it.
         if not tally.failed_splits and not plan.held:
             clear_away(plan, sink, notice=display.notice)
-        wanted = {split.output_path for split in splits}
-        if not plan.rewritten:  # else a table would have their rows twice
-            _finish(sink, lease.run, wanted=wanted, guard=guard)
+        commit()
         if tally.failed_splits:
             summary.state, summary.exit_code = "some splits failed", 1
         elif plan.todo and not missed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from pipeline.job.input import Part, each_once
 
@@ -47,6 +47,23 @@ class Output(Part):
         "only each row's file and number in it, as source_file and source_row, so that the output "
         "is a table beside the source. Or a list of columns, such as the key: [id].",
     )
+
+    commit_every: int | None = Field(
+        None,
+        title="Commit every",
+        description="Of a table: a transaction each time so many splits are annotated, so that "
+        "readers see a long run's rows as it goes. By default one when all are.",
+        gt=0,
+    )
+
+    @model_validator(mode="after")
+    def _commits_tables_alone(self) -> Output:
+        if self.commit_every is not None and self.format == "parquet":
+            raise ValueError(
+                "commit_every is for tables: a Parquet file is there as soon as it is annotated. "
+                "Leave it out, or set format"
+            )
+        return self
 
     @field_validator("columns")
     @classmethod

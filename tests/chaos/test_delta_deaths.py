@@ -170,10 +170,13 @@ def another_writer(out: Path) -> Iterator[list[int]]:
         thread.join()
 
 
-@pytest.mark.parametrize("beside", ["nobody", "another writer"])
+@pytest.mark.parametrize(
+    ("beside", "every"), [("nobody", None), ("another writer", None), ("nobody", 2)]
+)
 def test_killed_at_random_again_and_again_each_row_is_in_the_table_once(
-    job: str, lake: Path, out: Path, beside: str
+    lake: Path, tmp_path: Path, out: Path, beside: str, every: int | None
 ) -> None:
+    job = write_job(tmp_path, output={"commit_every": every})
     chance = random.Random(f"{SEED} {beside}")
     wanted = [1, 2, 3]
     run(job)

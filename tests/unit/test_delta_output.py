@@ -18,6 +18,7 @@ from table_jobs import added_once, ids, log, run, write, write_job
 
 from pipeline.errors import JobError, RunError
 from pipeline.job.file import load_job
+from pipeline.lake.sink import delta_commit
 from pipeline.lake.sink.open import as_table, open_sink
 from pipeline.planning import Choices
 from pipeline.status import output_status
@@ -436,3 +437,63 @@ def test_what_directories_of_the_input_tell_is_a_column_of_the_table(
     years = dict(zip(*(found.column(name).to_pylist() for name in ("id", "year")), strict=True))
     assert years == {1: None, 2: None, 3: None, 4: 2025, 5: 2026}
     assert verify_job(load_job(job)).problems == []
+
+
+def test_a_transaction_every_so_many_splits_shows_rows_as_the_run_goes(
+    lake: Path, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(10, 13):
+        write(lake, f"c{number}", number)
+    job = write_job(tmp_path, output={"commit_every": 2})
+    seen: list[int] = []
+
+    def looks(name: str) -> None:
+        seen.append(len(ids(out)) if (out / "_delta_log").exists() else 0)
+
+    monkeypatch.setattr(table_jobs, "step", looks)
+    assert run(job).exit_code == 0
+    assert seen[0] == 0
+    assert 0 < seen[1] < seen[3] < 6
+    assert (ids(out), DeltaTable(out).version()) == ([1, 2, 3, 10, 11, 12], 2)
+    assert len(added_once(out)) == 5
+    assert run(job).state == "nothing to do"
+    assert DeltaTable(out).version() == 2
+
+
+def test_changed_inputs_are_replaced_in_the_transaction_of_their_last_split(
+    lake: Path, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = write_job(tmp_path, output={"commit_every": 1})
+    run(job)
+    write(lake, "a", 1, 7)
+    write(lake, "deep/b", 8, 9)
+    seen = []
+    monkeypatch.setattr(table_jobs, "step", lambda name: seen.append(ids(out)))
+    assert run(job).exit_code == 0
+    assert seen in ([[1, 3, 7], [1, 7, 8, 9]], [[1, 2, 8, 9], [1, 7, 8, 9]])
+    added_once(out)
+
+
+def test_a_transaction_that_does_not_go_through_is_left_to_the_next(
+    lake: Path, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = write_job(tmp_path, output={"commit_every": 1})
+    commit, calls = delta_commit._commit, iter([1, 2, 3])
+
+    def refused(*arguments: Any) -> bool:
+        if next(calls, None):
+            raise OSError("throttled")
+        return commit(*arguments)
+
+    monkeypatch.setattr(delta_commit, "_commit", refused)
+    assert run(job).exit_code == 0
+    assert "throttled" in str(run.notices)  # type: ignore[attr-defined]
+    assert ids(out) == [1, 2, 3]
+
+
+def test_files_alone_have_no_transactions_to_be_made_every_so_many_splits(
+    lake: Path, tmp_path: Path
+) -> None:
+    job = write_job(tmp_path, output={"commit_every": 2, "format": "parquet"})
+    with pytest.raises(JobError, match="commit_every is for tables"):
+        load_job(job)

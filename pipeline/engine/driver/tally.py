@@ -11,7 +11,7 @@ from typing import Protocol
 from pipeline.engine.driver.flying import Flying
 from pipeline.engine.driver.work import Work
 from pipeline.engine.messages import Heartbeat, SplitResult
-from pipeline.errors import ShardscribeError
+from pipeline.errors import OutputBusy, ShardscribeError
 from pipeline.lake.plan import Plan
 from pipeline.lake.split import Split
 from pipeline.records.schema import ANNOTATING, FailedSplit, Progress, RowCounts, Summary
@@ -44,6 +44,8 @@ class Tally:
         record: Where events go.
         display: Who is shown them.
         remove: Removes an output file that a new one has replaced.
+        every: After how many splits to commit what is there; 0 for not before the end.
+        commit: Does it.
         clock: Monotonic seconds.
     """
 
@@ -52,6 +54,8 @@ class Tally:
     record: RunRecord
     display: Display
     remove: Callable[[str], None]
+    every: int = 0
+    commit: Callable[[], None] = lambda: None
     clock: Callable[[], float] = time.monotonic
     splits_done: int = 0
     rows: RowCounts = field(default_factory=RowCounts)
@@ -101,6 +105,16 @@ class Tally:
             self._left[split.path] -= 1
             if not self._left[split.path]:
                 self._remove_outdated(split.path)
+        if self.every and self.splits_done % self.every == 0:
+            self._commit()
+
+    def _commit(self) -> None:
+        try:
+            self.commit()
+        except OutputBusy:
+            raise
+        except ShardscribeError as error:
+            self.notice(f"the next transaction takes it along: {error}")
 
     def _remove_outdated(self, source: str) -> None:
         for path in self.plan.outdated.pop(source):
