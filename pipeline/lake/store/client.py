@@ -56,8 +56,10 @@ def open_client(root: str, *, patience: float, seconds: float, pauses: tuple[flo
         value = os.environ.get(f"{prefix}_{name.upper()}")
         if value:
             client[name] = value  # type: ignore[literal-required]
+    # One at a time is how we remove things; not all stores know how to remove several at once.
+    one: dict[str, Any] = {"disable_bulk_delete": True} if prefix == "AWS" else {}
     try:
-        return obstore.store.from_url(root, client_options=client, retry_config=retry)
+        return obstore.store.from_url(root, client_options=client, retry_config=retry, **one)
     except Exception as error:  # obstore maps bad addresses to several classes
         raise JobError(
             f"{root} is no address of an object store that can be opened: {reason(error)}",
