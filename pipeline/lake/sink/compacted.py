@@ -27,7 +27,7 @@ class KnownFiles:
 
     Attributes:
         holdings: As it was when it was last looked at.
-        read: MergedFile files that were read.
+        read: Merged files that were read.
         doomed: Splits' files that are to leave the merged files that they are in.
     """
 

@@ -59,7 +59,7 @@ class MergedFile:
     Attributes:
         entry: The file.
         parts: What it holds, in order.
-        replaces: MergedFile files that count no more where this one is.
+        replaces: Merged files that count no more where this one is.
         damage: Why it can't be whole.
     """
 
@@ -137,9 +137,9 @@ class Holdings:
 
     Attributes:
         single: Files that are not merged ones, by path.
-        merged: MergedFile files that count, by path; whole ones first.
-        void: MergedFile files that another one replaces.
-        broken: MergedFile files of which nothing is known.
+        merged: Merged files that count, by path; whole ones first.
+        void: Merged files that another one replaces.
+        broken: Merged files of which nothing is known.
     """
 
     single: dict[str, Entry]
@@ -153,7 +153,7 @@ class Holdings:
 
         Args:
             entries: All files.
-            read: MergedFile files that were read before, kept up to date.
+            read: Merged files that were read before, kept up to date.
             store: Where they are.
 
         Raises:
