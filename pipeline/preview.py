@@ -60,10 +60,12 @@ class Wanted:
         Raises:
             JobError: The condition is wrong, or there are no errors to look at.
         """
-        import pyarrow as pa
+        import numpy as np
+
+        from pipeline.lake.source.passed import rows_kept
 
         if self.where is not None:
-            table = table.filter(pa.array(rows_where(self.where, table), pa.bool_()))
+            table = rows_kept(table, np.array(rows_where(self.where, table), bool))
         if self.bad:
             if ERRORS_COLUMN not in table.column_names:
                 raise JobError(

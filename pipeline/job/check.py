@@ -78,7 +78,11 @@ class Checked:
         needs = _needs(self.job)
         if isinstance(source, FileSource) and needs is not None:
             memory = Memory(self.sink.own, "schemas")
-            source = source.alike(listing.files[:footers], needs, listing.told, memory)
+            try:
+                source = source.alike(listing.files[:footers], needs, listing.told, memory)
+            except JobError:
+                if footers is None:
+                    raise  # else it is only a look at some rows
             if keep:
                 memory.save(remembered(listing.files, memory))
         try:

@@ -222,6 +222,7 @@ class Job(Part):
             "filter": self.input.filter,
             "partitions": self.input.partitions,
             "compression": self.output.compression,
+            "row_group": self.output.row_group,
             "engine": self.compute.engine,
             # Which rows are bad depends on it, and so does what other tasks read of them.
             "limits.text": self.limits.text,
@@ -250,6 +251,7 @@ USUAL = {
     "filter": Input.model_fields["filter"].default,
     "partitions": Input.model_fields["partitions"].default,
     "compression": Output.model_fields["compression"].default,
+    "row_group": Output.model_fields["row_group"].default,
     "engine": Compute.model_fields["engine"].default,
     "limits.text": Limits.model_fields["text"].default,
 }

@@ -40,6 +40,14 @@ class Output(Part):
     compression: Literal["zstd", "snappy", "gzip", "none"] = Field(
         "zstd", title="Compression", description="Parquet compression of the output."
     )
+    row_group: int | None = Field(
+        None,
+        title="Row group",
+        description="How many rows a row group has, or fewer if they are 256 MB; as many as are "
+        "annotated at once by default, 16,384 or 8 MB of them.",
+        ge=1,
+        le=10_000_000,
+    )
     columns: CarriedChoice = Field(
         "all",
         title="Columns",

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.lake.sink import scratch
 from pipeline.lake.sink.files import FileSink
 from pipeline.lake.sink.scratch import OutputFile
 from pipeline.lake.store.local import LocalStore
@@ -60,3 +61,34 @@ def test_a_file_without_vectors_is_encoded_as_ever(tmp_path: Path) -> None:
     schema = pa.schema([("id", pa.int64()), ("list", pa.list_(pa.float32()))])
     group = written(tmp_path, schema, [{"id": 1, "list": [1.0]}]).metadata.row_group(0)
     assert all(group.column(at).has_dictionary_page for at in range(2))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "held", "groups"),
+    [
+        (None, None, [7, 7, 7, 2]),
+        (10, None, [10, 10, 3]),
+        (3, None, [3] * 7 + [2]),
+        (100, None, [23]),
+        (100, 200, [14, 9]),  # no more is held than so many bytes
+    ],
+)
+def test_row_groups_have_as_many_rows_as_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: int, held: int, groups: list[int]
+) -> None:
+    if held is not None:
+        monkeypatch.setattr(scratch, "HELD_BYTES", held)
+    kind = pa.dictionary(pa.int32(), pa.string())
+    schema = pa.schema([("n", pa.int64()), ("kind", kind)])
+    sink = FileSink(LocalStore(str(tmp_path / "out")))
+    out = OutputFile(sink, "a.parquet", schema, compression="zstd", row_group=wanted)
+    for at in range(0, 23, 7):
+        numbers = list(range(at, min(23, at + 7)))
+        kinds = pa.array([f"kind {n}" for n in numbers]).dictionary_encode()
+        out.write(pa.table({"n": numbers, "kind": kinds}, schema=schema))
+    out.close({"split": "a"}, rows=23)
+    metadata = pq.read_metadata(out.scratch)
+    assert [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)] == groups
+    rows = pq.read_table(out.scratch).to_pylist()
+    assert rows == [{"n": n, "kind": f"kind {n}"} for n in range(23)]
+    out.discard()

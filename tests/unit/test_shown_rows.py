@@ -267,7 +267,7 @@ def test_preview_of_a_text_that_the_output_leaves_out_shows_the_rest(job) -> Non
     file = job(input={"columns": ["id"]})
     assert [list(row) for row in rows("preview", file, "-n", 1)] == [["id", "loud", "errors"]]
     head = run("preview", file, "-n", 1).stdout.splitlines()[1]
-    assert [name.strip() for name in head.strip("┃").split("┃")] == ["loud", "errors"]
+    assert [name.strip() for name in head.strip("┃").split("┃")] == ["id", "loud", "errors"]
     assert [row["id"] for row in rows("preview", file, "--where", "text = 'good text 5'")] == [5]
 
 

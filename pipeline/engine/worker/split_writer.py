@@ -118,6 +118,7 @@ class SplitWriter:
             self.split.output_path,
             self._schema,
             compression=job.output.compression,
+            row_group=job.output.row_group,
         )
         return columns
 

@@ -20,7 +20,9 @@ from pipeline.lake.sink.seal import BLANK, SEAL_KEY, seal
 from pipeline.lake.store.process import is_gone, scratch_name
 
 SCRATCH_NAME = re.compile(r"^\.?(.*)~(\d+)~(.*)~[0-9a-f]+\.tmp$")
-# A living worker writes to its scratch file at least once a batch.
+# A row group is not larger, however many rows it should have: they are held until it is written.
+HELD_BYTES = 256 * 1024 * 1024
+# A living worker writes to its scratch file at least once a batch, or once a row group.
 SCRATCH_SECONDS = 24 * 3600.0
 # A page is written in several pieces, each a call of the system without it.
 BUFFER_BYTES = 1 << 16
@@ -35,6 +37,7 @@ class OutputFile:
         path: The name that it will have there.
         schema: Of the whole file, declared before the first row.
         compression: Parquet compression, or ``none``.
+        row_group: How many rows to a row group; as many as are written at once, by default.
 
     Attributes:
         scratch: Where it is until it is committed.
@@ -42,12 +45,22 @@ class OutputFile:
         size: Of the closed file, in bytes.
     """
 
-    def __init__(self, sink: Sink, path: str, schema: pa.Schema, *, compression: str) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        path: str,
+        schema: pa.Schema,
+        *,
+        compression: str,
+        row_group: int | None = None,
+    ) -> None:
         self.sink = sink
         self.path = path
         self.schema = schema
         self.rows = 0
         self.size = 0
+        self._row_group = row_group
+        self._held: list[pa.Table] = []
         try:
             self.scratch = scratch_file(sink.scratch)
             self._file = pa.BufferedOutputStream(pa.OSFile(str(self.scratch), "wb"), BUFFER_BYTES)
@@ -65,11 +78,31 @@ class OutputFile:
 
     def write(self, table: pa.Table) -> None:
         """Appends rows."""
+        self.rows += table.num_rows
+        if self._row_group is None:
+            self._write(table)
+            return
+        self._held.append(table)
+        held = sum(part.num_rows for part in self._held)
+        if held >= self._row_group:
+            whole = pa.concat_tables(self._held)
+            end = held - held % self._row_group
+            for at in range(0, end, self._row_group):
+                self._write(whole.slice(at, self._row_group))
+            self._held = [whole.slice(end)] if end < held else []
+        elif sum(part.nbytes for part in self._held) > HELD_BYTES:
+            self._write_held()
+
+    def _write_held(self) -> None:
+        if self._held:
+            self._write(pa.concat_tables(self._held))
+            self._held = []
+
+    def _write(self, table: pa.Table) -> None:
         try:
             self._writer.write_table(table)
         except OSError as error:
             raise self._unwritable(error) from error
-        self.rows += table.num_rows
 
     def close(self, footer: Mapping[str, Any], *, rows: int) -> None:
         """Finishes the file, so that it can be committed.
@@ -81,6 +114,7 @@ class OutputFile:
         Raises:
             SplitError: The file is not what it should be.
         """
+        self._write_held()
         said = json.dumps(dict(footer)).encode()
         self._writer.add_key_value_metadata({FOOTER_KEY: said, SEAL_KEY: BLANK})
         try:

@@ -67,7 +67,7 @@ class Passed:
         passed = int(wanted.sum())
         self._seen.append((self._next, count, passed, np.packbits(wanted)))
         self._next += count
-        return table if passed == count else table.filter(pa.array(wanted))
+        return table if passed == count else rows_kept(table, wanted)
 
     def place(self, row: int) -> int:
         """The row of the file that one of those that passed is, by its number among them."""
@@ -78,3 +78,19 @@ class Passed:
                 return first + int(np.flatnonzero(np.unpackbits(packed, count=count))[row])
             row -= passed
         raise IndexError(row)
+
+
+def rows_kept(table: pa.Table, mask: np.ndarray) -> pa.Table:
+    """The rows of a table that a mask keeps, whatever the types of its columns.
+
+    Args:
+        table: Of any rows.
+        mask: True or false for each.
+    """
+    try:
+        return table.filter(pa.array(mask))
+    except pa.ArrowNotImplementedError:  # as of views of texts, in pyarrow 26
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]])))
+        runs = zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
+        parts = [table.slice(first, end - first) for first, end in runs]
+        return pa.concat_tables(parts or [table.slice(0, 0)]).combine_chunks()
