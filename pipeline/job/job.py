@@ -34,7 +34,7 @@ from pipeline.tasks.reading import sources
 
 ERRORS_COLUMN = "errors"
 # Of how int8 is computed and when float32 looks again; counted up with every change of results.
-INT8_RECIPE = 2
+INT8_RECIPE = 3
 
 NAME = r"^[A-Za-z_][A-Za-z0-9_-]*$"
 

@@ -7,6 +7,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from pipeline.models.torch.int8 import (
     CHUNK_ROWS,
+    LIFT,
     ZERO,
     Int8Weights,
     Together,
@@ -161,6 +162,30 @@ def test_a_channel_that_sticks_out_is_moved_to_the_weights_or_stays_in_float32()
     )
 
 
+def test_numbers_after_a_gelu_need_no_sign_and_have_half_the_error():
+    exact, _ = layer()
+    x = torch.nn.functional.gelu(3 * random(60, 64))
+    wrong = []
+    for lift in (False, True):
+        whole, scale = quantize(x, lift=torch.full((64,), LIFT) if lift else None)
+        back = (whole.float() - (0 if lift else ZERO)) * scale - (LIFT if lift else 0)
+        assert torch.allclose(back, x, atol=float(scale.max()) / 1.9)
+        wrong.append(float((back - x).norm()))
+        rough = int8_layer(Int8Weights.of(exact.weight, exact.bias, lift=lift))
+        assert torch.allclose(rough(x), exact(x), atol=0.1)
+    assert wrong[1] < 0.6 * wrong[0]
+    smooth = torch.linspace(0.5, 2, 64)
+    smooth[5] = 0.0
+    both = int8_layer(Int8Weights.of(exact.weight, exact.bias, smooth=smooth, lift=True))
+    assert torch.allclose(both(x), exact(x), atol=0.1)
+    below = x.clone()
+    below[0, 0] = -5.0
+    assert torch.allclose(
+        both(below)[0], both(x.index_fill(1, torch.tensor(0), -LIFT))[0], atol=0.2
+    )
+    assert torch.equal(both(below)[1:], both(x)[1:])
+
+
 def tiny() -> BertForSequenceClassification:
     torch.manual_seed(3)
     config = BertConfig(
@@ -187,6 +212,8 @@ def test_a_twin_gives_nearly_the_same_and_the_model_stays_as_it_is():
     attention = "bert.encoder.layer.0.attention.self"
     assert measured[f"{attention}.value"]["first"] == f"{attention}.query"
     assert measured["bert.encoder.layer.0.output.dense"]["first"].endswith("0.output.dense")
+    lifted = {path for path, known in measured.items() if known["lift"]}
+    assert lifted == {f"bert.encoder.layer.{at}.output.dense" for at in range(2)}
     assert torch.allclose(module(input_ids=ids).logits, before, atol=1e-5)
     found = twin(input_ids=ids).logits
     assert not torch.equal(found, before)

@@ -77,6 +77,31 @@ def test_a_margin_covers_what_int8_was_wrong_by_on_the_sample():
     assert second_look.decided(wrong.column) == second_look.decided(exact.column)
 
 
+def test_a_margin_turns_no_more_texts_over_than_one_in_a_thousand_and_looks_at_few():
+    chance = np.random.default_rng(3)
+    truth = chance.normal(0, 3, 20_000)
+    rough = truth + 0.1 * chance.standard_t(4, 20_000)
+    said = [
+        Annotated(column, {}, gaps=lambda odds=odds: np.abs(odds))
+        for column, odds in (
+            (pa.array(np.where(odds > 0, "yes", "no")), odds) for odds in (truth, rough)
+        )
+    ]
+
+    def first(found, count):
+        return Annotated(found.column[:count], {}, gaps=lambda: found.gaps()[:count])
+
+    margin = margin_of(*(first(one, 384) for one in said))
+    once = np.abs(rough) > margin
+    assert ((truth > 0) != (rough > 0)).mean() > 0.005
+    assert ((truth > 0) != (rough > 0))[once].mean() < 0.001
+    largest = np.abs(truth - rough)[:384].max()
+    assert 0.1 < margin <= 1.25 * largest
+    sure = Annotated(said[0].column[:384], {}, gaps=lambda: np.full(384, 50.0))
+    less = Annotated(said[0].column[:384], {}, gaps=lambda: np.linspace(49, 50, 384))
+    assert 0.9 < margin_of(sure, less) < 1.25
+
+
 def test_of_a_few_texts_nothing_is_known_and_all_are_looked_at_twice():
     texts = [str(n) for n in range(1, 20)]
     assert margin_of(Numbers().annotate(texts), Numbers().annotate(texts)) == EVERYTHING

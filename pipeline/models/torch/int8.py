@@ -18,10 +18,13 @@ MOST_WEIGHT = 127
 # Of two weights side by side with the same sign: 255 · 128 is what 16 bits hold.
 MOST_PAIR = 128
 MOST_ACTIVATION = 127
+MOST_LIFTED = 255
 # What a number of 0 is among activations: without a sign they need not be laid out anew.
 ZERO = 128
 # What a token's largest number is at least, so that a token of zeros has a scale.
 LEAST = 1e-12
+# What numbers after a GELU are more than -0.17 of: with that added, they need no sign.
+LIFT = 0.17
 # Rows that are quantized, multiplied and scaled while they are in the processor's cache.
 CHUNK_ROWS = 512
 # Of its weights' scales, what is tried for each output channel: clipping a few weights may leave
@@ -55,6 +58,8 @@ class Int8Weights:
         shape: [out, in].
         smooth: Float32 of shape [in], what activations are multiplied by; None for 1.
         apart: Channels that stay in float32, and their weights, of shape [channels, out]; or None.
+        lift: What is added to activations after that, of shape [in], so that none is below 0; None
+            where they have a sign.
     """
 
     packed: Any
@@ -64,10 +69,17 @@ class Int8Weights:
     shape: tuple[int, int]
     smooth: Any = None
     apart: tuple[Any, Any] | None = None
+    lift: Any = None
 
     @classmethod
     def of(
-        cls, weight: Any, bias: Any, *, smooth: Any = None, clips: Sequence[float] = CLIPS
+        cls,
+        weight: Any,
+        bias: Any,
+        *,
+        smooth: Any = None,
+        lift: bool = False,
+        clips: Sequence[float] = CLIPS,
     ) -> Int8Weights:
         """Quantizes float32 weights of shape [out, in], per output channel.
 
@@ -76,6 +88,7 @@ class Int8Weights:
             bias: Of shape [out], or None.
             smooth: Of shape [in]: activations are multiplied by it, weights divided. Channels of 0
                 stay in float32.
+            lift: Whether activations are above -`LIFT`.
             clips: Of the scales, what is tried.
         """
         import torch
@@ -87,6 +100,11 @@ class Int8Weights:
             if len(channels):
                 apart = channels, weight[:, channels].T.contiguous()
             weight = torch.where(smooth == 0, 0.0, weight / smooth)
+        lifted = None
+        if lift:
+            lifted = LIFT * (torch.ones(weight.shape[1]) if smooth is None else smooth)
+            off = weight @ lifted
+            bias = -off if bias is None else bias - off
         most = weight.abs().amax(1, keepdim=True).clamp_min(LEAST)
         scales = [most * (clip / MOST_WEIGHT) for clip in clips]
         errors = [
@@ -107,6 +125,7 @@ class Int8Weights:
             (out, into),
             smooth,
             apart,
+            lifted,
         )
 
     def apply(self, whole: Any, scale: Any, *, out: Any, base: Any = None) -> Any:
@@ -120,8 +139,9 @@ class Int8Weights:
         """
         import torch
 
+        zero = ZERO if self.lift is None else 0
         found = torch.ops.onednn.qlinear_pointwise(
-            whole, 1.0, ZERO, self.packed, self.scales, self.zeros, None, 1.0, 0,
+            whole, 1.0, zero, self.packed, self.scales, self.zeros, None, 1.0, 0,
             torch.float32, "none", [], "",
         )  # fmt: skip
         if base is None:
@@ -146,7 +166,7 @@ class Int8Weights:
                     base = torch.mm(some, self.apart[1], out=out)
                 else:
                     base = torch.addmm(base, some, self.apart[1], out=out)
-            self.apply(*quantize(part, self.smooth), out=out, base=base)
+            self.apply(*quantize(part, self.smooth, self.lift), out=out, base=base)
             if after == "gelu":
                 torch.ops.aten.gelu_(out)
         return found
@@ -164,7 +184,7 @@ def whole_numbers(weight: Any, scale: Any) -> Any:
     return whole
 
 
-def quantize(x: Any, smooth: Any = None) -> tuple[Any, Any]:
+def quantize(x: Any, smooth: Any = None, lift: Any = None) -> tuple[Any, Any]:
     """Float32 of shape [tokens, dim] -> uint8 of the same shape, and scales of shape [tokens, 1].
 
     A token with a number that is not finite gets a scale that is not, and so does what is made of
@@ -173,14 +193,23 @@ def quantize(x: Any, smooth: Any = None) -> tuple[Any, Any]:
     Args:
         x: The tokens.
         smooth: Of shape [dim], what they are multiplied by first; None for 1.
+        lift: Of shape [dim], what is added then, so that none is below 0, and 0 is 0; None where
+            they have a sign, and 0 is `ZERO`.
     """
     import torch
 
-    x = x if smooth is None else torch.mul(x, smooth)
-    scale = torch.maximum(torch.amax(x, 1, keepdim=True), torch.amin(x, 1, keepdim=True).neg_())
-    scale = scale.clamp_min_(LEAST).div_(MOST_ACTIVATION)
+    if lift is not None:
+        x = x + lift if smooth is None else torch.addcmul(lift, x, smooth)
+        scale = torch.amax(x, 1, keepdim=True).clamp_min_(LEAST).div_(MOST_LIFTED)
+        x.mul_(scale.reciprocal()).sub_(ZERO).clamp_min_(-ZERO)
+    else:
+        x = x if smooth is None else torch.mul(x, smooth)
+        least = torch.amin(x, 1, keepdim=True).neg_()
+        scale = torch.maximum(torch.amax(x, 1, keepdim=True), least)
+        scale = scale.clamp_min_(LEAST).div_(MOST_ACTIVATION)
+        # What was given stays as it is.
+        x = torch.mul(x, scale.reciprocal(), out=None if smooth is None else x)
     # To a number with a sign, since torch is five times as slow without.
-    x = torch.mul(x, scale.reciprocal()) if smooth is None else x.mul_(scale.reciprocal())
     return x.round_().to(torch.int8).view(torch.uint8).add_(ZERO), scale
 
 

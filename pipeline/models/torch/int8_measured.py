@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.models.torch.int8 import LEAST, Int8Weights
+from pipeline.models.torch.int8 import LEAST, LIFT, Int8Weights
 
 # Tokens that a layer's error is measured on, and of a batch at most.
 MEASURED_TOKENS = 512
@@ -36,10 +36,12 @@ class Tokens:
 
     Attributes:
         largest: Of each channel, of shape [in].
+        least: Of all their numbers.
         kept: Some tokens, of shape [tokens, in] each.
     """
 
     largest: Any
+    least: float
     kept: list[Any] = field(default_factory=list)
 
 
@@ -74,8 +76,9 @@ class GivenTokens:
             return
         largest = x.abs().amax(0)
         if path not in self.tokens:
-            self.tokens[path] = Tokens(largest)
+            self.tokens[path] = Tokens(largest, 0.0)
         tokens = self.tokens[path]
+        tokens.least = min(tokens.least, float(x.min()))
         tokens.largest = largest.maximum(tokens.largest)
         room = MEASURED_TOKENS - sum(map(len, tokens.kept))
         if room > 0:
@@ -96,29 +99,31 @@ def layers_measured(parts: Sequence[Any], tokens: Tokens) -> Iterator[dict[str, 
         tokens: What they are given.
 
     Yields:
-        For each layer its error and, as text, what it is off on average, of shape [out], and what
-        channels are multiplied by, of shape [in], empty for 1.
+        For each layer its error, whether its tokens need no sign and, as text, what it is off on
+        average, of shape [out], and what channels are multiplied by, of shape [in], empty for 1.
     """
     import torch
 
     weight = torch.cat([plain(part) for part in parts])
     x = torch.cat(tokens.kept)
+    lift = tokens.least >= -LIFT
     exact: Any = torch.nn.functional.linear(x, weight)
     choices = []
     for apart in (0, len(tokens.largest) // CHANNELS_APART):
         for moved in MOVED:
             smooth = _smooth(tokens.largest, weight, moved, apart=apart)
-            rough = Int8Weights.of(weight, None, smooth=smooth, clips=QUICK).of_tokens(x)
+            rough = Int8Weights.of(weight, None, smooth=smooth, lift=lift, clips=QUICK).of_tokens(x)
             error = _error(rough - exact, exact) * (APART_GAINS if apart else 1.0)
             choices.append((error, apart, moved, smooth))
     smooth = min(choices, key=lambda choice: choice[:3])[3]
-    wrong: Any = Int8Weights.of(weight, None, smooth=smooth).of_tokens(x) - exact
+    wrong: Any = Int8Weights.of(weight, None, smooth=smooth, lift=lift).of_tokens(x) - exact
     sizes = [part.out_features for part in parts]
     each = (torch.split(found, sizes, 1) for found in (wrong, exact))
     for off, whole in zip(*each, strict=True):
         yield {
             "error": _error(off, whole),
             "off": text_of(_off(off, whole)),
+            "lift": lift,
             "smooth": "" if smooth is None else text_of(smooth),
         }
 

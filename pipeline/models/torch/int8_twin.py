@@ -59,9 +59,10 @@ class Int8Layers:
 
         Args:
             module: The same, ready to infer with; stays as it is.
-            measured: By layer, from `measuring`: its error; as base64 of float32, what it is off
-                on average, of shape [out], and what its tokens are multiplied by, of shape [in],
-                empty for 1; and the first of the layers that its tokens are also given to.
+            measured: By layer, from `measuring`: its error; whether its tokens need no sign; as
+                base64 of float32, what it is off on average, of shape [out], and what its tokens
+                are multiplied by, of shape [in], empty for 1; and the first of the layers that its
+                tokens are also given to.
 
         Raises:
             ValueError: It is of other layers.
@@ -132,7 +133,7 @@ def _together(parts: Sequence[Any], known: Sequence[Mapping[str, Any]]) -> Int8W
     smooth = numbers_of(known[0]["smooth"]) if known[0]["smooth"] else None
     if smooth is not None and len(smooth) != weight.shape[1]:
         raise ValueError(f"{len(smooth)} factors for {weight.shape[1]} numbers")
-    return Int8Weights.of(weight, torch.cat(biases), smooth=smooth)
+    return Int8Weights.of(weight, torch.cat(biases), smooth=smooth, lift=known[0]["lift"])
 
 
 def measured(models: Mapping[str, Any], infer: Callable[[], None]) -> dict[str, Any]:
