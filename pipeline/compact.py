@@ -20,6 +20,7 @@ from pipeline.lake.delta import is_table
 from pipeline.lake.sink.base import Damaged
 from pipeline.lake.sink.compacted import CompactedSink, layout_of, seal_of
 from pipeline.lake.sink.footers import said
+from pipeline.lake.sink.ledger import holds_table
 from pipeline.lake.sink.merged import MergedPart, is_merged
 from pipeline.lake.sink.merging import MergeOrigin, merge
 from pipeline.lake.sink.open import open_sink
@@ -32,7 +33,8 @@ from pipeline.lake.store.probe import check_create_only
 # What a merged file says of each split takes some hundred bytes of its footer.
 MOST_PARTS = 10_000
 TABLE_HINT = (
-    "A table's own compaction does it, and what is annotated stays known: OPTIMIZE in Spark, "
+    "A table's own compaction does it, and what is annotated stays known: OPTIMIZE or "
+    "rewrite_data_files in Spark, "
     "DeltaTable(PATH).optimize.compact() in Python"
 )
 
@@ -93,6 +95,8 @@ def compact_output(
     assert isinstance(sink, CompactedSink)
     if is_table(sink.store):
         raise JobError(f"{sink.address} is a Delta table", hint=TABLE_HINT)
+    if holds_table(sink.own):
+        raise JobError(f"{sink.address} holds the files of an Iceberg table", hint=TABLE_HINT)
     if not sink.present():
         raise JobError(f"{sink.address} holds no annotated files", hint="Run the job first")
     now = datetime.now(UTC)

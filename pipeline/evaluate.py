@@ -41,7 +41,7 @@ def evaluate_job(
     quoted = gold.replace('"', '""')
     wanted = Wanted(rows, f'"{quoted}" IS NOT NULL', columns=(gold, name))
     if output:
-        where = job.output.path
+        where = job.output.address
         found = output_rows(where, wanted, job=job, option="--gold")
     else:
         checked = check(job, footers=FIRST_FILES)

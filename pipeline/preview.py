@@ -14,10 +14,13 @@ from pipeline.errors import JobError, near
 from pipeline.job.check import FIRST_FILES, Checked, check, check_columns, pin
 from pipeline.job.columns import carried_columns, columns_of
 from pipeline.job.job import ERRORS_COLUMN, Job
+from pipeline.lake.iceberg import TableName
 from pipeline.lake.sink.footers import said
 from pipeline.lake.sink.merged import rows_once
 from pipeline.lake.source.base import NothingThere, Source
-from pipeline.lake.source.open import as_found, open_source
+from pipeline.lake.source.choice import Choice
+from pipeline.lake.source.files import FileSource
+from pipeline.lake.source.open import as_found, open_source, open_table
 from pipeline.lake.split import Split
 from pipeline.models.device import device_here
 
@@ -200,7 +203,12 @@ def output_rows(
         JobError: There are none, or what is wanted is wrong.
         SplitError: A file can't be read.
     """
-    source = as_found(open_source(address))
+    source: Source
+    if job is not None and job.output.table is not None:
+        name = TableName(job.output.table, job.output.catalog)
+        source = open_table(name, choice=Choice())
+    else:
+        source = as_found(open_source(address))
     try:
         listing = source.listing()
     except NothingThere as error:
@@ -208,7 +216,10 @@ def output_rows(
             f"{address} holds no annotated rows yet", hint="Run the job first"
         ) from error
     source = source.settled(listing)
-    splits = list(rows_once(source.store, listing.files))  # type: ignore[attr-defined]
+    if isinstance(source, FileSource):
+        splits = list(rows_once(source.store, listing.files))
+    else:
+        splits = [Split.of(entry, fingerprint="") for entry in listing.files]
     with closing(source.open(splits[0])) as found:
         schema = found.schema
     _check_names(wanted.columns, schema.names, option=option)

@@ -11,6 +11,7 @@ from pipeline.engine.driver.lease import Holder, holder
 from pipeline.errors import ShardscribeError
 from pipeline.job.check import check, pin
 from pipeline.job.job import Job
+from pipeline.job.places import sink_of
 from pipeline.lake.plan import differences
 from pipeline.lake.sink.base import Footer
 from pipeline.lake.sink.open import as_found, open_sink
@@ -62,7 +63,8 @@ def output_status(address: str, *, job: Job | None = None) -> Status:
     Raises:
         JobError: The job is wrong or the output can't be listed.
     """
-    sink = as_found(open_sink(address))
+    named = job is not None and job.output.table is not None
+    sink = sink_of(job) if job is not None and named else as_found(open_sink(address))
     entries = sink.present()
     status = Status(sink.address, runs=_last_runs(sink.own))
     footers = list(sink.look(entries))

@@ -1,5 +1,6 @@
 """Iceberg tables of a catalog in SQLite, and jobs over them."""
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,12 @@ from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Operation
 from pyiceberg.table.update.snapshot import _FastAppendFiles
 from pyiceberg.typedef import Record
+from table_jobs import write_job
+
+from pipeline.lake.split import OUTPUT_NAME
 
 TABLE = "db.reviews"
+MADE = "db.annotated"
 
 
 def settings(folder: Path) -> dict[str, str]:
@@ -128,3 +133,50 @@ def delete_rows(
             )
         )  # fmt: skip
     transaction.commit_transaction()
+
+
+def job_into(folder: Path, **sections: Any) -> str:
+    """A job over ``folder/lake`` into a table of the folder's catalog."""
+    part = {"path": None, "format": "iceberg", "table": MADE, "catalog": settings(folder)}
+    return write_job(folder, output={**part, **sections.pop("output", {})}, **sections)
+
+
+def made(folder: Path) -> Table:
+    """That table."""
+    return catalog(folder).load_table(MADE)
+
+
+def ids(folder: Path) -> list[int]:
+    """The ids of its rows, by its own library; none if there is no table."""
+    if not catalog(folder).table_exists(MADE):
+        return []
+    return sorted(made(folder).scan(selected_fields=("id",)).to_arrow()["id"].to_pylist())
+
+
+def versions(folder: Path) -> int:
+    """How many snapshots it has."""
+    return len(made(folder).snapshots()) if catalog(folder).table_exists(MADE) else 0
+
+
+def added_once(folder: Path) -> set[str]:
+    """Our files that its history has added; each once, and those removed once."""
+    table = made(folder)
+    counts: dict[int, Counter[str]] = {1: Counter(), 2: Counter()}
+    for snapshot in table.snapshots():
+        for manifest in snapshot.manifests(table.io):
+            if manifest.added_snapshot_id != snapshot.snapshot_id:
+                continue
+            for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=False):
+                name = entry.data_file.file_path.rpartition("/")[2]
+                if entry.snapshot_id == snapshot.snapshot_id and OUTPUT_NAME.match(name):
+                    counts.get(entry.status.value, Counter())[entry.data_file.file_path] += 1
+    added, removed = counts[1], counts[2]
+    assert {*added.values(), *removed.values()} <= {1}, (added, removed)
+    assert removed.keys() <= added.keys()
+    return {*added}
+
+
+def compact(folder: Path) -> None:
+    """Puts all rows into other files, as other writers do."""
+    table = made(folder)
+    table.overwrite(table.scan().to_arrow())

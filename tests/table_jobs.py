@@ -68,6 +68,7 @@ def copy_all(pinned: Pinned, plan: Any, tally: Any, summary: Any, **_: Any) -> N
         for field in schema:
             if field.name not in names:
                 given = given.append_column(field, pa.nulls(given.num_rows, field.type))
+        given = given.cast(pa.schema([*schema], metadata=given.schema.metadata))
         out = OutputFile(sink, split.output_path, given.schema, compression="none")
         out.write(given)
         rows = {"rows": given.num_rows, "annotated": given.num_rows, "bad": 0, "skipped": 0}

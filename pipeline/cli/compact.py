@@ -38,6 +38,7 @@ def compact(
       shardscribe compact jobs/movie_reviews.yaml --file-size 512MB
     """
     from pipeline.compact import compact_output
+    from pipeline.job.places import output_address
 
     size = size_of(file_size, option="--file-size")
     said = time.monotonic()
@@ -50,7 +51,7 @@ def compact(
 
     address = job_or_output
     if is_job_file(job_or_output):
-        address = load_job(job_or_output, overrides=overrides).output.path
+        address = output_address(load_job(job_or_output, overrides=overrides))
     found = compact_output(address, file_size=size, wait=wait, notice=notice)
     if as_json:
         say_json(vars(found))

@@ -26,7 +26,7 @@ def show(job_or_output: str, overrides: tuple[str, ...], as_json: bool, **choice
     wanted = wanted_rows(**choices)
     if is_job_file(job_or_output):
         job = load_job(job_or_output, overrides=overrides)
-        found = output_rows(job.output.path, wanted, job=job)
+        found = output_rows(job.output.address, wanted, job=job)
     else:
         found = output_rows(job_or_output, wanted)
     show_found(found, wanted, as_json=as_json)

@@ -33,8 +33,10 @@ def status(job_or_output: str, overrides: tuple[str, ...], as_json: bool, watche
       shardscribe status data/annotated
       shardscribe status jobs/movie_reviews.yaml --watch
     """
+    from pipeline.job.places import output_address
+
     job = load_job(job_or_output, overrides=overrides) if is_job_file(job_or_output) else None
-    address = job_or_output if job is None else job.output.path
+    address = job_or_output if job is None else output_address(job)
     if watched:
         from pipeline.cli.watch import watch
 

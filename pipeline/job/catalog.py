@@ -79,4 +79,9 @@ def path_or_table(path: object, table: str | None, catalog: dict[str, str]) -> N
     }
     for name, said in wrong.items():
         if said:
-            raise PydanticCustomError("clash", said, {"fields": [(name,)]})
+            raise clash(name, said)
+
+
+def clash(name: str, said: str) -> PydanticCustomError:
+    """What is wrong with a field of a part, by others of it."""
+    return PydanticCustomError("clash", said, {"fields": [(name,)]})

@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Container, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import JobError, SplitError
 from pipeline.job.columns import carried_columns, output_columns
-from pipeline.job.input import Input
 from pipeline.job.job import Job, fingerprint
-from pipeline.lake.iceberg import TableName
+from pipeline.job.places import absolute_input, sink_of, source_of
 from pipeline.lake.memory import Memory
 from pipeline.lake.sink.base import Sink
-from pipeline.lake.sink.open import as_table, open_sink
 from pipeline.lake.source.alike import Needs, remembered
 from pipeline.lake.source.base import Listing, Source
 from pipeline.lake.source.files import FileSource
 from pipeline.lake.source.keyed import KeyedSource
-from pipeline.lake.source.open import as_found, open_source, open_table
 from pipeline.lake.source.where import Where
 from pipeline.lake.split import Split
 from pipeline.lake.store.base import Entry
@@ -109,16 +105,14 @@ def check(job: Job, *, at_most: int | None = None, footers: int | None = None) -
         JobError: Something is missing or does not fit.
     """
     infos = check_models(job)
-    source = _source(job.input)
+    source = source_of(job.input)
     if job.output.columns == "annotations":
         source = KeyedSource(source)
-    sink = open_sink(job.output.path)
-    if job.output.format == "delta":
-        sink = as_table(sink)
+    sink = sink_of(job)
     sink.check(source)
     absolute = job.model_copy(
         update={
-            "input": _absolute_input(job.input),
+            "input": absolute_input(job.input),
             "output": job.output.model_copy(update={"path": sink.address}),
         }
     )
@@ -266,25 +260,3 @@ def pin(checked: Checked, *, device: str = "", like: Collection[str] = ()) -> Pi
 def _pinned(checked: Checked, revisions: dict[str, str], job: Job) -> Pinned:
     parts = job.fingerprint_parts(revisions)
     return Pinned(replace(checked, job=job), revisions, parts, fingerprint(parts))
-
-
-def _source(part: Input) -> Source:
-    if part.table is not None:
-        name = TableName(part.table, part.catalog)
-        return open_table(name, choice=part.choice, version=part.version)
-    return as_found(open_source(part.path or (), choice=part.choice), version=part.version)
-
-
-def _absolute_input(part: Input) -> Input:
-    path = part.path
-    if path is None:
-        return part
-    absolute = _absolute(path) if isinstance(path, str) else tuple(map(_absolute, path))
-    return part.model_copy(update={"path": absolute})
-
-
-def _absolute(address: str) -> str:
-    if "://" in address:
-        return address
-    # Not resolved: a glob's pattern is part of it.
-    return str(Path.cwd() / Path(address).expanduser())

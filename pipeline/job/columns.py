@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from pipeline.errors import SplitError, near
 from pipeline.job.job import ERRORS_COLUMN, Job
+from pipeline.lake.iceberg import without_number
 
 ERRORS_TYPE = pa.list_(
     pa.struct([("task", pa.string()), ("code", pa.string()), ("message", pa.string())])
@@ -61,9 +62,10 @@ def carried_columns(
                 hint="Name the columns to carry in input.columns, or write the file anew",
             )
         columns = tuple(schema.names)
-    carried = pa.schema(
-        [schema.field(name) for name in columns if name not in beside], metadata=schema.metadata
-    )
+    kept = [schema.field(name) for name in columns if name not in beside]
+    if job.output.format == "iceberg":  # whose columns have numbers of their own
+        kept = [without_number(field) for field in kept]
+    carried = pa.schema(kept, metadata=schema.metadata)
     for name in [*job.tasks, ERRORS_COLUMN]:
         if name in carried.names or name in beside:
             raise SplitError(

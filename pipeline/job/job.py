@@ -116,6 +116,12 @@ class Job(Part):
             raise PydanticCustomError(
                 "twice", "input.columns and output.columns both say what is carried: write one"
             )
+        if self.input.table is not None and self.input.table == self.output.table:
+            raise PydanticCustomError(
+                "clash",
+                "it is the input. Name another table",
+                {"fields": [("output", "table")]},
+            )
         carried = {self.input.text, *(self.carried or ())}
         clashes = [name for name in self.tasks if name in carried]
         if clashes:

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from pipeline.job.input import Part, each_once
+from pipeline.job.catalog import CATALOG, Catalog, TableText, clash
+from pipeline.job.input import Part, Path, each_once
 
 COLUMN_CHOICES = ("all", "annotations")
 
@@ -26,17 +27,25 @@ CarriedChoice = Annotated[
 class Output(Part):
     """What is written."""
 
-    path: str = Field(
+    path: Path | None = Field(
+        None,
         title="Output directory",
-        description="Where the annotated Parquet files go, in the input's own directory layout.",
-        min_length=1,
+        description="Where the annotated Parquet files go, in the input's own directory layout; of "
+        "an Iceberg table by default below the table's place.",
     )
-    format: Literal["parquet", "delta"] = Field(
+    format: Literal["parquet", "delta", "iceberg"] = Field(
         "parquet",
         title="Format",
-        description="parquet: files alone. delta: a Delta table of such files, which takes all "
+        description="parquet: files alone. delta, iceberg: a table of such files, which takes all "
         "that a run has annotated in one transaction.",
     )
+    table: TableText | None = Field(
+        None,
+        title="Table",
+        description="Of format iceberg: the table, as its catalog names it, such as "
+        "prod.annotated.",
+    )
+    catalog: Catalog = CATALOG
     compression: Literal["zstd", "snappy", "gzip", "none"] = Field(
         "zstd", title="Compression", description="Parquet compression of the output."
     )
@@ -73,7 +82,28 @@ class Output(Part):
             )
         return self
 
+    @model_validator(mode="after")
+    def _place_or_table(self) -> Output:
+        iceberg = self.format == "iceberg"
+        if self.path is None and not (iceberg and self.table):
+            wrong = ("table", "it is missing. Name the Iceberg table, such as prod.annotated")
+            if not iceberg:
+                wrong = ("path", "it is missing. Add it")
+        elif iceberg and self.table is None:
+            wrong = ("table", "it is missing. Name the Iceberg table, such as prod.annotated")
+        elif not iceberg and (self.table is not None or self.catalog):
+            name = "table" if self.table is not None else "catalog"
+            wrong = (name, "it is of an Iceberg table. Add format: iceberg")
+        else:
+            return self
+        raise clash(*wrong)
+
     @field_validator("columns")
     @classmethod
     def _named_once(cls, columns: str | tuple[str, ...]) -> str | tuple[str, ...]:
         return columns if isinstance(columns, str) else each_once(columns)
+
+    @property
+    def address(self) -> str:
+        """The path, or the table where there is none, for messages."""
+        return self.path or self.table or ""

@@ -19,6 +19,8 @@ SECRET = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 # such as variant) is written by nobody here, and read by the library in part.
 LATEST_FORMAT = 2
 NAME = "default"
+# By which a Parquet file's column says which of a table's columns it is.
+FIELD_ID = b"PARQUET:field_id"
 
 
 def library() -> Any:
@@ -154,3 +156,25 @@ def arrow_schema(schema: Any) -> pa.Schema:
 
     found = schema_to_pyarrow(schema, include_field_ids=False)
     return pa.schema([pa.field(field.name, small_types(field.type)) for field in found])
+
+
+def plain(uri: str) -> str:
+    """An address, of a local file without its scheme."""
+    return uri.removeprefix("file://") if uri.startswith("file://") else uri.removeprefix("file:")
+
+
+def without_number(field: pa.Field) -> pa.Field:
+    """A column that does not say which column of a table it is, nor do those within it."""
+    kind = field.type
+    if pa.types.is_struct(kind):
+        kind = pa.struct([without_number(inner) for inner in kind])
+    elif pa.types.is_map(kind):
+        kind = pa.map_(without_number(kind.key_field), without_number(kind.item_field))
+    elif pa.types.is_fixed_size_list(kind):
+        kind = pa.list_(without_number(kind.value_field), kind.list_size)
+    elif pa.types.is_large_list(kind):
+        kind = pa.large_list(without_number(kind.value_field))
+    elif pa.types.is_list(kind):
+        kind = pa.list_(without_number(kind.value_field))
+    kept = {key: value for key, value in (field.metadata or {}).items() if key != FIELD_ID}
+    return pa.field(field.name, kind, field.nullable, kept or None)

@@ -1,94 +1,27 @@
-"""kill -9 at each step of a Delta table's transaction and at random, also beside another writer.
-
-This file is also the program that dies: it runs a job without models, and kills itself at the step
-that it is given, or is killed.
-"""
+"""kill -9 at each step of a Delta table's transaction and at random, also beside another writer."""
 
 import os
 import random
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError
-from helpers import PATIENCE, own
-from table_jobs import added_once, ids, log, run, step, write, write_job
-
-from pipeline.lake.sink import delta_commit, ledger
-from pipeline.records.writer import RunRecord
+from dying_runs import AFTER, BEFORE, die_at, kill_at_random
+from helpers import own
+from table_jobs import added_once, ids, log, run, write, write_job
 
 pytestmark = pytest.mark.chaos
 
-ROOT = Path(__file__).parents[2]
 # SHARDSCRIBE_ROUNDS=6 is 30 random kills with another writer, and as many without.
 KILLS = 5 * int(os.environ.get("SHARDSCRIBE_ROUNDS", "1"))
 SEED = 20_261_201
-# About as long as a run takes when it is imported.
-A_RUN = 0.5
 OTHERS = 1_000_000
-
-BEFORE = ("while it annotates", "before its list", "after its list", "before its transaction")
-AFTER = ("after its transaction", "before it writes its summary")
-
-
-def main(job: str) -> None:
-    commit, listed = delta_commit._commit, ledger.write
-
-    def dying(*arguments: Any) -> Any:
-        *given, guard = arguments
-
-        def last() -> None:
-            guard()
-            step("before its transaction")
-
-        step("before its list")
-        done = commit(*given, last)
-        step("after its transaction")
-        return done
-
-    def listing(*arguments: Any, **named: Any) -> int:
-        at = listed(*arguments, **named)
-        step("after its list")
-        return at
-
-    class Record(RunRecord):
-        def write(self, name: str, content: Any) -> None:
-            if name == "summary.json":
-                step("before it writes its summary")
-            super().write(name, content)
-
-    from pipeline import run as running
-
-    delta_commit._commit, ledger.write, running.RunRecord = dying, listing, Record
-    print("ready", flush=True)
-    summary = run(job)
-    sys.exit(summary.exit_code)
-
-
-def start(job: str, dies_at: str = "") -> subprocess.Popen[str]:
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    return subprocess.Popen(
-        [sys.executable, __file__, job],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path, "DIES_AT": dies_at},
-    )
-
-
-def die_at(step: str, job: str) -> None:
-    process = start(job, step)
-    _, said = process.communicate(timeout=PATIENCE)
-    assert process.returncode == -signal.SIGKILL, said
 
 
 @pytest.fixture
@@ -187,14 +120,7 @@ def test_killed_at_random_again_and_again_each_row_is_in_the_table_once(
             for row in new:
                 write(lake, f"night={number}/{row}", row)
             wanted += new
-            process = start(job)
-            assert process.stdout is not None
-            process.stdout.readline()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(chance.uniform(0.05, A_RUN))
-            process.kill()
-            process.communicate()
-            died += process.returncode == -signal.SIGKILL
+            died += kill_at_random(job, chance)
         last = run(job)
         assert last.exit_code == 0, last.error
     found = [row for row in ids(out) if row < OTHERS]
@@ -206,7 +132,3 @@ def test_killed_at_random_again_and_again_each_row_is_in_the_table_once(
         assert rewritten, "it has compacted"
     assert run(job).state == "nothing to do"
     assert died, "some were killed before their end"
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

@@ -18,7 +18,7 @@ from table_jobs import added_once, ids, log, run, write, write_job
 
 from pipeline.errors import JobError, RunError
 from pipeline.job.file import load_job
-from pipeline.lake.sink import delta_commit
+from pipeline.lake.sink import table_commit
 from pipeline.lake.sink.open import as_table, open_sink
 from pipeline.planning import Choices
 from pipeline.status import output_status
@@ -478,14 +478,14 @@ def test_a_transaction_that_does_not_go_through_is_left_to_the_next(
     lake: Path, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = write_job(tmp_path, output={"commit_every": 1})
-    commit, calls = delta_commit._commit, iter([1, 2, 3])
+    commit, calls = table_commit._commit, iter([1, 2, 3])
 
     def refused(*arguments: Any) -> bool:
         if next(calls, None):
             raise OSError("throttled")
         return commit(*arguments)
 
-    monkeypatch.setattr(delta_commit, "_commit", refused)
+    monkeypatch.setattr(table_commit, "_commit", refused)
     assert run(job).exit_code == 0
     assert "throttled" in str(run.notices)  # type: ignore[attr-defined]
     assert ids(out) == [1, 2, 3]

@@ -1,184 +1,171 @@
-"""A Delta table: files as of any output, and one transaction a run that makes them its rows."""
+"""A Delta table as output."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from pipeline.errors import JobError, RunError, SplitError
-from pipeline.lake.delta import load
+from pipeline.errors import one_line
+from pipeline.lake.delta import files_of, library, load, location
 from pipeline.lake.sink import delta_schema
-from pipeline.lake.sink.base import CommittedFile, Footer, Merged
-from pipeline.lake.sink.delta_commit import Change, commit_strictly
-from pipeline.lake.sink.delta_state import TableState, look_at
-from pipeline.lake.sink.files import FileSink
-from pipeline.lake.store.base import Entry
+from pipeline.lake.sink.delta_stats import statistics
+from pipeline.lake.sink.ledger import APPLICATION
+from pipeline.lake.sink.output_table import End, NotTaken, OutputVersion, united
+from pipeline.lake.store.base import Store
+from pipeline.lake.store.client import reason
 
 # Properties of a table by which it would forget our transactions.
 FORGETFUL = "delta.setTransactionRetentionDuration"
-MEND = "Choose another output, or write the table anew"
+# The library's own tries, for what only adds.
+REBASES = 100
 
 
-class Seen:
-    """What this process knows of a table. Pickled, it is nothing.
+@dataclass
+class DeltaVersion:
+    """What a Delta table is at a version.
 
     Attributes:
-        state: As it was when it was last looked at.
-        doomed: Files that are to go with the next transaction.
+        table: As `deltalake` gives it.
     """
 
-    def __init__(self) -> None:
-        self.state: TableState | None = None
-        self.doomed: set[str] = set()
+    table: Any
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Seen, ()
+    @property
+    def number(self) -> int:
+        """The version's number."""
+        return int(self.table.version())
+
+    @cached_property
+    def files(self) -> dict[str, int]:
+        """The data files, by path, with their sizes."""
+        return files_of(self.table)
+
+    @cached_property
+    def columns(self) -> dict[str, str]:
+        """The columns, each as its type's JSON."""
+        return delta_schema.fields_of(self.table.schema())
+
+    @property
+    def problems(self) -> list[str]:
+        """Why our files can't be its."""
+        found = []
+        metadata, protocol = self.table.metadata(), self.table.protocol()
+        if metadata.partition_columns:
+            names = ", ".join(metadata.partition_columns)
+            found.append(f"it is partitioned by {names}, and the job's output is not")
+        if FORGETFUL in metadata.configuration:
+            found.append(f"its property {FORGETFUL} makes it forget which runs it holds")
+        if protocol.reader_features and "columnMapping" in protocol.reader_features:
+            found.append("its columns are mapped to other names")
+        return found
+
+    def transactions(self, application: str) -> int:
+        """The version that the last transaction of an application carried; 0 for none."""
+        return int(self.table.transaction_version(application) or 0)
 
 
 @dataclass(frozen=True)
-class DeltaSink(FileSink):
-    """Data files named by their splits, and a table that takes all of a run's in one transaction.
-
-    A file that was committed and is in no transaction yet is nobody's but ours. What the table
-    has had of us stays done, whatever other writers did to it since.
+class DeltaOutput:
+    """A Delta table that takes data files.
 
     Attributes:
-        columns: Those that files may have, each with its type, where a table or a first file has
-            said so.
+        store: Its place, and the files'.
     """
 
-    columns: tuple[tuple[str, str], ...] = ()
-    seen: Seen = field(default_factory=Seen, compare=False, repr=False)
+    store: Store
+    format = "delta"
 
-    def declared(self, schema: pa.Schema) -> DeltaSink:
-        """The same sink, knowing which columns files have; refuses a table that has others."""
-        try:
-            ours = delta_schema.columns_of(schema)
-        except delta_schema.NoSuchType as error:
-            raise JobError(
-                f"output.format delta: {error}",
-                hint="Name the columns to carry in input.columns, or use output.format: parquet",
-            ) from None
+    def columns_of(self, schema: pa.Schema) -> dict[str, str]:
+        """The columns of a file as the table's, each as its type's JSON."""
+        return delta_schema.columns_of(schema)
+
+    def told(self, kind: str) -> str:
+        """A column's type, for people."""
+        return delta_schema.told(kind)
+
+    def look(self) -> DeltaVersion | None:
+        """The table as it is now."""
         table = load(self.store)
-        if table is None:
-            return replace(self, columns=tuple(ours.items()))
-        theirs = delta_schema.fields_of(table.schema())
-        self._refuse_other(table, ours, theirs)
-        return replace(self, columns=tuple((theirs | ours).items()))
+        return None if table is None else DeltaVersion(table)
 
-    def _refuse_other(self, table: Any, ours: dict[str, str], theirs: dict[str, str]) -> None:
-        metadata = table.metadata()
-        problems = [*delta_schema.differing(ours, theirs)]
-        if metadata.partition_columns:
-            names = ", ".join(metadata.partition_columns)
-            problems.append(f"it is partitioned by {names}, and the job's output is not")
-        if FORGETFUL in metadata.configuration:
-            problems.append(f"its property {FORGETFUL} makes it forget which runs it holds")
-        if table.protocol().reader_features and "columnMapping" in table.protocol().reader_features:
-            problems.append("its columns are mapped to other names")
-        if not problems and not look_at(self.store, table).ledger.transactions:
-            problems += [f"the job gives no column `{name}`" for name in theirs if name not in ours]
-            problems += [f"it has no column `{name}`" for name in ours if name not in theirs]
-        if problems:
-            raise JobError(f"the table {self.address} is not of this job: {problems[0]}", hint=MEND)
+    def statistics(self, metadata: pq.FileMetaData, schema: pa.Schema) -> str:
+        """A file's statistics as JSON."""
+        return statistics(metadata, schema)
 
-    def takes(self, schema: pa.Schema, *, where: str) -> None:
-        """Refuses a file whose columns don't go with those of others."""
-        try:
-            ours = delta_schema.columns_of(schema)
-        except delta_schema.NoSuchType as error:
-            raise SplitError(f"{where}: {error}") from None
-        wrong = [*delta_schema.differing(ours, dict(self.columns))]
-        if wrong:
-            raise SplitError(
-                f"{where}: {wrong[0]}", hint="Write the file anew with the type of the others"
+    def widened(self, version: OutputVersion | None, added: Sequence[End]) -> bool:
+        """Adds columns that the table lacks, in a transaction of their own."""
+        if not isinstance(version, DeltaVersion):
+            return False
+        columns, _ = united(self, version, added)
+        new = {name: kind for name, kind in columns.items() if name not in version.columns}
+        if new:
+            with _trying():
+                version.table.alter.add_columns(delta_schema.schema_of(new).fields)
+        return bool(new)
+
+    def commit(
+        self,
+        version: OutputVersion | None,
+        added: Sequence[End],
+        removed: Collection[str],
+        *,
+        run: str,
+        marks: Mapping[str, int],
+        guard: Callable[[], None],
+    ) -> bool:
+        """Adds and removes files in one transaction."""
+        deltalake = library()
+        now = int(time.time() * 1000)
+        actions = [
+            deltalake.transaction.AddAction(
+                end.entry.path, end.entry.size, {}, now, True, end.stats
             )
-
-    def present(self) -> list[Entry]:
-        """What the table has had of us, and what is committed and not yet in it."""
-        state = self._look()
-        found = [*state.entries.values(), *state.merged.values()]
-        return [entry for entry in found if entry.path not in self.seen.doomed]
-
-    def look(self, entries: Sequence[Entry]) -> Iterator[Footer]:
-        """Reads the ends of files; of those that are merged, what we know."""
-        state = self._state()
-        read = super().look([entry for entry in entries if entry.path not in state.merged])
-        for entry in entries:
-            known = state.ledger.added.get(entry.path)
-            if entry.path in state.merged and known is not None:
-                yield Footer(known[1])
-            else:
-                yield next(read)
-
-    def open(self, path: str) -> CommittedFile:
-        """Opens a file.
-
-        Raises:
-            Merged: Another writer has put its rows into other files.
-        """
-        if path in self._state().merged:
-            raise Merged(f"the rows of {path} are in other files of the table by now")
-        return super().open(path)
-
-    def delete(self, path: str) -> None:
-        """Has a file go with the next transaction; what is in none yet goes at once."""
-        state = self._state()
-        if path in state.active or path in state.ledger.added:
-            self.seen.doomed.add(path)
-        else:
-            super().delete(path)
-
-    def refuse(self, paths: Sequence[str], *, rewrite: str = "") -> None:
-        """Refuses to remove what other writers have merged, and to write a data file again."""
-        if rewrite:
-            raise JobError(
-                f"{rewrite}: the data files of the table {self.address} are never written again",
-                hint="Mend the rows in the input; what has changed there is annotated again",
+            for end in added
+        ]
+        properties = deltalake.CommitProperties(
+            app_transactions=[deltalake.Transaction(app, at) for app, at in marks.items()],
+            max_commit_retries=0 if removed else REBASES,
+        )
+        guard()
+        if not isinstance(version, DeltaVersion):
+            columns, _ = united(self, None, added)
+            with _trying():
+                deltalake.transaction.create_table_with_add_actions(
+                    **location(self.store), schema=delta_schema.schema_of(columns),
+                    add_actions=actions, mode="error", commit_properties=properties,
+                )  # fmt: skip
+            return True
+        table = version.table
+        if removed:
+            # What is slow is done: others have little time left to be faster.
+            latest = DeltaVersion(load(self.store))
+            sizes = latest.files
+            if latest.transactions(APPLICATION) != marks[APPLICATION] - 1 or any(
+                path not in sizes for path in removed
+            ):
+                return False
+            table = latest.table
+            actions += [
+                deltalake.transaction.RemoveAction(path, True, now, sizes[path], {})
+                for path in removed
+            ]
+        with _trying():
+            table.create_write_transaction(
+                actions, "append", table.schema(), commit_properties=properties
             )
-        merged = sorted(path for path in paths if path in self._state().merged)
-        if merged:
-            raise _merged(self.address, merged)
-
-    def finish(
-        self, run: str, *, wanted: Container[str] = (), guard: Callable[[], None] = lambda: None
-    ) -> None:
-        """Brings the table in line with what is present, in one transaction of this run's."""
-
-        def work_out() -> Change:
-            state, doomed = self._look(), self.seen.doomed
-            gone = sorted(path for path in doomed if path in state.merged)
-            if gone:
-                raise _merged(self.address, gone)
-            return Change(
-                state,
-                state.missing(wanted, doomed),
-                sorted(path for path in doomed if path in state.active),
-                state.incomplete(wanted, doomed),
-            )
-
-        commit_strictly(self.store, run, work_out, guard)
-        self.seen.doomed.clear()
-
-    def _look(self) -> TableState:
-        self.seen.state = look_at(self.store, load(self.store))
-        return self.seen.state
-
-    def _state(self) -> TableState:
-        return self.seen.state or self._look()
+        return True
 
 
-def _merged(address: str, paths: Sequence[str]) -> RunError:
-    return RunError(
-        f"{len(paths)} files of the table {address} should be replaced, but another writer has "
-        f"put their rows into other files ({paths[0]} is the first)",
-        hint="Restore the table to a version before that, or annotate into another output",
-    )
-
-
-def as_table(sink: FileSink) -> DeltaSink:
-    """The table at the place of a sink, existing or not."""
-    return DeltaSink(sink.store)
+@contextmanager
+def _trying() -> Iterator[None]:
+    try:
+        yield
+    except (library().exceptions.DeltaError, OSError) as error:
+        raise NotTaken(one_line(reason(error), most=200)) from None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.types as kinds
 
 from pipeline.lake.delta import library
+from pipeline.lake.sink.output_table import NoSuchType
 
 # Not allowed in a column's name by the protocol, unless columns are mapped to other names.
 NOT_IN_NAMES = set(" ,;{}()\n\t=")
@@ -25,10 +26,6 @@ PLAIN = (
 TEXTS = (kinds.is_string, kinds.is_large_string, kinds.is_string_view)
 BYTES = (kinds.is_binary, kinds.is_large_binary, kinds.is_binary_view, kinds.is_fixed_size_binary)
 LISTS = (kinds.is_list, kinds.is_large_list, kinds.is_fixed_size_list)
-
-
-class NoSuchType(Exception):
-    """A column that a Delta table can't hold; the message says why."""
 
 
 def columns_of(schema: pa.Schema) -> dict[str, str]:
@@ -68,13 +65,6 @@ def told(kind: str) -> str:
     """A column's type, for people."""
     found = json.loads(kind)
     return found if isinstance(found, str) else kind
-
-
-def differing(columns: Mapping[str, str], table: Mapping[str, str]) -> Iterable[str]:
-    """Which columns a table has with another type, in words."""
-    for name, kind in columns.items():
-        if table.get(name, kind) != kind:
-            yield f"column `{name}` is {told(kind)}, and {told(table[name])} in the table"
 
 
 def _type(kind: pa.DataType) -> pa.DataType:

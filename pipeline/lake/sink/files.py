@@ -13,6 +13,7 @@ from pipeline.lake.delta import is_table
 from pipeline.lake.sink.base import CommittedFile, Footer, Sink
 from pipeline.lake.sink.committed import CommittedParquet
 from pipeline.lake.sink.footers import look_all, read_footer
+from pipeline.lake.sink.ledger import holds_table
 from pipeline.lake.source.base import Source
 from pipeline.lake.split import SUFFIXES, Split
 from pipeline.lake.store.base import Entry, Store
@@ -117,6 +118,11 @@ class FileSink:
             raise JobError(
                 f"output.path {self.address} is a Delta table",
                 hint="Set output.format: delta, or choose another directory",
+            )
+        if holds_table(self.own):
+            raise JobError(
+                f"output.path {self.address} holds the files of a table",
+                hint="Set output.format as it was, or choose another directory",
             )
         return self
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import JobError
+from pipeline.lake.sink.output_table import OutputVersion
 from pipeline.lake.store.base import Entry, Store
 
 DIRECTORY = "table"
@@ -60,6 +61,11 @@ class Ledger:
 def application(run: str) -> str:
     """The application's id by which a table knows a run."""
     return f"{APPLICATION}/{run}"
+
+
+def holds_table(own: Store) -> bool:
+    """Whether files have been put into a table, as far as our own files of their place tell."""
+    return bool(own.names(DIRECTORY))
 
 
 def listed(added: Iterable[tuple[Entry, Mapping[str, Any]]], removed: Iterable[str]) -> pa.Table:
@@ -106,25 +112,25 @@ def write(own: Store, run: str, content: pa.Table, *, before: int, number: int) 
     return at
 
 
-def read(own: Store, table: Any) -> Ledger:
+def read(own: Store, version: OutputVersion) -> Ledger:
     """What the transactions of a table's version did.
 
     Args:
         own: Where our own files are.
-        table: As `deltalake` gives it.
+        version: The table.
 
     Raises:
         JobError: A list is missing or damaged.
     """
     ledger = Ledger()
     lists = sorted(
-        (content for run in own.names(DIRECTORY) for content in _lists(own, table, run)),
+        (content for run in own.names(DIRECTORY) for content in _lists(own, version, run)),
         key=lambda content: int(content.schema.metadata[b"number"]),
     )
     for content in lists:
         ledger.apply(content)
     ledger.transactions = len(lists)
-    known = table.transaction_version(APPLICATION) or 0
+    known = version.transactions(APPLICATION)
     if known != len(lists):
         raise JobError(
             f"the table has {known} transactions of ours, and {own.root} knows of {len(lists)}: "
@@ -134,9 +140,9 @@ def read(own: Store, table: Any) -> Ledger:
     return ledger
 
 
-def _lists(own: Store, table: Any, run: str) -> list[pa.Table]:
+def _lists(own: Store, version: OutputVersion, run: str) -> list[pa.Table]:
     found = []
-    at = table.transaction_version(application(run)) or 0
+    at = version.transactions(application(run))
     while at:
         raw = own.read(_path(run, at))
         if raw is None:

@@ -79,7 +79,7 @@ class IcebergTable:
     def _table(self) -> Any:
         table = self.name.load()
         if table is None:
-            raise JobError(
+            raise NothingThere(
                 f"the catalog has no Iceberg table {self.address}",
                 hint="Check input.table and input.catalog; a table is named namespace.table",
             )

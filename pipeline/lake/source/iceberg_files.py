@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import JobError, SplitError, one_line
-from pipeline.lake.iceberg import TableName, arrow_schema
+from pipeline.errors import JobError
+from pipeline.lake.iceberg import TableName, arrow_schema, plain
 from pipeline.lake.source.iceberg_bounds import bounds_of, partition_of
+from pipeline.lake.source.iceberg_columns import IcebergColumns
 from pipeline.lake.source.iceberg_history import rewritten
-from pipeline.lake.source.table_split import as_type
 from pipeline.lake.store.base import Entry
 from pipeline.lake.store.walk import HIDDEN
 
@@ -81,7 +81,7 @@ class IcebergFiles:
 
     def _path(self, uri: str) -> str:
         """A file's path, which output files get: below the table's place, or one made of where."""
-        place, full = _plain(self.table.location()).rstrip("/"), _plain(uri)
+        place, full = plain(self.table.location()).rstrip("/"), plain(uri)
         path = full.removeprefix(f"{place}/")
         if path == full or any(step.startswith(HIDDEN) for step in path.split("/")):
             directory, name = posixpath.split(full)
@@ -155,7 +155,13 @@ class IcebergFiles:
 
     def columns(self, path: str, schema: pa.Schema) -> IcebergColumns:
         """How a file's columns become the table's: by the numbers that both have for them."""
-        return IcebergColumns(self, path, schema)
+        return IcebergColumns(
+            schema,
+            self._fields,
+            mapping=self.table.name_mapping(),
+            told=self.partition(path),
+            where=self.address(path),
+        )
 
     def rewritten(self, paths: Sequence[str]) -> set[str]:
         """Which of the table's former files had their rows written anew into others."""
@@ -175,88 +181,3 @@ class IcebergFiles:
             raise
         except Exception as error:  # the library lets through what its file systems raise
             raise OSError(self.name.told(error)) from None
-
-
-class IcebergColumns:
-    """The columns of a data file by their numbers, whatever they were called and were then.
-
-    Args:
-        files: What the table says.
-        path: The file.
-        schema: Of the file.
-
-    Raises:
-        SplitError: The file's columns have no numbers, and the table does not say which they are.
-    """
-
-    def __init__(self, files: IcebergFiles, path: str, schema: pa.Schema) -> None:
-        from pyiceberg.io.pyarrow import _get_column_projection_values, pyarrow_to_schema
-
-        self._fields, self._schema = files._fields, files.schema
-        self._where = files.address(path)
-        table, file = files.table, files._tasks[path].file
-        try:
-            self._file = pyarrow_to_schema(
-                schema,
-                table.name_mapping(),
-                downcast_ns_timestamp_to_us=True,
-                format_version=table.format_version,
-            )
-            self._told = _get_column_projection_values(
-                file,
-                self._fields,
-                table.schema(),
-                table.specs()[file.spec_id],
-                self._file.field_ids,
-            )
-        except Exception as error:  # of several classes, also its own
-            raise self._unreadable(error) from None
-
-    def read_for(self, names: Sequence[str]) -> list[str]:
-        """The file's columns of the same numbers."""
-        ids = {self._fields.find_field(name).field_id for name in names}
-        found = [field.name for field in self._file.fields if field.field_id in ids]
-        # Of columns that are all missing, how many rows there are is told by another one.
-        return found or [field.name for field in self._file.fields[:1] if names]
-
-    def made(self, table: pa.Table, names: Sequence[str]) -> pa.Table:
-        """The columns as the table has them now, by the rules of the format."""
-        from pyiceberg.io.pyarrow import _to_requested_schema
-        from pyiceberg.schema import Schema
-
-        wanted = Schema(*(self._fields.find_field(name) for name in names))
-        batches = []
-        try:
-            for batch in table.to_batches():
-                batches.append(
-                    _to_requested_schema(
-                        wanted,
-                        self._file,
-                        batch,
-                        downcast_ns_timestamp_to_us=True,
-                        projected_missing_fields=self._told,
-                        allow_timestamp_tz_mismatch=True,
-                    )
-                )
-        except Exception as error:  # of several classes, also its own
-            raise self._unreadable(error) from None
-        schema = pa.schema([self._schema.field(name) for name in names])
-        if not batches:
-            return schema.empty_table()
-        made = pa.Table.from_batches(batches)
-        columns = [
-            as_type(column, field.type, f"{self._where}: column `{field.name}`")
-            for column, field in zip(made.columns, schema, strict=True)
-        ]
-        return pa.table(columns, schema=schema)
-
-    def _unreadable(self, error: Exception) -> SplitError:
-        return SplitError(
-            f"{self._where} can't be read as the table's: {one_line(error, most=200)}",
-            hint="Write the file's rows anew",
-        )
-
-
-def _plain(uri: str) -> str:
-    """An address, of a local file without its scheme."""
-    return uri.removeprefix("file://") if uri.startswith("file://") else uri.removeprefix("file:")

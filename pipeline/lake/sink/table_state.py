@@ -1,4 +1,4 @@
-"""What a Delta table has of our files, what it has had, and what is committed and not yet in it."""
+"""What a table has of our files, what it has had, and what is committed and not yet in it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import posixpath
 from collections.abc import Container
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
-from pipeline.lake.delta import files_of
 from pipeline.lake.sink import ledger as ledgers
 from pipeline.lake.sink.ledger import Ledger
+from pipeline.lake.sink.output_table import OutputVersion
 from pipeline.lake.split import OUTPUT_NAME
 from pipeline.lake.store.base import Entry, Store
 
@@ -20,13 +19,13 @@ class TableState:
     """What there was of our files at a version of a table.
 
     Attributes:
-        table: As `deltalake` gives it; None if there is none yet.
+        version: The table; None if there is none yet.
         files: Those in the place, by path, whether or not in the table.
         active: The sizes of those that the table's version has.
         ledger: What our transactions did before.
     """
 
-    table: Any
+    version: OutputVersion | None
     files: dict[str, Entry]
     active: dict[str, int]
     ledger: Ledger
@@ -75,16 +74,16 @@ class TableState:
         }
 
 
-def look_at(store: Store, table: Any) -> TableState:
+def look_at(store: Store, version: OutputVersion | None) -> TableState:
     """What there is now.
 
     Args:
         store: The place.
-        table: Its table, if there is one; listed before the place, so that what is in the table
+        version: Its table, if there is one; listed before the place, so that what is in the table
             and was written since is there.
     """
-    active = files_of(table) if table is not None else {}
-    ledger = ledgers.read(store.own, table) if table is not None else Ledger()
+    active = version.files if version is not None else {}
+    ledger = ledgers.read(store.own, version) if version is not None else Ledger()
     files = {e.path: e for e in store.entries() if OUTPUT_NAME.match(posixpath.basename(e.path))}
     ours = {path: size for path, size in active.items() if path in files or path in ledger.added}
-    return TableState(table, files, ours, ledger)
+    return TableState(version, files, ours, ledger)
