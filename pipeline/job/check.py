@@ -87,7 +87,15 @@ class Checked:
             if at_most is None or len(listing.files) < at_most:
                 raise  # among those that were not looked at there may be better ones
             return replace(self, source=source, listing=listing)
-        sink = self.sink.declared(output_columns(self.job, carried))
+        # Of the others a column may be wider, as a table has it by now.
+        count = len(listing.files)
+        partly = count == at_most or (footers is not None and count > footers)
+        sink = self.sink
+        try:
+            sink = self.sink.declared(output_columns(self.job, carried))
+        except JobError:
+            if not partly:
+                raise
         return replace(self, source=source, listing=listing, sink=sink)
 
 

@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from in_process import loud_job, run_here
 
+from pipeline import preview as previewing
+from pipeline import run as running
 from pipeline.errors import JobError
 from pipeline.job.job import Job
 from pipeline.lake.source.promote import promoted
@@ -317,6 +319,33 @@ def test_a_delta_table_takes_files_that_differ(make: Make, mixed: Path) -> None:
     assert sorted(rows["text"].to_pylist()) == ["a", "b", "c", "d", "e"]
     write(mixed / "a0.parquet", "f", id=pa.array([9], pa.int8()))
     assert run_here(job).exit_code == 0
+    assert verify_job(job).problems == []
+
+
+def test_a_table_that_is_wider_than_the_first_files_goes_on(
+    make: Make, lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "FIRST_FILES", 2)
+    monkeypatch.setattr(previewing, "FIRST_FILES", 2)
+    for name in "ab":
+        write(lake / f"{name}.parquet", name, id=pa.array([1], pa.int32()))
+    write(lake / "c.parquet", "c", id=[2**40])
+    job = make(output={"format": "delta"})
+    assert run_here(job).exit_code == 0
+    write(lake / "d.parquet", "d", id=pa.array([4], pa.int8()))
+    assert run_here(job).rows.rows == 1
+    assert preview_rows(job, Wanted(1)).rows == 1
+    assert verify_job(job).problems == []
+
+
+def test_a_carried_column_that_is_named_is_null_where_a_file_lacks_it(
+    make: Make, lake: Path
+) -> None:
+    write(lake / "a.parquet", "a", id=[1])
+    write(lake / "b.parquet", "b", id=[2], city=["Kyiv"])
+    job = make(columns=["city", "id"])
+    assert run_here(job).exit_code == 0
+    assert [table.to_pylist()[0]["city"] for table in made(job)] == [None, "Kyiv"]
     assert verify_job(job).problems == []
 
 
