@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.errors import JobError
+from pipeline.models.folder import SCRATCH
 from pipeline.models.heads import HeadName
 
 
@@ -59,7 +60,7 @@ TAKEN: Mapping[HeadName, frozenset[str]] = {
     # Of Llama 4, the part that reads text alone has a name of its own.
     "encoder": (ENCODERS | DECODERS) - {"llama4"},
     "causal": DECODERS,
-    "seq2seq": WRITERS,
+    "seq2seq": WRITERS | {SCRATCH},
 }
 # Padding changes their results: convolutions, pooling and Fourier transforms over the padded row,
 # attention in blocks, states that run through it, positions that count it, or the last token of
@@ -82,7 +83,7 @@ COMPARING_TYPES = frozenset({"funnel", "xlnet"})
 # Without a mask they take the padding token for padding, also where a text holds it.
 MASKED = frozenset({"flaubert", "t5gemma", "xlm"})
 # Their modules read the weights of their linear layers, beside calling them.
-WEIGHTS_READ = frozenset({"bamba", "falcon_mamba", "jamba", "mamba", "recurrent_gemma"})
+WEIGHTS_READ = frozenset({"bamba", "falcon_mamba", "jamba", "mamba", "recurrent_gemma", SCRATCH})
 # Decoders whose modules look at other tokens by their attention function alone and keep nothing of
 # them but keys and values: they are written with by a loop of our own.
 SLOTTED = _names(

@@ -22,6 +22,8 @@ from pipeline.models.weights import (
     held_by,
 )
 
+# What is trained from scratch here: `pipeline.models.torch.scratch`.
+SCRATCH = "shardscribe_scratch"
 CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -153,7 +155,7 @@ def _check_config(reference: str, config: Mapping[str, Any], said: Mapping[str, 
             f"model {reference}: {CONFIG} has no model_type",
             hint="Save the model with transformers: model.save_pretrained(folder)",
         )
-    if not _knows(model_type) and not _surely_knows(model_type):
+    if model_type != SCRATCH and not _knows(model_type) and not _surely_knows(model_type):
         raise JobError(
             f"model {reference} is a {model_type!r:.60}, which transformers "
             f"{metadata.version('transformers')} does not know",

@@ -4,18 +4,16 @@ The text is held out from the training of ``starter/sentiment``, so its accuracy
 honest figure. IMDB's ``<br />`` tags are replaced by line breaks, as the owner of a lake would do.
 """
 
-import contextlib
 import hashlib
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from pipeline.errors import JobError
-from pipeline.starter.fetch import sha256_of
+from pipeline.starter.dates import dates
 from pipeline.starter.reviews import LONG, SHORT, Review, load_reviews
+from pipeline.starter.shards import refuse_too_many, write_shards
 
 SEED = 1
 # Long enough to be worth a summary, short enough for a small model's attention.
@@ -50,6 +48,9 @@ SAMPLES = {
         title="reviews that may be trained on, half of them long; none is in the other samples",
         rows=8_000,
         shards=4,
+    ),
+    "dates": Sample(
+        title="made-up: dates in words, and as ISO 8601 has them in `iso`", rows=20_000, shards=2
     ),
     "tree": Sample(
         title="the reviews as a tree of directories, `source=.../label=.../`", rows=400, shards=1
@@ -88,6 +89,7 @@ def write_sample(
     writers: dict[str, Callable[..., list[Path]]] = {
         "long-reviews": write_long_reviews,
         "labelled-reviews": write_labelled_reviews,
+        "dates": write_dates,
         "tree": partial(write_reviews, tree=True),
     }
     write = writers.get(name, write_reviews)
@@ -123,7 +125,7 @@ def write_reviews(
         JobError: The folder holds something else, or there are not so many reviews.
         RunError: The text can't be downloaded.
     """
-    _refuse_too_many_shards(rows, shards)
+    refuse_too_many(rows, shards)
     rest = _shuffled(load_reviews(progress=progress).rest, seed=seed)
     short = [item for item in rest if item.source == SHORT][: rows - rows // 5]
     long = [item for item in rest if item.source == LONG][: rows - len(short)]
@@ -158,7 +160,7 @@ def write_long_reviews(
         JobError: The folder holds something else, or there are not so many reviews.
         RunError: The text can't be downloaded.
     """
-    _refuse_too_many_shards(rows, shards)
+    refuse_too_many(rows, shards)
     rest = _shuffled(load_reviews(progress=progress).rest, seed=seed)
     long = [item for item in rest if len(item.text) in _SUMMARY_CHARACTERS][:rows]
     _refuse_too_few(len(long), rows)
@@ -184,7 +186,7 @@ def write_labelled_reviews(
         seed: Which reviews, and their order.
         progress: Told what happens, a line at a time.
     """
-    _refuse_too_many_shards(rows, shards)
+    refuse_too_many(rows, shards)
     known = _shuffled(load_reviews(progress=progress).train, seed=seed)
     short = [item for item in known if item.source == SHORT][: rows // 2]
     long = [item for item in known if item.source == LONG][: rows - len(short)]
@@ -197,17 +199,24 @@ def _shuffled(items: Sequence[Review], *, seed: int) -> list[Review]:
     return sorted(items, key=lambda item: hashlib.sha256(f"{seed} {item.key}".encode()).digest())
 
 
-def _refuse_too_many_shards(rows: int, shards: int) -> None:
-    if not 1 <= shards <= rows:
-        raise JobError(f"{rows} rows can't be written as {shards} files.", hint="Ask for fewer.")
-
-
 def _refuse_too_few(found: int, rows: int) -> None:
     if found < rows:
         raise JobError(
-            f"There are only {found:,} such reviews that training has not seen, not {rows:,}.",
+            f"There are only {found:,} such rows, not {rows:,}.",
             hint=f"Ask for at most {found:,} rows.",
         )
+
+
+def write_dates(
+    destination: Path, *, rows: int, shards: int, progress: Callable[[str], None]
+) -> list[Path]:
+    """Write dates in words, with the columns ``text: string, iso: string``; see `write_sample`."""
+    from datasets import Dataset
+
+    refuse_too_many(rows, shards)
+    made = dates(rows, seed=SEED)
+    _refuse_too_few(len(made), rows)
+    return write_shards({"": Dataset.from_list(made)}, destination, shards=shards)
 
 
 def _write(
@@ -229,10 +238,6 @@ def _write(
         "source": [item.source for item in items],
         "label": [item.label for item in items],
     }
-    try:
-        destination.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise JobError(f"{destination} can't be made: {error.strerror}.") from error
     dataset = Dataset.from_dict(content, features=features)
     parts = {"": dataset}
     if tree:
@@ -242,50 +247,4 @@ def _write(
             ).remove_columns(["source", "label"])
             for source, label in sorted({(item.source, item.label) for item in items})
         }
-    # Inside the destination, because a rename doesn't cross file systems; Parquet readers leave
-    # names with a leading dot alone.
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=destination) as scratch:
-        made = {}
-        for directory, part in parts.items():
-            _refuse_too_many_shards(len(part), shards)
-            for index in range(shards):
-                path = Path(scratch) / f"{directory}part-{index:05d}.parquet"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                shard = part.shard(num_shards=shards, index=index, contiguous=True)
-                with path.open("wb") as file, _no_progress_bars():
-                    shard.to_parquet(file)
-                made[f"{directory}{path.name}"] = path
-        _refuse_other_files(destination, made)
-        for name, path in made.items():
-            if not (destination / name).exists():
-                (destination / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.move(path, destination / name)
-    return [destination / name for name in made]
-
-
-@contextlib.contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    import datasets
-
-    if datasets.are_progress_bars_disabled():
-        yield
-        return
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        datasets.enable_progress_bars()
-
-
-def _refuse_other_files(destination: Path, made: dict[str, Path]) -> None:
-    for path in sorted(destination.rglob("*")):
-        name = path.relative_to(destination).as_posix()
-        if name.startswith(".") or (path.is_dir() and any(m.startswith(f"{name}/") for m in made)):
-            continue
-        twin = made.get(name)
-        # Some of our own files and nothing else: a writer was killed, and we finish its work.
-        if twin is None or not path.is_file() or sha256_of(path) != sha256_of(twin):
-            raise JobError(
-                f"{destination} holds something else already: {name}.",
-                hint="Name an empty or a new directory.",
-            )
+    return write_shards(parts, destination, shards=shards)

@@ -75,6 +75,7 @@ ALLOWED = {
     "learn.low_rank": {"torch"},
     "learn.measure": {"torch"},
     "learn.train.trainer": {"torch", "transformers"},
+    "models.torch.scratch": {"torch", "transformers"},
 }
 MODULES = {
     ".".join(path.relative_to(HOUSE).with_suffix("").parts).removesuffix("__init__").rstrip("."): (

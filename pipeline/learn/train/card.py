@@ -41,7 +41,9 @@ def card(
     """
     lines = [f"# {job.name}", "", job.description or f"Made of `{job.base}` by training.", ""]
     many = "any number of them to a text" if rows.several else "one to a text"
-    lines += [f"Labels: {', '.join(f'`{_plain(label)}`' for label in rows.labels)}; {many}.", ""]
+    if rows.labels:
+        names = ", ".join(f"`{_plain(label)}`" for label in rows.labels)
+        lines += [f"Labels: {names}; {many}.", ""]
     lines += _figures(figures, len(rows.test), record)
     sizes = ", ".join(f"{len(getattr(rows, part)):,} {part}" for part in PARTS)
     lines += [
@@ -59,7 +61,8 @@ def card(
     lines += [
         "", "## Training", "",
         f"- From `{_plain(job.base)}` (revision `{record['base_revision']}`), head "
-        f"{'as it was there' if record['head_kept'] else 'new'}.",
+        f"{'as it was there' if record['head_kept'] else 'new'}."
+        if job.scratch is None else f"- From nothing: {job.scratch}.",
         f"- {_frozen(options.freeze)}: {record['trained']:,} of {record['parameters']:,} "
         "parameters trained.",
         f"- {record['steps']:,} steps of {options.batch_size} rows, learning rate "
@@ -86,6 +89,8 @@ def _figures(figures: Mapping[str, Any] | None, rows: int, record: Mapping[str, 
     for name, figure in figures["metrics"].items():
         cells = (figure["value"], figure["low"], figure["high"])
         lines.append(f"| {name.replace('_', ' ')} | {' | '.join(map(number, cells))} |")
+    if not figures.get("labels"):
+        return [*lines, ""]
     lines += ["", "| label | precision | recall | F1 | rows |", "|---|---|---|---|---|"]
     for label in figures["labels"]:
         cells = (label["precision"], label["recall"], label["f1"])

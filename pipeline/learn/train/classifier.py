@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pipeline.errors import JobError
@@ -35,6 +37,7 @@ class Learner:
         frozen: Modules that stay as they are.
         head_kept: Whether the base brought its head along.
         max_tokens: To which longer texts are cut.
+        base: The folder of its base.
         cut: How many have been, so far.
     """
 
@@ -45,6 +48,7 @@ class Learner:
     frozen: Sequence[Any]
     head_kept: bool
     max_tokens: int
+    base: Path
     cut: int = 0
 
     def encode(self, rows: Sequence[LabelledText]) -> tuple[dict[str, list[list[int]]], list[Any]]:
@@ -65,6 +69,18 @@ class Learner:
         if not self.several:
             return tokens, [where[row.labels[0]] for row in rows]
         return tokens, [[float(label in row.labels) for label in self.labels] for row in rows]
+
+    def collate(self, rows: Any) -> Any:
+        """A batch of rows, padded."""
+        from transformers import DataCollatorWithPadding
+
+        return DataCollatorWithPadding(self.tokenizer)(rows)
+
+    def save(self, folder: Path) -> None:
+        """Writes the model, and its base's tokenizer as it was, as an ordinary model folder."""
+        self.model.save_pretrained(folder)
+        for path in _tokenizer_files(self.base):
+            shutil.copyfile(path, folder / path.name)
 
     def answers(self, rows: Sequence[LabelledText], *, batch: int) -> list[dict[str, Any]]:
         """What the model gives, as the task `classify` has it: ``label``, ``score``, ``scores``."""
@@ -161,7 +177,7 @@ def load_learner(
         )
     longest = longest_input(model.config, tokenizer, first_position=first_position(model.config))
     most = min(longest, job.train.max_tokens or longest)
-    return Learner(model, tokenizer, named, several, frozen, kept, most)
+    return Learner(model, tokenizer, named, several, frozen, kept, most, folder)
 
 
 def _head_anew(model: Any, fresh: Any) -> None:
@@ -199,7 +215,7 @@ def class_weights(job: TrainJob, learner: Learner, rows: Sequence[LabelledText])
     return torch.tensor([float(wanted.get(label, 1.0)) for label in learner.labels])
 
 
-def tokenizer_files(folder: Any) -> Iterator[Any]:
+def _tokenizer_files(folder: Path) -> Iterator[Path]:
     """What of a model's folder is its tokenizer's."""
     begins = ("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "spiece",
               "sentencepiece", "bpe", "chat_template")  # fmt: skip

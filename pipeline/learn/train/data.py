@@ -53,7 +53,7 @@ class LabelledRows:
     seen: Sequence[Sequence[object]] = ()
 
 
-def read_rows(data: TrainData, *, seed: int) -> LabelledRows:
+def read_rows(data: TrainData, *, seed: int, writes: bool = False) -> LabelledRows:
     """Reads and divides the rows of a training job.
 
     Which part a row is in follows from its text and the seed alone: more rows change nothing for
@@ -62,6 +62,7 @@ def read_rows(data: TrainData, *, seed: int) -> LabelledRows:
     Args:
         data: What the job says of them.
         seed: Of the division.
+        writes: Whether labels are texts to write, of which no two need be the same.
 
     Raises:
         JobError: They can't be read, or nothing can be learned from them.
@@ -91,11 +92,17 @@ def read_rows(data: TrainData, *, seed: int) -> LabelledRows:
             hint="Write all of them as the same",
         )
     found = LabelledRows(
-        **parts, labels=sorted({label for row in rows for label in row.labels}),
+        **parts,
+        labels=[] if writes else sorted({label for row in rows for label in row.labels}),
         several=readers[0].several, left_out=dict(left_out),
         seen=[one for reader in readers for one in reader.seen],
     )  # fmt: skip
-    _check(found, data, shares)
+    _check_sizes(found, data, shares)
+    if writes and found.several:
+        raise JobError(f"data.label: column `{data.label}` holds lists, not texts to write",
+                       hint="Name a column of texts")  # fmt: skip
+    if not writes:
+        _check_labels(found, data)
     return found
 
 
@@ -177,14 +184,26 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(types.is_string(value) or types.is_large_string(value))
 
 
-def _check(rows: LabelledRows, data: TrainData, shares: dict[str, float | str]) -> None:
-    """Refuses what nothing can be learned from, or measured on."""
+def _check_sizes(rows: LabelledRows, data: TrainData, shares: dict[str, float | str]) -> None:
     sizes = {part: len(getattr(rows, part)) for part in PARTS}
     said = ", ".join(f"{sizes[part]:,} {part}" for part in PARTS)
-    there = sum(sizes.values())
+    if not sum(sizes.values()):
+        raise JobError(f"data.label: no row of {data.path} has both a text and a label in column "
+                       f"`{data.label}`", hint="Name another column")  # fmt: skip
+    for part in ("train", "validation", "test"):
+        if shares.get(part, True) and not sizes[part]:
+            raise JobError(
+                f"data.{part}: no row is left for it ({said})",
+                hint="Give more rows, or other shares; data.validation: 0 and data.test: 0 do "
+                "without",
+            )
+
+
+def _check_labels(rows: LabelledRows, data: TrainData) -> None:
+    """Refuses labels that nothing can be learned from, or measured on."""
     if not rows.labels:
-        raise JobError(f"data.label: column `{data.label}` of {data.path} names no label in any of "
-                       f"{there:,} rows with a text", hint="Name another column")  # fmt: skip
+        raise JobError(f"data.label: column `{data.label}` of {data.path} names no label at all",
+                       hint="Name another column")  # fmt: skip
     if len(rows.labels) == 1 and not rows.several:
         raise JobError(
             f"data.label: all rows of {data.path} have the label {_shown(rows.labels[0])}, so that "
@@ -194,15 +213,9 @@ def _check(rows: LabelledRows, data: TrainData, shares: dict[str, float | str]) 
     if len(rows.labels) > len(rows.train) / 2:
         raise JobError(
             f"data.label: column `{data.label}` has {len(rows.labels):,} labels in "
-            f"{sizes['train']:,} rows to train on, and at least two rows of each are needed",
+            f"{len(rows.train):,} rows to train on, and at least two rows of each are needed",
             hint="Name the column that holds labels, or give more rows",
         )
-    for part in ("validation", "test"):
-        if shares[part] and not sizes[part]:
-            raise JobError(
-                f"data.{part}: no row is left for it ({said})",
-                hint=f"Give more rows, a larger share, or data.{part}: 0 to do without",
-            )
     learned = {label for row in rows.train for label in row.labels}
     for part in ("validation", "test"):
         unseen = Counter(

@@ -20,6 +20,8 @@ def _number(value: object) -> object:
     return value
 
 
+# As a job's base: none.
+SCRATCH_BASE = "scratch"
 Number = Annotated[float, BeforeValidator(_number)]
 # A share of the data, or the address of data of its own.
 Share = Annotated[float, Field(ge=0, lt=1)] | Annotated[str, Field(min_length=1)]
@@ -28,10 +30,10 @@ Share = Annotated[float, Field(ge=0, lt=1)] | Annotated[str, Field(min_length=1)
 class TrainTask(Part):
     """What the model is to learn."""
 
-    kind: Literal["classify"] = Field(
+    kind: Literal["classify", "write"] = Field(
         title="Kind",
         description="classify: a label for each text, or several where the label column holds "
-        "lists.",
+        "lists. write: a text for each text, such as its translation, with base: scratch.",
     )
 
 
@@ -46,7 +48,9 @@ class TrainData(Part):
     )
     text: str = Field("text", title="Text column", description="What is read.")
     label: str = Field(
-        "label", title="Label column", description="The right label of each row, or a list of such."
+        "label",
+        title="Label column",
+        description="The right label of each row, or a list of such; or the text to write.",
     )
     validation: Share = Field(
         0.1,
@@ -143,6 +147,46 @@ class TrainOptions(Part):
         return weights
 
 
+class ScratchOptions(Part):
+    """How large a model is that is made from nothing; the names are `torch.nn.Transformer`'s."""
+
+    d_model: int = Field(
+        128, title="Width", description="Numbers of a token's vector; heads share them.", ge=8
+    )
+    heads: int = Field(4, title="Heads", description="Of each attention.", ge=1)
+    encoder_layers: int = Field(2, title="Encoder layers", description="That read.", ge=1)
+    decoder_layers: int = Field(2, title="Decoder layers", description="That write.", ge=1)
+    feed_forward: int = Field(
+        256, title="Feed-forward", description="Width of the two linear layers of each layer.", ge=1
+    )
+    dropout: float = Field(
+        0.1, title="Dropout", description="The share that is left out while training.", ge=0, lt=1
+    )
+    label_smoothing: float = Field(
+        0.1,
+        title="Label smoothing",
+        description="Less certainty than this is asked for.",
+        ge=0,
+        lt=1,
+    )
+    vocabulary: int = Field(
+        1000,
+        title="Vocabulary",
+        description="The most tokens; bytes alone are 256.",
+        ge=260,
+        le=100_000,
+    )
+    max_tokens: int = Field(
+        256, title="Most tokens", description="That the model takes, or writes, at once.", ge=8
+    )
+
+    @model_validator(mode="after")
+    def _heads_share(self) -> ScratchOptions:
+        if self.d_model % self.heads or self.d_model % 2:
+            raise ValueError("d_model must be even, and a multiple of heads")
+        return self
+
+
 class TrainOutput(Part):
     """Where the model goes."""
 
@@ -170,13 +214,27 @@ class TrainJob(Part):
     base: str = Field(
         title="Base",
         description="The model to begin with: a hub id with an optional @revision, a local folder, "
-        "or starter/...",
+        "starter/..., or scratch: none, it is made from nothing.",
         min_length=1,
     )
     task: TrainTask
     data: TrainData
+    scratch: ScratchOptions | None = None
     train: TrainOptions = TrainOptions()
     output: TrainOutput
+
+    @model_validator(mode="after")
+    def _made_from_nothing(self) -> TrainJob:
+        scratch = self.base == SCRATCH_BASE
+        if scratch != (self.task.kind == "write"):
+            raise ValueError(
+                "task.kind: write needs base: scratch, and scratch can do nothing else"
+            )
+        if self.scratch is not None and not scratch:
+            raise ValueError("scratch says how large a model of base: scratch is")
+        if scratch and (self.train.freeze is not None or self.train.class_weights is not None):
+            raise ValueError("what is made from nothing has neither frozen layers nor classes")
+        return self
 
     @model_validator(mode="after")
     def _stops_by_something(self) -> TrainJob:

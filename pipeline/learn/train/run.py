@@ -12,15 +12,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pipeline.errors import JobError, OutOfMemory, OutputBusy, RunError, ShardscribeError
 from pipeline.lake.store.own import own_address
 from pipeline.learn.evaluate import check_libraries, report_of
+from pipeline.learn.intervals import interval
 from pipeline.learn.train.data import PARTS, LabelledRows, read_rows
-from pipeline.learn.train.job import TrainJob
-from pipeline.models.resolve import ModelInfo, fetch, look_up
+from pipeline.learn.train.job import SCRATCH_BASE, ScratchOptions, TrainJob
+from pipeline.models.resolve import ModelInfo, look_up
 
 if TYPE_CHECKING:
     from pipeline.learn.train.classifier import Learner
+    from pipeline.learn.train.writer import Writer
 
 RECORD = "training.json"
 # Counted up with every change of what the same job and rows give.
@@ -43,11 +47,12 @@ def train_job(job: TrainJob, *, command: str, say: Callable[[str], None]) -> dic
         OutputBusy: Another run trains it.
         RunError: Training came apart, or there is no room for it.
     """
-    check_libraries("classify")
+    writes = job.task.kind == "write"
+    check_libraries("translate" if writes else "classify")
     output = Path(job.output.path).expanduser()
     there = _record_at(output)
-    info = look_up(job.base)
-    rows = read_rows(job.data, seed=job.train.seed)
+    info = None if job.base == SCRATCH_BASE else look_up(job.base)
+    rows = read_rows(job.data, seed=job.train.seed, writes=writes)
     mark = _fingerprint(job, rows, info)
     if there is not None:
         return _as_it_was(there, mark, output)
@@ -97,15 +102,15 @@ def _as_it_was(record: dict[str, Any], mark: str, output: Path) -> dict[str, Any
     return {**record, "was_there": True}
 
 
-def _fingerprint(job: TrainJob, rows: LabelledRows, info: ModelInfo) -> str:
+def _fingerprint(job: TrainJob, rows: LabelledRows, info: ModelInfo | None) -> str:
     said = job.model_dump(mode="json", exclude={"name", "description", "output"})
     parts = {"recipe": RECIPE, "job": said, "rows": rows.seen, "base": _revision(info)}
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _revision(info: ModelInfo) -> str:
-    return info.commit or info.revision()
+def _revision(info: ModelInfo | None) -> str:
+    return "none" if info is None else info.commit or info.revision()
 
 
 @contextmanager
@@ -127,26 +132,32 @@ def _alone(own: Path) -> Iterator[None]:
 
 def _tell(rows: LabelledRows, say: Callable[[str], None]) -> None:
     sizes = ", ".join(f"{len(getattr(rows, part)):,} {part}" for part in PARTS)
-    say(f"{len(rows.labels):,} labels; rows: {sizes}")
+    say(f"{f'{len(rows.labels):,} labels; ' if rows.labels else ''}rows: {sizes}")
     for why, count in sorted(rows.left_out.items()):
         say(f"left out: {count:,} {why}")
 
 
 def _trained(
-    job: TrainJob, rows: LabelledRows, info: ModelInfo, record: dict[str, Any], work: Path,
+    job: TrainJob, rows: LabelledRows, info: ModelInfo | None, record: dict[str, Any], work: Path,
     say: Callable[[str], None],
 ) -> Path:  # fmt: skip
     """A finished model folder beside its place. What is known of it goes into the record."""
     import transformers
 
     from pipeline.learn.train.card import card, versions
-    from pipeline.learn.train.classifier import class_weights, load_learner, tokenizer_files
+    from pipeline.learn.train.classifier import class_weights, load_learner
     from pipeline.learn.train.trainer import Examples, last_checkpoint, make_trainer
+    from pipeline.learn.train.writer import new_writer
 
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    learner = load_learner(job, info, rows.labels, several=rows.several)
-    weights = class_weights(job, learner, rows.train)
+    learner: Learner | Writer
+    weights = None
+    if info is None:
+        learner = new_writer(job, rows.train)
+    else:
+        learner = load_learner(job, info, rows.labels, several=rows.several)
+        weights = class_weights(job, learner, rows.train)
     model = learner.model
     for other in work.parent.glob("*"):  # checkpoints of what the job said before
         if other.name != work.name:
@@ -160,9 +171,9 @@ def _trained(
         for part in ("train", "validation") if getattr(rows, part)
     }  # fmt: skip
     trainer = make_trainer(
-        model, learner.tokenizer, job.train, train=parts["train"],
-        validation=parts.get("validation"), frozen=learner.frozen, weights=weights,
-        folder=work, say=say,
+        model, job.train, train=parts["train"], validation=parts.get("validation"),
+        frozen=learner.frozen, weights=weights, collate=learner.collate,
+        smoothing=(job.scratch or ScratchOptions()).label_smoothing, folder=work, say=say,
     )  # fmt: skip
     last = last_checkpoint(work)
     if last is not None:
@@ -193,9 +204,7 @@ def _trained(
         "figures": figures,
     }  # fmt: skip
     with _told(model, work):
-        model.save_pretrained(made)
-        for path in tokenizer_files(fetch(info)):
-            shutil.copyfile(path, made / path.name)
+        learner.save(made)
         (made / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         said = card(job, rows, figures=figures, record=record)
         (made / "README.md").write_text(said, encoding="utf-8")
@@ -203,9 +212,18 @@ def _trained(
     return made
 
 
-def _measured(learner: Learner, rows: LabelledRows, job: TrainJob) -> dict[str, Any] | None:
+def _measured(
+    learner: Learner | Writer, rows: LabelledRows, job: TrainJob
+) -> dict[str, Any] | None:
     if not rows.test:
         return None
+    if job.task.kind == "write":
+        written = learner.answers(rows.test, batch=job.train.batch_size * 2)
+        texts = [row.labels[0] for row in rows.test]
+        same = np.array([w["text"] == t.strip() for w, t in zip(written, texts, strict=True)])
+        exact = interval(lambda some: float(same[some].mean()), len(same))
+        figures = report_of("translate", [[text] for text in texts], written)
+        return {"metrics": {"exact_match": exact, **figures["metrics"]}}
     gold: Any = [list(row.labels) if rows.several else row.labels[0] for row in rows.test]
     found = learner.answers(rows.test, batch=job.train.batch_size * 2)
     return report_of("classify", gold, found)

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset, Sampler
 from transformers import (
-    DataCollatorWithPadding,
     EarlyStoppingCallback,
     Trainer,
     TrainerCallback,
@@ -125,13 +124,21 @@ class HouseTrainer(Trainer):  # type: ignore[misc]
         frozen: Modules that are computed as in use, without dropout.
         weights: Of the classes, of shape [labels]; None for equal ones.
         order_seed: Of the order of rows.
+        smoothing: Of targets that are written: how much less than certainty is asked for.
     """
 
     def __init__(
-        self, *, frozen: Sequence[Any], weights: Tensor | None, order_seed: int, **options: Any
+        self,
+        *,
+        frozen: Sequence[Any],
+        weights: Tensor | None,
+        order_seed: int,
+        smoothing: float = 0.0,
+        **options: Any,
     ) -> None:
         super().__init__(**options)
         self.frozen, self.weights, self.order_seed = frozen, weights, order_seed
+        self.smoothing = smoothing
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         rows = self.train_dataset if train_dataset is None else train_dataset
@@ -149,7 +156,7 @@ class HouseTrainer(Trainer):  # type: ignore[misc]
         inputs = dict(inputs)
         labels = inputs.pop("labels")
         outputs = model(**inputs)
-        loss = self._loss(outputs, labels)
+        loss = self._loss(outputs, labels, self.smoothing if model.training else 0.0)
         if model.training and not torch.isfinite(loss):
             raise RunError(
                 f"the loss is {loss.item()} at step {self.state.global_step + 1:,} (learning rate "
@@ -158,8 +165,10 @@ class HouseTrainer(Trainer):  # type: ignore[misc]
             )
         return (loss, outputs) if return_outputs else loss
 
-    def _loss(self, outputs: Any, labels: Tensor) -> Tensor:
+    def _loss(self, outputs: Any, labels: Tensor, smoothing: float = 0.0) -> Tensor:
         logits = outputs["logits"].float()
+        if logits.dim() == 3:  # a token at each place, -100 on padding
+            return functional.cross_entropy(logits.mT, labels, label_smoothing=smoothing)
         weights = None if self.weights is None else self.weights.to(logits.device)
         if labels.dim() == 1:
             return functional.cross_entropy(logits, labels, weight=weights)
@@ -169,13 +178,14 @@ class HouseTrainer(Trainer):  # type: ignore[misc]
 
 def make_trainer(
     model: Any,
-    tokenizer: Any,
     options: TrainOptions,
     *,
     train: Examples,
     validation: Examples | None,
     frozen: Sequence[Any],
     weights: Tensor | None,
+    collate: Callable[[Any], Any],
+    smoothing: float,
     folder: Path,
     say: Callable[[str], None],
 ) -> HouseTrainer:
@@ -183,12 +193,13 @@ def make_trainer(
 
     Args:
         model: With its head; trained in place.
-        tokenizer: Pads batches.
         options: As the job says.
         train: What is learned from.
         validation: What the best checkpoint is chosen by, if anything is.
         frozen: From `freeze`.
         weights: Of the classes.
+        collate: Makes a batch of rows.
+        smoothing: Of targets that are written.
         folder: Of checkpoints.
         say: Told of progress, a line at a time.
     """
@@ -223,9 +234,10 @@ def make_trainer(
         dataloader_pin_memory=torch.cuda.is_available(),
     )  # fmt: skip
     trainer = HouseTrainer(
-        frozen=frozen, weights=weights, order_seed=options.seed, model=model, args=arguments,
+        frozen=frozen, weights=weights, order_seed=options.seed, smoothing=smoothing,
+        model=model, args=arguments,
         train_dataset=train, eval_dataset=validation,
-        data_collator=DataCollatorWithPadding(tokenizer),
+        data_collator=collate,
         callbacks=[_Checkpoints(), _Progress(say)],
     )  # fmt: skip
     # It prints dictionaries.

@@ -24,6 +24,7 @@ from pipeline.models.resolve import ModelInfo, fetch
 from pipeline.models.text.side import TextSide, own_pad_token
 from pipeline.models.text.texts import Tokenizer
 from pipeline.models.text.tokenizer import load_tokenizer
+from pipeline.models.torch.auto import auto_class
 from pipeline.models.torch.calibrate import CPU_BUDGETS, GPU_BUDGETS, Budgets, find_budget
 from pipeline.models.torch.faults import own_errors
 from pipeline.models.torch.first_token import shorten
@@ -43,16 +44,6 @@ from pipeline.models.torch.model import Model
 from pipeline.models.torch.packed import Packed, packed
 from pipeline.models.torch.sparse import keep_sparse
 from pipeline.models.torch.watch import watch
-
-# The transformers class that loads a model with a head.
-AUTO_CLASSES: Mapping[HeadName, str] = {
-    "sequence-classification": "AutoModelForSequenceClassification",
-    "token-classification": "AutoModelForTokenClassification",
-    "question-answering": "AutoModelForQuestionAnswering",
-    "encoder": "AutoModel",
-    "seq2seq": "AutoModelForSeq2SeqLM",
-    "causal": "AutoModelForCausalLM",
-}
 
 # Texts of about this length are what budgets are timed with: the mean of real paragraphs.
 PROBE_TOKENS = 64
@@ -148,7 +139,7 @@ class TorchModels:
         transformers.utils.logging.disable_progress_bar()
         check_family(info.config, head=head, reference=info.reference)
         folder = fetch(info)
-        auto = getattr(transformers, AUTO_CLASSES[head])
+        auto = auto_class(info, head)
         adapter = self.infos[self.adapter] if self.adapter is not None else None
         brought = look_into(adapter, info) if adapter is not None else None
         with _loading(info, head):
