@@ -2,6 +2,8 @@
 
 import copy
 import gc
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -601,3 +603,20 @@ def test_rows_of_about_one_length_are_written_together_and_no_fewer_than_fit() -
     assert alike(capacities, np.full(7, 2)) == [[0, 2, 4], [5, 1], [3, 6]]
     assert alike(capacities, np.full(7, 50)) == [[0, 2, 4, 5, 1, 3, 6]]
     assert alike(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)) == []
+
+
+def test_freed_memory_is_kept_for_what_comes_next() -> None:
+    code = (
+        "import numpy as np\n"
+        "from pathlib import Path\n"
+        "from pipeline.models.room import keep_freed\n"
+        "def pages():\n"
+        "    for _ in range(5):\n"
+        "        made = [np.ones(20 * 2**17) for _ in range(3)]\n"
+        "        del made\n"
+        "    return int(Path('/proc/self/stat').read_text().split()[9])\n"
+        "kept = keep_freed()\n"
+        "faults = pages()\n"
+        "assert not kept or pages() < faults + 100\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.models.decoding import Decoding
-from pipeline.models.room import alike, free_memory, rows_at_once
+from pipeline.models.room import alike, free_memory, keep_freed, rows_at_once
 from pipeline.models.torch.faults import own_errors
 from pipeline.models.torch.model import Model
 from pipeline.models.torch.rules import Rule
@@ -36,6 +36,8 @@ class SlotWriter(ABC):
         self.room = WritingRoom(tokens=model.runner.budget, rows=MOST_ROWS)
         self._budget = model.runner.budget * CACHE_FACTOR
         self._device = model.device.name
+        if self._device == "cpu":
+            keep_freed()
 
     @abstractmethod
     def token_bytes(self) -> int:
