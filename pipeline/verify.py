@@ -14,7 +14,7 @@ from pipeline.job.check import check, pin
 from pipeline.job.columns import carried_columns
 from pipeline.job.job import Job
 from pipeline.lake.sink.base import CommittedFile, Damaged, Merged, Sink
-from pipeline.lake.source.base import OpenSplit, Source
+from pipeline.lake.source.base import OpenSplit, RowsMoved, Source
 from pipeline.lake.source.promote import promoted
 from pipeline.lake.split import WHOLE, Split
 
@@ -131,7 +131,7 @@ def compare(source: Source, sink: Sink, split: Split, job: Job) -> Finding:
             where = source.where(split.path)
             carried = carried_columns(job, given.schema, where=where, beside=given.beside).names
             return Finding(_compare(given, made, split, carried=carried, job=job))
-    except Merged:
+    except (Merged, RowsMoved):
         return Finding(merged=True)
     except Damaged as error:
         return Finding(problem=str(error), damaged=True)

@@ -23,7 +23,7 @@ from pipeline.job.file import load_job
 from pipeline.lake.sink.scratch import OutputFile
 from pipeline.lake.split import OUTPUT_NAME, Split
 from pipeline.planning import AS_IT_IS, Choices
-from pipeline.records.schema import Summary
+from pipeline.records.schema import RowCounts, Summary
 
 Z85 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
 
@@ -76,7 +76,9 @@ def copy_all(pinned: Pinned, plan: Any, tally: Any, summary: Any, **_: Any) -> N
         footer |= {"fingerprint": pinned.fingerprint, "fingerprint_parts": pinned.parts}
         published = commit_file(out, footer, rows=given.num_rows, replace=split.replace)
         found.close()
-        tally.done(split, SplitResult(split.id, split.output_path, published=published))
+        result = SplitResult(split.id, split.output_path, published=published)
+        result.rows.add(RowCounts.of(rows))
+        tally.done(split, result)
         step("while it annotates")
 
 

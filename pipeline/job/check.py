@@ -17,6 +17,7 @@ from pipeline.lake.source.alike import Needs, remembered
 from pipeline.lake.source.base import Listing, Source
 from pipeline.lake.source.files import FileSource
 from pipeline.lake.source.keyed import KeyedSource
+from pipeline.lake.source.table import TableSource
 from pipeline.lake.source.where import Where
 from pipeline.lake.split import Split
 from pipeline.lake.store.base import Entry
@@ -115,6 +116,8 @@ def check(job: Job, *, at_most: int | None = None, footers: int | None = None) -
     infos = check_models(job)
     source = source_of(job.input)
     if job.output.columns == "annotations":
+        if isinstance(source, TableSource):  # what is named has to be a file of the table
+            source = replace(source, moved=False)
         source = KeyedSource(source)
     sink = sink_of(job)
     sink.check(source)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from pipeline.errors import JobError
+from pipeline.errors import JobError, SplitError
 from pipeline.lake.memory import Memory
 from pipeline.lake.split import Cut, Split
 from pipeline.lake.store.base import Entry, Store
@@ -16,6 +16,10 @@ from pipeline.lake.store.base import Entry, Store
 
 class NothingThere(JobError):
     """A source holds no file."""
+
+
+class RowsMoved(SplitError):
+    """A split's file is gone, and its rows are in other files."""
 
 
 @dataclass(frozen=True)

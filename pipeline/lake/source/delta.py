@@ -9,7 +9,8 @@ from pipeline.errors import JobError
 from pipeline.lake.delta import load, telling
 from pipeline.lake.source.base import NothingThere
 from pipeline.lake.source.delta_files import DeltaFiles, made_at, refuse_mapping
-from pipeline.lake.source.table import TableFiles, moment_of
+from pipeline.lake.source.table import moment_of
+from pipeline.lake.source.table_files import TableFiles
 from pipeline.lake.store.base import Store
 from pipeline.lake.store.places import is_within
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from pipeline.errors import JobError
 from pipeline.lake.delta import LOG, telling
+from pipeline.lake.source.moved import Commit
 from pipeline.lake.source.table_split import as_type
 from pipeline.lake.store.base import Entry, Store
 
@@ -145,6 +146,24 @@ class DeltaFiles:
     def rewritten(self, paths: Sequence[str]) -> set[str]:
         """Which of the table's former files had their rows written anew into others."""
         return rewritten(self.store, self.version, paths)
+
+    def commits(self) -> Iterator[Commit]:
+        """What led to the version, as the log says."""
+        for number in range(self.version, -1, -1):
+            raw = self.store.read(f"{LOG}/{number:020}.json")
+            if raw is None:
+                return
+            actions = [json.loads(line) for line in raw.splitlines() if line.strip()]
+            came, went = (
+                {
+                    unquote(action[kind]["path"]): action[kind]
+                    for action in actions
+                    if kind in action
+                }
+                for kind in ("add", "remove")
+            )
+            changes = any(one.get("dataChange", True) for one in (*came.values(), *went.values()))
+            yield Commit(number, came.keys(), went.keys(), bool(came and went and not changes))
 
     def address(self, path: str) -> str:
         """The full address of a file, for messages."""

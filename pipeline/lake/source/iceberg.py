@@ -9,7 +9,8 @@ from pipeline.errors import JobError, ShardscribeError
 from pipeline.lake.iceberg import TableName
 from pipeline.lake.source.base import NothingThere
 from pipeline.lake.source.iceberg_files import IcebergFiles
-from pipeline.lake.source.table import TableFiles, moment_of
+from pipeline.lake.source.table import moment_of
+from pipeline.lake.source.table_files import TableFiles
 from pipeline.lake.store.base import Store
 from pipeline.lake.store.open import open_store
 from pipeline.lake.store.places import is_within

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,6 +18,7 @@ from pipeline.lake.iceberg import TableName, arrow_schema, plain
 from pipeline.lake.source.iceberg_bounds import bounds_of, partition_of
 from pipeline.lake.source.iceberg_columns import IcebergColumns
 from pipeline.lake.source.iceberg_history import rewritten
+from pipeline.lake.source.moved import Commit
 from pipeline.lake.store.base import Entry
 from pipeline.lake.store.walk import HIDDEN
 
@@ -167,6 +168,10 @@ class IcebergFiles:
         """Which of the table's former files had their rows written anew into others."""
         with self.name.telling("read"):
             return rewritten(self.table, self.version, paths, path_of=self._path)
+
+    def commits(self) -> Iterator[Commit]:
+        """Nothing: a snapshot that only moves rows is taken for one that writes them anew."""
+        return iter(())
 
     def address(self, path: str) -> str:
         """The full address of a file, for messages."""

@@ -2,110 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence, Set
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from pipeline.errors import JobError, SplitError
+from pipeline.errors import JobError, ShardscribeError, SplitError
 from pipeline.lake.memory import Memory
-from pipeline.lake.source.base import Listing, NothingThere
+from pipeline.lake.source.base import Listing, NothingThere, RowsMoved
 from pipeline.lake.source.cut import splits_of
+from pipeline.lake.source.moved import Commit, outputs_gone, unmoved
 from pipeline.lake.source.open_files import OpenFiles
 from pipeline.lake.source.reader import ParquetSplit
-from pipeline.lake.source.table_split import TableColumns, TableSplit
+from pipeline.lake.source.table_files import Loaded, Table, TableFiles
+from pipeline.lake.source.table_split import TableSplit
 from pipeline.lake.source.where import Where
 from pipeline.lake.split import Cut, Split
 from pipeline.lake.store.base import Entry, Store
-
-
-class TableFiles(Protocol):
-    """What a version of a table says of its files."""
-
-    @property
-    def version(self) -> int:
-        """The version's number."""
-
-    @property
-    def schema(self) -> pa.Schema:
-        """The table's columns, those that it is partitioned by included."""
-
-    @property
-    def entries(self) -> Mapping[str, Entry]:
-        """The files, by path; an entry's version is which of its rows are deleted, if any are."""
-
-    def partition_values(self, path: str) -> tuple[Any, ...]:
-        """What tells a file's partition from others."""
-
-    def partition(self, path: str) -> Mapping[str, pa.Scalar]:
-        """What all rows of a file have in the columns that the table is partitioned by."""
-
-    def bounds(self, files: Sequence[Entry]) -> tuple[pa.Table, pa.Table]:
-        """Least and greatest values of files' columns, a row for each, null where none are told."""
-
-    def kept(self, path: str) -> np.ndarray | None:
-        """Which rows of a file are not deleted, from its first on; None if all are there.
-
-        Rows behind the last that it tells of are there.
-        """
-
-    def columns(self, path: str, schema: pa.Schema) -> TableColumns:
-        """How a file's columns become the table's.
-
-        Args:
-            path: Of the file.
-            schema: Of the file.
-
-        Raises:
-            SplitError: They can't.
-        """
-
-    def rewritten(self, paths: Sequence[str]) -> set[str]:
-        """Which of the table's former files had their rows written anew into others."""
-
-    def address(self, path: str) -> str:
-        """The full address of a file, for messages."""
-
-    def open(self, path: str) -> Any:
-        """Opens a file for reading; gives what `pyarrow.parquet.ParquetFile` takes."""
-
-
-class Table(Protocol):
-    """A table, whatever its version. It pickles."""
-
-    @property
-    def kind(self) -> str:
-        """What to call it, for people, such as ``Delta table``."""
-
-    @property
-    def address(self) -> str:
-        """As the job file writes it."""
-
-    def overlaps(self, place: Store) -> bool:
-        """Whether one of both places is in the other."""
-
-    def files(self, version: int | None) -> TableFiles:
-        """The files of a version; of the one that is asked for, as it is now, by default.
-
-        Raises:
-            JobError: It is not there, or can't be read.
-        """
-
-    def pinned(self, files: TableFiles) -> Table:
-        """The same, knowing what spares it to ask again for a version that was read."""
-
-
-class Loaded:
-    """Versions of a table that this process has read. Pickled, there are none."""
-
-    def __init__(self) -> None:
-        self.of: dict[int, TableFiles] = {}
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Loaded, ()
 
 
 @dataclass(frozen=True)
@@ -116,6 +33,7 @@ class TableSource:
         table: Which.
         filter: A condition over the row; rows that it does not hold for are not there.
         version: The one that it is, once it was listed.
+        moved: Whether files whose rows were only moved are told by those that had them before.
         loaded: What was read of it, in this process alone.
         kept: Files that are open, likewise.
     """
@@ -123,6 +41,7 @@ class TableSource:
     table: Table
     filter: str | None = None
     version: int | None = None
+    moved: bool = True
     loaded: Loaded = field(default_factory=Loaded, compare=False, repr=False)
     kept: OpenFiles = field(default_factory=OpenFiles, compare=False, repr=False)
 
@@ -189,8 +108,8 @@ class TableSource:
         return replace(self, table=table, version=listing.version)
 
     def entry(self, path: str) -> Entry | None:
-        """A file, as the version has it."""
-        return self.files.entries.get(path)
+        """A file, as the version has it, or the one that the plan goes by."""
+        return self._of(path).entries.get(path)
 
     def splits(
         self,
@@ -202,27 +121,88 @@ class TableSource:
         there: Container[str] = (),
     ) -> Iterator[Split]:
         """Cuts files into splits; those with deleted rows are one each."""
-        for whole, some in _runs(files):
-            if whole:
-                yield from (Split.of(entry, fingerprint=fingerprint) for entry in some)
-            else:
-                yield from splits_of(
-                    self.files, some, fingerprint=fingerprint, cut=cut, memory=memory, there=there
-                )
+
+        def splits(some: Sequence[Entry]) -> Iterator[Split]:
+            for whole, run in _runs(some):
+                if whole:
+                    yield from (Split.of(entry, fingerprint=fingerprint) for entry in run)
+                else:
+                    yield from splits_of(
+                        self.files, run, fingerprint=fingerprint, cut=cut, memory=memory,
+                        there=there,
+                    )  # fmt: skip
+
+        def done(entry: Entry) -> bool:
+            try:
+                return all(split.output_path in there for split in splits([entry]))
+            except ShardscribeError:
+                return False
+
+        all_there = len(files) == len(self.files.entries)
+        if self.moved and self.filter is None and all_there and isinstance(there, Set):
+            files = self._unmoved(files, there, done)
+        yield from splits(files)
+
+    def _unmoved(
+        self, files: Sequence[Entry], there: Set[str], done: Callable[[Entry], bool]
+    ) -> Sequence[Entry]:
+        """The files before those whose rows were only moved, where there is output of them."""
+        gone = outputs_gone(files, there)
+        if not gone:
+            return files
+
+        def before(commit: Commit) -> Mapping[str, Entry] | None:
+            try:
+                files = self._files(commit.version - 1)
+                if not files.schema.equals(self.files.schema):
+                    return None
+                return {path: files.entries[path] for path in commit.removed}
+            except (JobError, KeyError):  # the log has forgotten it
+                return None
+
+        def readable(path: str) -> bool:
+            try:
+                with closing(pq.ParquetFile(self.files.open(path))):
+                    return True
+            except (OSError, ShardscribeError, pa.ArrowException):
+                return False
+
+        commits = self.files.commits()
+        found = unmoved(files, gone, commits, before, done=done, readable=readable)
+        self.loaded.before.update(found.version)
+        return [found.files[path] for path in sorted(found.files)]
 
     def open(self, split: Split) -> TableSplit:
-        """Opens a split for reading."""
-        files = self.files
+        """Opens a split for reading.
+
+        Raises:
+            RowsMoved: Its file is gone, and its rows are in another one.
+        """
+        files = self._of(split.path)
         if split.path not in files.entries:
             raise SplitError(f"{split.path} is not in the table {self.address} any more")
-        file = ParquetSplit(files, split, self.kept)
+        try:
+            file = ParquetSplit(files, split, self.kept)
+        except SplitError as error:
+            if files is not self.files and isinstance(error.__cause__, FileNotFoundError):
+                raise RowsMoved(
+                    f"{split.path} is gone from the table {self.address}: another program has put "
+                    "its rows into other files",
+                    hint="To annotate them again, take its output files away and run the job",
+                ) from error
+            raise
         return TableSplit(
             file,
-            schema=files.schema,
+            schema=self.files.schema,
             columns=files.columns(split.path, file.schema),
             kept=files.kept(split.path),
             keeps=[Where(self.filter)] if self.filter is not None else [],
         )
+
+    def _of(self, path: str) -> TableFiles:
+        """The version that a file is in."""
+        before = self.loaded.before.get(path)
+        return self.files if before is None or path in self.files.entries else self._files(before)
 
     def _files(self, version: int | None) -> TableFiles:
         if version in self.loaded.of:
