@@ -7,6 +7,7 @@ import os
 import posixpath
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from pipeline.lake.store.base import Entry
@@ -154,12 +155,7 @@ class Split:
     @property
     def stem_path(self) -> str:
         """What the names of all output files of the input begin with."""
-        directory, name = posixpath.split(self.path)
-        # File systems take names of 255 bytes; the id keeps a shortened one apart.
-        stem = _stem(name)
-        while len(os.fsencode(stem)) > MAX_STEM_BYTES:
-            stem = stem[:-1]
-        return posixpath.join(directory, stem)
+        return _stem_path(self.path)
 
     @property
     def output_path(self) -> str:
@@ -189,6 +185,16 @@ class Cut:
     def is_whole(self, entry: Entry) -> bool:
         """Whether a file is one split, whatever its footer says."""
         return self.rows is None and (self.bytes is None or entry.size <= self.bytes)
+
+
+@lru_cache(maxsize=1024)
+def _stem_path(path: str) -> str:
+    directory, name = posixpath.split(path)
+    # File systems take names of 255 bytes; the id keeps a shortened one apart.
+    stem = _stem(name)
+    while len(os.fsencode(stem)) > MAX_STEM_BYTES:
+        stem = stem[:-1]
+    return posixpath.join(directory, stem)
 
 
 def _stem(name: str) -> str:

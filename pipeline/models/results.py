@@ -80,15 +80,19 @@ class TokenRows(_Rows):
         lengths: Tokens of each sequence, special tokens included.
 
     Attributes:
-        starts: Int64 of shape [sequences + 1]: sequence i has ``starts[i]:starts[i + 1]``.
-        values: Of shape [tokens, numbers]; of a sequence that failed they mean nothing.
+        lengths: Int64 of shape [sequences]: tokens of each.
+        starts: Int64 of shape [sequences]: the first of its tokens in `values`; means nothing
+            for one that failed.
+        values: Of shape [tokens, numbers], in the order in which batches came.
         there: Bools of shape [sequences]: whether it did not.
     """
 
     def __init__(self, lengths: np.ndarray) -> None:
         super().__init__(len(lengths))
-        self.starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-        self.values = np.zeros((int(self.starts[-1]), 0), dtype=np.float32)
+        self.lengths = np.asarray(lengths, dtype=np.int64)
+        self.starts = np.zeros(len(lengths), dtype=np.int64)
+        self.values = np.zeros((int(self.lengths.sum()), 0), dtype=np.float32)
+        self._end = 0
 
     @classmethod
     def of(cls, results: Sequence[np.ndarray | None], lengths: np.ndarray) -> TokenRows:
@@ -109,17 +113,23 @@ class TokenRows(_Rows):
             found: Of shape [tokens, numbers], without padding, or [batch, longest, numbers], with
                 padding on the right.
         """
-        begin = self.starts[batch]
-        lengths = self.starts[np.asarray(batch) + 1] - begin
+        lengths = self.lengths[batch]
         if found.ndim == 3:
             found = found[np.arange(found.shape[1]) < lengths[:, None]]
-        if found.shape[1:] != self.values.shape[1:]:
-            self.values = np.zeros((len(self.values), found.shape[1]), dtype=found.dtype)
-        self.values[spread(begin, lengths)] = found
+        if found.shape == (len(self.values), found.shape[1]):
+            self.values = found  # all of them: nothing to copy
+        else:
+            if found.shape[1:] != self.values.shape[1:]:
+                self.values = np.zeros((len(self.values), found.shape[1]), dtype=found.dtype)
+            self.values[self._end : self._end + len(found)] = found
+        ends = self._end + np.cumsum(lengths)
+        self.starts[batch] = ends - lengths
+        self._end = int(ends[-1])
         self.there[batch] = True
 
     def _found(self, row: int) -> np.ndarray:
-        return np.asarray(self.values[self.starts[row] : self.starts[row + 1]])
+        start = self.starts[row]
+        return np.asarray(self.values[start : start + self.lengths[row]])
 
 
 def spread(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -52,9 +52,20 @@ def test_rows_of_tokens_are_the_same_with_padding_without_and_one_by_one(
     padded_rows.put(order, padded[order])
     one_by_one = TokenRows.of(parts, sizes)
     for found in (packed_rows, padded_rows, one_by_one):
-        np.testing.assert_array_equal(found.values, flat)
+        assert found.values.shape == flat.shape
         for row, part in zip(found, parts, strict=True):
             np.testing.assert_array_equal(row, part)
+
+
+def test_rows_of_tokens_that_come_batch_by_batch_are_found_where_they_came() -> None:
+    parts = [np.full((size, 2), size, dtype=np.float32) for size in (2, 5, 1, 3)]
+    rows = TokenRows(np.array([2, 5, 1, 3]))
+    rows.put([1, 3], np.concatenate([parts[1], parts[3]]))
+    rows.put([0], parts[0])
+    assert [row is None for row in rows] == [False, False, True, False]
+    rows.put([2], parts[2][None])
+    for row, part in zip(rows, parts, strict=True):
+        np.testing.assert_array_equal(row, part)
 
 
 def test_tokens_of_a_sequence_that_failed_are_none() -> None:

@@ -103,12 +103,15 @@ def aggregate(
     """
     if len(rows) == 0:
         return NOTHING
-    if how in ("first", "average", "max"):
+    if how in ("average", "max"):
         scores, texts, starts, ends = _words(scores, rows, texts, starts, ends, subword, how)
-    else:
-        scores = scores[rows]
-    labels = scores.argmax(axis=1)
-    best = np.take_along_axis(scores, labels[:, None], axis=1)[:, 0]
+        rows = np.arange(len(scores))
+    elif how == "first":
+        first, last = _borders(texts, subword)
+        rows, texts, starts, ends = rows[first], texts[first], starts[first], ends[last]
+    # Of all rows, as to gather those that are asked about takes longer.
+    labels = scores.argmax(axis=1)[rows]
+    best = scores[rows, labels]
     if how == "none":
         keep = np.array([label != "O" for label in tags.labels])[labels]
         return Spans(texts[keep], labels[keep], starts[keep], ends[keep], best[keep])
@@ -186,11 +189,7 @@ def _words(
     how: str,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Tokens -> words: one row of scores, one start and one end per word."""
-    opens = ~subword
-    opens[0] = True
-    opens[1:] |= texts[1:] != texts[:-1]
-    first = np.flatnonzero(opens)
-    last = np.append(first[1:], len(texts)) - 1
+    first, last = _borders(texts, subword)
     if how == "first":
         chosen = scores[rows[first]]
     elif how == "average":
@@ -198,8 +197,17 @@ def _words(
         chosen = total / (last - first + 1)[:, None].astype(np.float32)
     else:
         peak = scores.max(axis=1)[rows]
-        word = np.cumsum(opens) - 1
+        word = np.repeat(np.arange(len(first)), last - first + 1)
         # By word, then by falling peak, then by position: the first row of each word is its best.
         order = np.lexsort((np.arange(len(peak)), -peak, word))
         chosen = scores[rows[order[first]]]
     return chosen, texts[first], starts[first], ends[last]
+
+
+def _borders(texts: np.ndarray, subword: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first and the last token of each word."""
+    opens = ~subword
+    opens[0] = True
+    opens[1:] |= texts[1:] != texts[:-1]
+    first = np.flatnonzero(opens)
+    return first, np.append(first[1:], len(texts)) - 1

@@ -109,7 +109,7 @@ class NerAnnotate:
         good = np.ones(len(texts), dtype=bool)
         good[list(failures)] = False
         found = TokenRows.of(inference.results, sequences.lengths)
-        kept = found.starts[:-1] + len(self.text.prefix) + cuts.keep_start - cuts.start
+        kept = found.starts + len(self.text.prefix) + cuts.keep_start - cuts.start
         whole = good[cuts.owner]
         rows = spread(kept[whole], (cuts.keep_stop - cuts.keep_start)[whole])
         tokens = self._tokens(texts, good, encoded, found.values, rows)
