@@ -225,15 +225,16 @@ def test_types_that_no_type_holds_are_refused_before_the_start_naming_file_and_c
 
 def test_a_file_without_a_column_that_is_read_fails_alone(make: Make, lake: Path) -> None:
     write(lake / "a.parquet", "a", id=[1])
+    write(lake / "a0.parquet", "a", id=[1], more=["x"])
     pq.write_table(pa.table({"id": [2]}), lake / "b.parquet")
     pq.write_table(pa.table({"id": [2.5], "text": [7]}), lake / "c.parquet")
     (lake / "d.parquet").write_bytes(b"PAR1 no footer")
     summary = run_here(make())
     reasons = {failed.path: failed.reason for failed in summary.failed_splits}
-    assert "has no column `text`" in reasons["b.parquet"]
+    assert "has no column `text`; it has id." in reasons["b.parquet"]
     assert "column `text` is int64, not text" in reasons["c.parquet"]
     assert "d.parquet" in reasons
-    assert summary.rows.rows == 1
+    assert summary.rows.rows == 2
 
 
 def test_a_value_out_of_range_fails_its_file_alone(make: Make, lake: Path) -> None:
@@ -283,6 +284,18 @@ def test_keys_and_directories_are_as_they_were(make: Make, lake: Path) -> None:
     keyed = make(output={"columns": "annotations", "path": f"{lake}-2"})
     assert run_here(keyed).exit_code == 0
     assert verify_job(keyed).problems == []
+
+
+def test_a_task_that_reads_what_directories_tell_keeps_files_alike(make: Make, lake: Path) -> None:
+    for year in (2023, 2024):
+        (lake / f"year={year}").mkdir()
+    write(lake / "year=2023/a.parquet", "a", id=pa.array([1], pa.int32()))
+    write(lake / "year=2024/b.parquet", "b", id=[2**40])
+    job = make({"template": "{text} {year}"})
+    assert run_here(job).exit_code == 0
+    files = sorted(Path(job.output.path).rglob("*.parquet"))
+    assert [pq.read_schema(path).field("id").type for path in files] == [pa.int64()] * 2
+    assert verify_job(job).problems == []
 
 
 def test_a_preview_of_differing_files_shows_them_alike(make: Make, mixed: Path) -> None:

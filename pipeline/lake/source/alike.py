@@ -36,12 +36,13 @@ class Needs:
     read: Collection[str] = ()
     texts: Collection[str] = ()
 
-    def fails(self, schema: pa.Schema) -> bool:
+    def fails(self, schema: pa.Schema, told: Collection[str]) -> bool:
         """Whether a file of that schema is going to fail, whatever the others have."""
         names = schema.names
-        if len({*names}) < len(names) or any(name not in names for name in self.read):
+        if len({*names}) < len(names) or {*self.read} - {*names, *told}:
             return True
-        return any(not _may_be_text(schema.field(name).type) for name in self.texts)
+        there = (schema.field(name).type for name in self.texts if name in names)
+        return not all(_may_be_text(kind) for kind in there)
 
     def of(self, schema: pa.Schema, told: Collection[str]) -> pa.Schema:
         """The columns of a file that have to be alike."""
@@ -79,7 +80,7 @@ def union_of(
         return None
     first: dict[bytes, tuple[Entry, pa.Schema]] = {}
     for entry, schema in zip(files, _schemas(store, files, memory), strict=True):
-        if schema is not None and not needs.fails(schema):
+        if schema is not None and not needs.fails(schema, told):
             bare = needs.of(schema, told)
             first.setdefault(_key(bare), (entry, bare))
     schemas = [schema for _, schema in first.values()]
@@ -177,7 +178,9 @@ class Alike:
         self._kinds: Mapping[str, pa.Field] = {}
         if union is None or len({*file.names}) < len(file.names):
             return
-        fields = [field for field in union if field.name in file.names or field.name not in needed]
+        if {*needed} & {*union.names} - {*file.names}:
+            return  # it fails where its columns are looked at
+        fields = list(union)
         ours = {field.name: field for field in file}
         differ = {f.name: f for f in fields if f.name not in ours or f.type != ours[f.name].type}
         if any(
