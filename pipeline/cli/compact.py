@@ -8,6 +8,7 @@ import click
 
 from pipeline.cli.options import is_job_file, set_option, size_of
 from pipeline.cli.say import say, say_json
+from pipeline.errors import JobError
 from pipeline.job.file import load_job
 
 LINE_EVERY = 30.0
@@ -37,7 +38,7 @@ def compact(
       shardscribe compact data/annotated
       shardscribe compact jobs/movie_reviews.yaml --file-size 512MB
     """
-    from pipeline.compact import compact_output
+    from pipeline.compact import TABLE_HINT, compact_output
     from pipeline.job.places import output_address
 
     size = size_of(file_size, option="--file-size")
@@ -51,7 +52,10 @@ def compact(
 
     address = job_or_output
     if is_job_file(job_or_output):
-        address = output_address(load_job(job_or_output, overrides=overrides))
+        job = load_job(job_or_output, overrides=overrides)
+        if job.output.format != "parquet":
+            raise JobError(f"output.format is {job.output.format}", hint=TABLE_HINT)
+        address = output_address(job)
     found = compact_output(address, file_size=size, wait=wait, notice=notice)
     if as_json:
         say_json(vars(found))

@@ -9,6 +9,7 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
 from compact_jobs import cli, compact, files, holds, lake_of, parquet_job, scratch, shown
+from helpers import own
 from table_jobs import run, write
 
 from pipeline.engine.driver.lease import Lease
@@ -220,6 +221,17 @@ def test_what_is_no_output_is_refused(tmp_path: Path, job: str, out: Path) -> No
     (tmp_path / "table/_delta_log").mkdir(parents=True)
     assert "OPTIMIZE" in cli("compact", tmp_path / "table", code=2).output
     assert "no size" in cli("compact", out, "--file-size", "large", code=2).output
+
+
+def test_the_files_of_a_table_are_left_to_the_table_wherever_it_is_known(
+    job: str, out: Path, tmp_path: Path
+) -> None:
+    # As an Iceberg table has them, whose log is elsewhere.
+    (own(out) / "table/20261201T000000Z-abcdef").mkdir(parents=True)
+    assert "holds the files of a table" in cli("compact", out, code=2).output
+    table = parquet_job(tmp_path, output={"format": "delta"})
+    assert "output.format is delta" in cli("compact", table, code=2).output
+    assert len(files(out)) == 6
 
 
 def test_files_without_rows_and_of_many_row_groups_are_merged(tmp_path: Path, out: Path) -> None:
