@@ -141,9 +141,9 @@ def job_into(folder: Path, **sections: Any) -> str:
     return write_job(folder, output={**part, **sections.pop("output", {})}, **sections)
 
 
-def made(folder: Path) -> Table:
+def made(folder: Path, name: str = MADE) -> Table:
     """That table."""
-    return catalog(folder).load_table(MADE)
+    return catalog(folder).load_table(name)
 
 
 def ids(folder: Path) -> list[int]:

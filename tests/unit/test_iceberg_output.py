@@ -28,6 +28,7 @@ from iceberg_tables import (
     settings,
     versions,
 )
+from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.transforms import IdentityTransform
 from table_jobs import fails, run, write
 
@@ -449,3 +450,20 @@ def test_files_of_a_table_are_neither_compacted_nor_taken_for_files_alone(
     with pytest.raises(JobError, match="holds the files of a table"):
         run(table_jobs.write_job(tmp_path, output={"format": "parquet", "path": place}))
     assert ids(tmp_path) == [1, 2, 3]
+
+
+def test_a_catalog_that_can_not_make_and_fill_a_table_at_once_makes_it_first(
+    lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog(tmp_path)
+
+    def refused(*_: Any, **__: Any) -> Any:
+        raise ValueError("staged creation is not supported")
+
+    monkeypatch.setattr(SqlCatalog, "create_table_transaction", refused)
+    with pytest.raises(JobError, match="can't be made: staged creation is not supported"):
+        run(job_into(tmp_path))
+    job = job_into(tmp_path, output={"path": str(tmp_path / "out")})
+    assert run(job).exit_code == 0
+    assert (ids(tmp_path), versions(tmp_path)) == ([1, 2, 3], 1)
+    assert run(job).state == "nothing to do"

@@ -147,6 +147,8 @@ class IcebergOutput:
             gone = {*removed}
             if now is None:
                 transaction = self._made(columns)
+                if transaction is None:
+                    return False
             else:
                 if now.transactions(APPLICATION) != marks[APPLICATION] - 1:
                     return False
@@ -173,10 +175,15 @@ class IcebergOutput:
         return True
 
     def _made(self, columns: pa.Schema) -> Any:
+        """A transaction that makes the table; None if it is made already, and has no rows."""
         where = {} if self.location is None else {"location": self.location}
         catalog = self.name.opened()
         catalog.create_namespace_if_not_exists(self.name.name.rpartition(".")[0])
-        return catalog.create_table_transaction(self.name.name, columns, **where)
+        try:
+            return catalog.create_table_transaction(self.name.name, columns, **where)
+        except Exception:  # as each catalog says that it can't make a table and fill it at once
+            catalog.create_table(self.name.name, columns, **where)
+            return None
 
     def _data_file(self, end: End, metadata: Any) -> Any:
         """A file as a manifest has it."""
