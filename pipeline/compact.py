@@ -17,7 +17,6 @@ from pipeline.engine.driver.lease import Lease
 from pipeline.errors import JobError, ShardscribeError, one_line
 from pipeline.lake.at_once import each
 from pipeline.lake.delta import is_table
-from pipeline.lake.sink import ledger
 from pipeline.lake.sink.base import Damaged
 from pipeline.lake.sink.compacted import CompactedSink, layout_of, seal_of
 from pipeline.lake.sink.footers import said
@@ -94,9 +93,8 @@ def compact_output(
     """
     sink = open_sink(address)
     assert isinstance(sink, CompactedSink)
-    # The files of an Iceberg table lie in a place that says nothing of it, but for our own lists.
-    if is_table(sink.store) or ledger.holds_table(sink.own):
-        raise JobError(f"{sink.address} holds the files of a table", hint=TABLE_HINT)
+    if is_table(sink.store):
+        raise JobError(f"{sink.address} is a Delta table", hint=TABLE_HINT)
     if holds_table(sink.own):
         raise JobError(f"{sink.address} holds the files of an Iceberg table", hint=TABLE_HINT)
     if not sink.present():

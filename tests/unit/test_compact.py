@@ -228,7 +228,7 @@ def test_the_files_of_a_table_are_left_to_the_table_wherever_it_is_known(
 ) -> None:
     # As an Iceberg table has them, whose log is elsewhere.
     (own(out) / "table/20261201T000000Z-abcdef").mkdir(parents=True)
-    assert "holds the files of a table" in cli("compact", out, code=2).output
+    assert "holds the files of an Iceberg table" in cli("compact", out, code=2).output
     table = parquet_job(tmp_path, output={"format": "delta"})
     assert "output.format is delta" in cli("compact", table, code=2).output
     assert len(files(out)) == 6

@@ -15,7 +15,7 @@ from in_process import Loud, annotate
 from pipeline import run as running
 from pipeline import status
 from pipeline.errors import Interrupted, RunError
-from pipeline.job import check
+from pipeline.job import check, places
 from pipeline.job.job import Job
 from pipeline.lake.sink.base import Damaged, Footer
 from pipeline.lake.sink.files import FileSink
@@ -209,8 +209,8 @@ def job(source: Tables, sink: Shelf, monkeypatch: pytest.MonkeyPatch) -> Job:
 
     monkeypatch.setattr(FileSource, "__init__", refuse)
     monkeypatch.setattr(FileSink, "__init__", refuse)
-    monkeypatch.setattr(check, "open_source", lambda address, **_: source)
-    monkeypatch.setattr(check, "open_sink", lambda address: sink)
+    monkeypatch.setattr(places, "open_source", lambda address, **_: source)
+    monkeypatch.setattr(places, "open_sink", lambda address: sink)
     monkeypatch.setattr(status, "open_sink", lambda address: sink)
     monkeypatch.setattr(check, "look_up", lambda name, **_: ModelInfo(name, {}, commit="c"))
     monkeypatch.setitem(TASKS, "ner", Loud)
