@@ -24,7 +24,7 @@ from helpers import PATIENCE, QuietDisplay, commit_file, hollow_model
 from pipeline import run as running
 from pipeline.engine.messages import SplitResult
 from pipeline.errors import RunError
-from pipeline.job import check
+from pipeline.job import places
 from pipeline.job.file import load_job
 from pipeline.lake.sink.files import FileSink
 from pipeline.lake.sink.scratch import OutputFile
@@ -42,8 +42,8 @@ class TableSink(FileSink):
 
     def log(self) -> list[dict[str, Any]]:
         """The transactions, in order."""
-        numbers = sorted(self.own.names("table"))
-        return [json.loads(self.own.read(f"table/{name}/entry.json") or b"") for name in numbers]
+        numbers = sorted(self.own.names("log"))
+        return [json.loads(self.own.read(f"log/{name}/entry.json") or b"") for name in numbers]
 
     def finish(self, run: str, *, wanted: Any, guard: Callable[[], None]) -> None:
         step("before it looks at the table")
@@ -58,7 +58,7 @@ class TableSink(FileSink):
         guard()
         step("before its transaction")
         entry = {"run": run, "add": sorted(there - held), "remove": sorted(held - there)}
-        if not self.own.create(f"table/{len(log):06}/entry.json", json.dumps(entry).encode()):
+        if not self.own.create(f"log/{len(log):06}/entry.json", json.dumps(entry).encode()):
             raise RunError("somebody else has changed the table", hint="Run the job again")
         step("after its transaction")
 
@@ -95,7 +95,7 @@ def step(name: str) -> None:
 
 def run(job: str) -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(check, "open_sink", lambda address: TableSink(open_store(address)))
+        patch.setattr(places, "open_sink", lambda address: TableSink(open_store(address)))
         patch.setattr(running, "_annotate", copy_all)
         patch.setattr(running, "RunRecord", Record)
         return running.run_job(load_job(job), display=QuietDisplay())
