@@ -2,11 +2,10 @@
 
 import json
 import os
-import pathlib
-import signal
 from pathlib import Path
 
 import pytest
+from dying_training import comes_to_its_end
 from tiny_lessons import job, lessons, write
 
 from pipeline.learn.train.run import train_job
@@ -15,43 +14,6 @@ from pipeline.models.resolve import look_up
 pytestmark = pytest.mark.chaos
 
 ROUNDS = int(os.environ.get("SHARDSCRIBE_ROUNDS", "20"))
-RENAME, OPEN = pathlib.Path.rename, os.open
-
-
-def dies_at(event: int):
-    """Kills this process at its so many-th step that somebody could notice: a line said, a file
-    renamed, a directory synced."""
-    left = event
-
-    def count(*_):
-        nonlocal left
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def rename(path, target):
-        count()
-        done = RENAME(path, target)
-        count()
-        return done
-
-    pathlib.Path.rename = rename
-    return count
-
-
-def run_in_a_child(wanted, event: int) -> bool:
-    """Whether the command came to its end."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            train_job(wanted, command="c", say=dies_at(event))
-            code = 0
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(child, 0)
-    assert not os.WIFEXITED(status) or os.WEXITSTATUS(status) == 0
-    return os.WIFEXITED(status)
 
 
 def test_killed_at_any_step_the_same_command_ends_with_the_same_losses(tiny_model, tmp_path):
@@ -61,7 +23,7 @@ def test_killed_at_any_step_the_same_command_ends_with_the_same_losses(tiny_mode
     train_job(whole, command="c", say=lambda line: None)
     wanted = job(tiny_model, data, tmp_path / "killed", train=small)
     kills, steps = 0, set()
-    while not run_in_a_child(wanted, event=3 + kills * 3 // 2):
+    while not comes_to_its_end(wanted, event=3 + kills * 3 // 2):
         kills += 1
         assert kills < 200
         output = Path(wanted.output.path)

@@ -25,7 +25,7 @@ def test_a_run_over_random_files_annotates_what_can_be_and_names_the_rest(tmp_pa
     job = {
         "name": "x",
         "input": {"path": str(tmp_path / "in")},
-        "output": {"path": str(tmp_path / "out")},
+        "output": {"path": str(tmp_path / "out"), "columns": "annotations"},
         "tasks": {"mood": {"kind": "classify", "model": str(model)}},
         "compute": {"workers": 1, "cpus_per_worker": 1},
     }
