@@ -35,6 +35,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +182,7 @@ def flops(module: Any, ids: Sequence[Sequence[int]]) -> float:
     config = module.config
     squares = sum(len(text) ** 2 for text in ids)
     attention = 4 * squares * config.hidden_size * config.num_hidden_layers
-    return 2.0 * linear * tokens_of(ids) + attention
+    return float(2 * linear * tokens_of(ids) + attention)
 
 
 def median_seconds(call: Callable[[], Any], *, rounds: int) -> float:
@@ -254,8 +255,8 @@ def forwards(
         pad = half.config.pad_token_id
         even = [padded_batch([ids[i] for i in batch], pad) for batch in plan]
         with torch.inference_mode():
-            ours = median_seconds(lambda b=ready: run_packed(encoder, b), rounds=rounds)
-            theirs = median_seconds(lambda b=even: run_padded(half, b), rounds=rounds)
+            ours = median_seconds(partial(run_packed, encoder, ready), rounds=rounds)
+            theirs = median_seconds(partial(run_padded, half, even), rounds=rounds)
         rows.append((f"packed forward, budget {budget:,}", tokens, ours))
         rows.append((f"padded forward, budget {budget:,}", tokens, theirs))
         if ours < best_seconds:
@@ -309,7 +310,7 @@ def hugging_face(
     times = {}
     for size in PIPELINE_BATCHES:
         times[size] = median_seconds(
-            lambda size=size: classifier(some, batch_size=size, truncation=True, top_k=None),
+            partial(classifier, some, batch_size=size, truncation=True, top_k=None),
             rounds=2,
         )
         print(f"pipeline, batch_size={size}: {times[size]:.2f} s for {len(some):,} texts")

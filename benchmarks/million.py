@@ -38,7 +38,8 @@ from pipeline.engine.driver.scheduler import Scheduler
 from pipeline.engine.driver.tally import Tally
 from pipeline.engine.messages import Failure, Heartbeat, SplitResult, WorkPlan
 from pipeline.errors import SplitError, WorkerLost
-from pipeline.job.job import Compute, Limits
+from pipeline.job.compute import Compute
+from pipeline.job.job import Limits
 from pipeline.lake.memory import Memory
 from pipeline.lake.plan import Plan
 from pipeline.lake.sink.files import FileSink
@@ -311,10 +312,8 @@ def run(
         tally.fill(summary)
     assert (summary.splits.done, summary.splits.failed, summary.splits.left) == (count, 0, 0)
     assert summary.rows.rows == 100 * count
-    events = sum(
-        len(part.read_bytes().splitlines())
-        for part in (record.store.base / "runs/run").glob("events-*.jsonl")
-    )
+    own = Path(record.store.address(record.directory))
+    events = sum(len(part.read_bytes().splitlines()) for part in own.glob("events-*.jsonl"))
     assert events >= count
 
 

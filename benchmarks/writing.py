@@ -47,7 +47,8 @@ from tokenizers.processors import TemplateProcessing
 
 from pipeline.models.device import Device
 from pipeline.models.resolve import look_up
-from pipeline.models.torch.load import AUTO_CLASSES, TorchModels
+from pipeline.models.torch.auto import AUTO_CLASSES
+from pipeline.models.torch.load import TorchModels
 from pipeline.starter import catalog
 from pipeline.starter.reviews import load_reviews
 from pipeline.tasks import TASKS
@@ -149,7 +150,7 @@ def ours(case: Case) -> tuple[Callable[[], tuple[float, Any]], Listener, Any]:
     task = kind(kind.Options.model_validate({**case.options, "model": reference}))
     task.check_model(info)
     device = Device("cpu")
-    loaded = task.load(TorchModels({reference: info}, device=device))
+    loaded: Any = task.load(TorchModels({reference: info}, device=device))
     writer = loaded.writer
     writer.generator = Listener(writer.generator)
 
@@ -231,10 +232,12 @@ class Plain:
         wrote = torch.tensor(written, dtype=torch.int64)[None]
         with torch.inference_mode():
             if not self.seq2seq:
-                return self.module(input_ids=torch.cat([ids, wrote], 1)).logits[0, -1]
+                scores: torch.Tensor = self.module(input_ids=torch.cat([ids, wrote], 1)).logits
+                return scores[0, -1]
             start = torch.tensor([[self.module.generation_config.decoder_start_token_id]])
             wrote = torch.cat([start, wrote], 1)
-            return self.module(input_ids=ids, decoder_input_ids=wrote).logits[0, -1]
+            scores = self.module(input_ids=ids, decoder_input_ids=wrote).logits
+            return scores[0, -1]
 
     def way(self, prompts: Sequence[np.ndarray], size: int) -> Callable[[], tuple[float, Any]]:
         """All prompts in batches of a size, sorted by length."""
