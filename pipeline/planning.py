@@ -26,6 +26,7 @@ class Choices:
         wait: Wait for another run that holds the output, instead of giving up.
         prune: Remove output whose input is gone.
         supersede: Replace output of a job that gives other results.
+        full: Annotate what is done again.
         retry_bad_rows: Annotate splits that hold bad rows again.
         retry_damaged: Read the whole output and annotate what is damaged again.
         limit: Stop when so many rows are annotated, or a few more.
@@ -35,6 +36,7 @@ class Choices:
     wait: bool = False
     prune: bool = False
     supersede: bool = False
+    full: bool = False
     retry_bad_rows: bool = False
     retry_damaged: bool = False
     limit: int | None = None
@@ -79,6 +81,8 @@ def look(pinned: Pinned, *, choices: Choices = AS_IT_IS) -> Plan:
         footers = sink.look([there[split.output_path] for split in plan.done])
         pairs = list(zip(plan.done, footers, strict=True))
         plan.again(split for split, footer in pairs if has_bad_rows(footer.said))
+    if choices.full:
+        plan.again(plan.done)
     if choices.limit is not None:
         hold_back(plan, choices.limit, count=counted(source))
     # Longest first: a long split that starts last would run alone at the end. Of one size, as a
@@ -112,8 +116,9 @@ def plan_run(
         JobError: The output holds something else.
     """
     sink = pinned.checked.sink
-    if choices.retry_bad_rows:
-        sink.refuse([], rewrite="retry --bad-rows")
+    for asked, verb in ((choices.retry_bad_rows, "retry --bad-rows"), (choices.full, "run --full")):
+        if asked:
+            sink.refuse([], rewrite=verb)
     plan = look(pinned, choices=choices)
     going = [path for paths in plan.outdated.values() for path in paths]
     sink.refuse([*going, *plan.rewritten, *(plan.vanished if choices.prune else ())])

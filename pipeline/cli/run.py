@@ -43,6 +43,12 @@ log_option = click.option(
     help="Replace output of a job that gives other results, such as other models or options.",
 )
 @click.option(
+    "--full",
+    is_flag=True,
+    help="Annotate everything, also what is done already; each new file takes the place of the "
+    "old one. What was interrupted starts over with --full, and goes on without it.",
+)
+@click.option(
     "--limit",
     metavar="ROWS",
     type=click.IntRange(min=1),

@@ -300,6 +300,17 @@ def test_every_wrong_file_is_named_in_one_pass_and_one_command_annotates_them_an
     assert work(lake, out, retry_damaged=True) == []
 
 
+def test_a_full_run_annotates_what_is_done_again_and_gives_the_same_bytes(
+    lake: Path, out: LocalStore, verdict: Any
+) -> None:
+    work(lake, out)
+    before = outputs(out)
+    assert work(lake, out) == []
+    assert sorted(work(lake, out, full=True)) == ["a.parquet", "b.parquet", "c.parquet"]
+    assert outputs(out) == before
+    assert verdict().problems == []
+
+
 def test_an_input_that_can_not_be_read_is_named_and_its_output_is_left_alone(
     lake: Path, out: LocalStore, verdict: Any
 ) -> None:

@@ -362,6 +362,8 @@ def test_bad_rows_are_not_tried_again_in_a_table(job: str) -> None:
     run(job)
     with pytest.raises(JobError, match=r"retry --bad-rows: the data files .* never written again"):
         run(job, Choices(retry_bad_rows=True))
+    with pytest.raises(JobError, match=r"run --full: the data files .* never written again"):
+        run(job, Choices(full=True))
 
 
 def test_a_damaged_data_file_is_annotated_anew_and_the_table_told_its_size(
