@@ -273,3 +273,12 @@ def test_a_merged_file_that_can_not_be_got_at_is_no_reason_to_annotate_again(
 
     monkeypatch.setattr(LocalStore, "open", away)
     assert "can't be read" in cli("status", job, code=2).output
+
+
+def test_a_full_run_over_a_merged_file_leaves_each_row_once(
+    job: str, out: Path, ids: list[int]
+) -> None:
+    compact(out)
+    assert run(job, Choices(full=True)).splits.done == 6
+    holds(job, out, ids)
+    assert sorted(pads.dataset(out).to_table()["id"].to_pylist()) == ids
