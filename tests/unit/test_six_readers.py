@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
+from duck import ducks
 from in_process import loud_job, run_here
 
 from pipeline.verify import verify_job
@@ -156,13 +157,8 @@ def table_by_pyarrow(root: str) -> list[Any]:
 
 
 def table_by_duckdb(root: str) -> list[Any]:
-    """`delta_scan` is an extension that is fetched; the table's own list of files is read."""
-    import duckdb
-    from deltalake import DeltaTable
-
-    files = DeltaTable(root).file_uris()
-    found = duckdb.sql(f"select * from read_parquet({files}, hive_partitioning=false)")
-    return found.to_arrow_table().to_pylist()
+    with ducks("delta") as connection:
+        return connection.sql(f"from delta_scan('{root}')").to_arrow_table().to_pylist()
 
 
 def table_by_polars(root: str) -> list[Any]:
