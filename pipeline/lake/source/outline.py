@@ -84,8 +84,11 @@ def wider(one: tuple[Any, Any] | None, other: tuple[Any, Any] | None) -> tuple[A
     """The bounds of what has two bounds; None where they can't be told."""
     if one is None or other is None:
         return None
+    (low, high), (lower, higher) = one, other
     try:
-        lows, highs = ([v for v in pair if v is not None] for pair in zip(one, other, strict=True))
-        return min(lows, default=None), max(highs, default=None)
+        return (
+            low if lower is None else lower if low is None else min(low, lower),
+            high if higher is None else higher if high is None else max(high, higher),
+        )
     except TypeError:
         return None
