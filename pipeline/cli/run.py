@@ -46,7 +46,7 @@ log_option = click.option(
     "--full",
     is_flag=True,
     help="Annotate everything, also what is done already; each new file takes the place of the "
-    "old one. What was interrupted starts over with --full, and goes on without it.",
+    "old one. Interrupted, it starts over.",
 )
 @click.option(
     "--limit",
@@ -75,6 +75,8 @@ def run(job_file: str, overrides: tuple[str, ...], log_format: str, **choices: A
       3  interrupted; the same command resumes
       4  another run holds the output
     """
+    if choices["full"] and choices["limit"]:
+        raise click.UsageError("--full begins anew each time, so that --limit gets no further.")
     start(job_file, overrides, log_format=log_format, **choices)
 
 

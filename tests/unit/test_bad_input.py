@@ -338,3 +338,8 @@ def test_a_wrong_column_of_a_task_is_mended_in_the_task_not_in_the_input(
     assert (code, place in said, "input.text" in said) == (2, True, False)
     if "boddy" in str(task):
         assert "there are id, body, n, label. Name `body`" in said
+
+
+def test_a_full_run_takes_no_limit_as_it_would_begin_with_the_same_rows_each_time() -> None:
+    done = CliRunner().invoke(main, ["run", "job.yaml", "--full", "--limit", "5"])
+    assert (done.exit_code, "--full begins anew" in done.output) == (2, True)
