@@ -168,8 +168,8 @@ class IcebergOutput:
                 for path in gone:
                     assert now is not None
                     producer.delete_data_file(now.entries[path])
-                for end in added:
-                    producer.append_data_file(self._data_file(end, transaction.table_metadata))
+                for file in self._data_files(added, transaction.table_metadata):
+                    producer.append_data_file(file)
             guard()
             transaction.commit_transaction()
         return True
@@ -185,8 +185,8 @@ class IcebergOutput:
             catalog.create_table(self.name.name, columns, **where)
             return None
 
-    def _data_file(self, end: End, metadata: Any) -> Any:
-        """A file as a manifest has it."""
+    def _data_files(self, ends: Sequence[End], metadata: Any) -> Iterator[Any]:
+        """Files as a manifest has them."""
         from pyiceberg.io.pyarrow import (
             compute_statistics_plan,
             data_file_statistics_from_parquet_metadata,
@@ -196,23 +196,24 @@ class IcebergOutput:
         from pyiceberg.typedef import Record
 
         schema = metadata.schema()
-        statistics = data_file_statistics_from_parquet_metadata(
-            parquet_metadata=end.stats,
-            stats_columns=compute_statistics_plan(schema, metadata.properties),
-            parquet_column_mapping=parquet_path_to_id_mapping(schema),
-        )
-        return DataFile.from_args(
-            content=DataFileContent.DATA,
-            file_path=self._address(end.entry.path),
-            file_format=FileFormat.PARQUET,
-            partition=Record(),
-            file_size_in_bytes=end.entry.size,
-            sort_order_id=None,
-            spec_id=metadata.default_spec_id,
-            equality_ids=None,
-            key_metadata=None,
-            **statistics.to_serialized_dict(),
-        )
+        plan = compute_statistics_plan(schema, metadata.properties)
+        numbers = parquet_path_to_id_mapping(schema)
+        for end in ends:
+            statistics = data_file_statistics_from_parquet_metadata(
+                parquet_metadata=end.stats, stats_columns=plan, parquet_column_mapping=numbers
+            )
+            yield DataFile.from_args(
+                content=DataFileContent.DATA,
+                file_path=self._address(end.entry.path),
+                file_format=FileFormat.PARQUET,
+                partition=Record(),
+                file_size_in_bytes=end.entry.size,
+                sort_order_id=None,
+                spec_id=metadata.default_spec_id,
+                equality_ids=None,
+                key_metadata=None,
+                **statistics.to_serialized_dict(),
+            )
 
     def _address(self, path: str) -> str:
         address = posixpath.join(self.root, path)
