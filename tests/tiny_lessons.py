@@ -43,3 +43,21 @@ def job(base: Path, path: Path, output: Path, *, train=None, data=None, **parts)
             "data": {"path": str(path), **(data or {})},
         }
     )
+
+
+def named(rows: int, *, seed: int = 0, words: int = 14) -> list[dict]:
+    """Texts in which words, alone or with one that goes on, are spans that the words tell."""
+    dice = random.Random(seed)
+    made = []
+    for _ in range(rows):
+        text, spans = "", []
+        for _ in range(dice.randint(2, words)):
+            label = dice.choice(("no", "yes", "maybe"))
+            first, later = WORDS[label][:3], WORDS[label][3:]
+            start = len(text) + bool(text)
+            some = [dice.choice(first), *([dice.choice(later)] if dice.random() < 0.5 else [])]
+            text = " ".join([*([text] if text else []), *(f"w{word}" for word in some)])
+            if label != "maybe":
+                spans.append({"label": label, "start": start, "end": len(text)})
+        made.append({"text": text, "spans": spans})
+    return made

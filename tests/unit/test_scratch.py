@@ -245,7 +245,7 @@ def test_a_job_trains_it_and_a_translate_job_writes_what_it_writes(tmp_path):
     got = [row["iso_8601"]["text"] for table in found.tables for row in table.to_pylist()]
     register()
     model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "model").eval()
-    writer = new_writer(wanted, read_rows(wanted.data, seed=0, writes=True).train)
+    writer = new_writer(wanted, read_rows(wanted.data, seed=0, kind="write").train)
     for text, row in zip(got, dates(80, seed=0), strict=False):
         ids = torch.tensor([writer.tokenizer(row["text"])["input_ids"]])
         ours = model.generate(input_ids=ids, max_new_tokens=47, do_sample=False)[0]
@@ -275,4 +275,4 @@ def test_a_wrong_job_is_told_before_the_start(tmp_path):
     data = write(tmp_path / "lists.parquet", rows)
     given = TrainData(path=str(data), label="iso", validation=0.0, test=0.0)
     with pytest.raises(JobError, match="not texts to write"):
-        read_rows(given, seed=0, writes=True)
+        read_rows(given, seed=0, kind="write")

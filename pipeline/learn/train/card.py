@@ -40,7 +40,8 @@ def card(
         record: What else is known, as ``training.json`` has it.
     """
     lines = [f"# {job.name}", "", job.description or f"Made of `{job.base}` by training.", ""]
-    many = "any number of them to a text" if rows.several else "one to a text"
+    free = rows.several or job.task.kind == "ner"
+    many = "any number of them to a text" if free else "one to a text"
     if rows.labels:
         names = ", ".join(f"`{_plain(label)}`" for label in rows.labels)
         lines += [f"Labels: {names}; {many}.", ""]
@@ -57,6 +58,9 @@ def card(
     if record["cut"]:
         lines.append(f"- {record['cut']:,} texts were longer than {record['max_tokens']:,} tokens, "
                      "and were cut to them.")  # fmt: skip
+    if record["inexact"]:
+        lines.append(f"- {record['inexact']:,} spans begin or end within a token, which was "
+                     "learned as theirs.")  # fmt: skip
     options = job.train
     lines += [
         "", "## Training", "",
@@ -93,7 +97,8 @@ def _figures(figures: Mapping[str, Any] | None, rows: int, record: Mapping[str, 
         return [*lines, ""]
     lines += ["", "| label | precision | recall | F1 | rows |", "|---|---|---|---|---|"]
     for label in figures["labels"]:
-        cells = (label["precision"], label["recall"], label["f1"])
+        of = label.get("strict", label)
+        cells = (of["precision"], of["recall"], of["f1"])
         lines.append(f"| {_plain(label['label'])} | {' | '.join(map(number, cells))} | "
                      f"{label['support']:,} |")  # fmt: skip
     return [*lines, ""]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,11 @@ from pipeline.models.resolve import ModelInfo, fetch
 from pipeline.models.text.side import longest_input, own_pad_token
 from pipeline.models.text.tokenizer import load_tokenizer
 
-HEAD: HeadName = "sequence-classification"
+# kind of task -> its head, and how the classes end that have it
+HEADS: dict[str, tuple[HeadName, str]] = {
+    "classify": ("sequence-classification", "ForSequenceClassification"),
+    "ner": ("token-classification", "ForTokenClassification"),
+}
 CHUNK = 1_024
 
 
@@ -39,6 +43,7 @@ class Learner:
         max_tokens: To which longer texts are cut.
         base: The folder of its base.
         cut: How many have been, so far.
+        inexact: How many spans begin or end within a token, so far.
     """
 
     model: Any
@@ -50,10 +55,15 @@ class Learner:
     max_tokens: int
     base: Path
     cut: int = 0
+    inexact: int = 0
+
+    @property
+    def taken(self) -> Collection[str]:
+        """What the model takes of what its tokenizer gives."""
+        return inspect.signature(self.model.forward).parameters
 
     def encode(self, rows: Sequence[LabelledText]) -> tuple[dict[str, list[list[int]]], list[Any]]:
         """Texts as the model takes them, and their targets: class indices, or a 0 or 1 a label."""
-        taken = inspect.signature(self.model.forward).parameters
         tokens: dict[str, list[list[int]]] = {}
         for at in range(0, len(rows), CHUNK):
             made = self.tokenizer(
@@ -63,7 +73,7 @@ class Learner:
             )
             self.cut += sum(bool(encoding.overflowing) for encoding in made.encodings)
             for name, values in made.items():
-                if name in taken:
+                if name in self.taken:
                     tokens.setdefault(name, []).extend(values)
         where = {label: at for at, label in enumerate(self.labels)}
         if not self.several:
@@ -84,13 +94,28 @@ class Learner:
 
     def answers(self, rows: Sequence[LabelledText], *, batch: int) -> list[dict[str, Any]]:
         """What the model gives, as the task `classify` has it: ``label``, ``score``, ``scores``."""
+        tokens, _ = self.encode(rows)
+        found: list[dict[str, Any]] = [{}] * len(rows)
+        for row, logits in self.computed(tokens, batch=batch):
+            shares = logits.sigmoid() if self.several else logits.softmax(-1)
+            found[row] = self._answer(shares.tolist())
+        return found
+
+    def computed(
+        self, tokens: Mapping[str, Sequence[Sequence[int]]], *, batch: int
+    ) -> Iterator[tuple[int, Any]]:
+        """Each row's number and its logits, padding's after them.
+
+        Args:
+            tokens: As `encode` gives them.
+            batch: Rows to a call.
+        """
         import torch
 
-        tokens, _ = self.encode(rows)
-        order = sorted(range(len(rows)), key=lambda row: len(tokens["input_ids"][row]))
-        found: list[dict[str, Any]] = [{}] * len(rows)
+        lengths = [len(ids) for ids in tokens["input_ids"]]
+        order = sorted(range(len(lengths)), key=lengths.__getitem__)
         self.model.eval()
-        for at in range(0, len(rows), batch):
+        for at in range(0, len(order), batch):
             some = order[at : at + batch]
             padded = self.tokenizer.pad(
                 {name: [values[row] for row in some] for name, values in tokens.items()},
@@ -98,10 +123,7 @@ class Learner:
             )
             with torch.inference_mode():
                 logits = self.model(**padded.to(self.model.device))["logits"].float().cpu()
-            shares = logits.sigmoid() if self.several else logits.softmax(-1)
-            for row, scores in zip(some, shares.tolist(), strict=True):
-                found[row] = self._answer(scores)
-        return found
+            yield from zip(some, logits, strict=True)
 
     def _answer(self, scores: Sequence[float]) -> dict[str, Any]:
         best = max(range(len(scores)), key=scores.__getitem__)
@@ -114,15 +136,17 @@ class Learner:
 
 
 def load_learner(
-    job: TrainJob, info: ModelInfo, labels: Sequence[str], *, several: bool
-) -> Learner:
+    job: TrainJob, info: ModelInfo, labels: Sequence[str], *, several: bool,
+    made: Callable[..., Learner] = Learner,
+) -> Learner:  # fmt: skip
     """The base with a head for the labels: its own, where it has one for the very same labels.
 
     Args:
         job: Says what is frozen and how much is read of a text.
         info: The base.
-        labels: In the data.
+        labels: Of the model's classes.
         several: Whether a text may have any number of them.
+        made: What is made of it.
 
     Raises:
         JobError: It can't be loaded, or can't be trained as the job says.
@@ -130,25 +154,26 @@ def load_learner(
     import torch
     import transformers
 
-    check_family(info.config, head=HEAD, reference=info.reference)
+    head, class_end = HEADS[job.task.kind]
+    check_family(info.config, head=head, reference=info.reference)
     if info.is_adapter:
         raise JobError(f"base {info.reference} is an adapter", hint="Name a whole model as base")
     folder = fetch(info)
     there = [str(label) for label in (info.config.get("id2label") or {}).values()]
-    has_head = any(name.endswith("ForSequenceClassification") for name in info.architectures)
+    has_head = any(name.endswith(class_end) for name in info.architectures)
     kept = has_head and sorted(there) == sorted(labels)
     named = there if kept else list(labels)
     transformers.set_seed(job.train.seed)
-    auto = transformers.AutoModelForSequenceClassification
-    with loading(info.reference, what=HEAD, hint="Check that its folder is complete"):
+    auto = getattr(transformers, f"AutoModel{class_end}")
+    problem = "multi_label_classification" if several else "single_label_classification"
+    with loading(info.reference, what=head, hint="Check that its folder is complete"):
         tokenizer = load_tokenizer(folder)
         model, report = auto.from_pretrained(
             folder,
             dtype=torch.float32,
             id2label=dict(enumerate(named)),
             label2id={label: at for at, label in enumerate(named)},
-            problem_type="multi_label_classification" if several
-            else "single_label_classification",
+            problem_type=problem if job.task.kind == "classify" else None,
             ignore_mismatched_sizes=True,
             use_safetensors=True,
             trust_remote_code=False,
@@ -177,7 +202,7 @@ def load_learner(
         )
     longest = longest_input(model.config, tokenizer, first_position=first_position(model.config))
     most = min(longest, job.train.max_tokens or longest)
-    return Learner(model, tokenizer, named, several, frozen, kept, most, folder)
+    return made(model, tokenizer, named, several, frozen, kept, most, folder)
 
 
 def _head_anew(model: Any, fresh: Any) -> None:

@@ -9,7 +9,6 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 import pyarrow as pa
-import pyarrow.types as types
 
 from pipeline.errors import JobError, near
 from pipeline.escape import visible
@@ -18,16 +17,25 @@ from pipeline.lake.source.open import as_found, open_source
 from pipeline.lake.source.reader import texts_of
 from pipeline.lake.split import Split
 from pipeline.learn.train.job import TrainData
+from pipeline.learn.train.tagged import Span, are_texts, check_tagged, is_text, rows_of
 
 PARTS = ("train", "validation", "test")
+NOT_UTF8 = "text that is not UTF-8"
 
 
 @dataclass(frozen=True)
 class LabelledText:
-    """A text and what is right of it: one label, or several where rows have lists of them."""
+    """A text and what is right of it: one label, several where rows have lists of them, or spans.
+
+    Attributes:
+        text: What is read.
+        labels: Its own, or those of its spans, each once.
+        spans: Of a text whose spans are known, in their order.
+    """
 
     text: str
     labels: tuple[str, ...]
+    spans: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,7 @@ class LabelledRows:
     seen: Sequence[Sequence[object]] = ()
 
 
-def read_rows(data: TrainData, *, seed: int, writes: bool = False) -> LabelledRows:
+def read_rows(data: TrainData, *, seed: int, kind: str = "classify") -> LabelledRows:
     """Reads and divides the rows of a training job.
 
     Which part a row is in follows from its text and the seed alone: more rows change nothing for
@@ -62,13 +70,15 @@ def read_rows(data: TrainData, *, seed: int, writes: bool = False) -> LabelledRo
     Args:
         data: What the job says of them.
         seed: Of the division.
-        writes: Whether labels are texts to write, of which no two need be the same.
+        kind: Of the task: labels of ``write`` are texts, of which no two need be the same; those
+            of ``ner`` are spans, or a tag for each word.
 
     Raises:
         JobError: They can't be read, or nothing can be learned from them.
         SplitError: A file can't be read.
     """
-    readers = [_Reader(data, data.path)]
+    writes = kind == "write"
+    readers = [_Reader(data, data.path, kind=kind)]
     rows = readers[0].rows
     parts: dict[str, list[LabelledText]] = {part: [] for part in PARTS}
     shares = {part: getattr(data, part) for part in ("test", "validation")}
@@ -76,7 +86,7 @@ def read_rows(data: TrainData, *, seed: int, writes: bool = False) -> LabelledRo
         parts[_part(row.text, shares, seed=seed)].append(row)
     for part, given in shares.items():
         if isinstance(given, str):
-            readers.append(_Reader(data, given))
+            readers.append(_Reader(data, given, kind=kind))
             parts[part] = readers[-1].rows
     left_out = sum((reader.left_out for reader in readers), Counter[str]())
     known = {row.text for row in parts["train"]}
@@ -102,7 +112,7 @@ def read_rows(data: TrainData, *, seed: int, writes: bool = False) -> LabelledRo
         raise JobError(f"data.label: column `{data.label}` holds lists, not texts to write",
                        hint="Name a column of texts")  # fmt: skip
     if not writes:
-        _check_labels(found, data)
+        _check_labels(found, data, alone=kind == "classify" and not found.several)
     return found
 
 
@@ -120,8 +130,9 @@ def _part(text: str, shares: dict[str, float | str], *, seed: int) -> str:
 class _Reader:
     """The rows of one dataset."""
 
-    def __init__(self, data: TrainData, address: str) -> None:
+    def __init__(self, data: TrainData, address: str, *, kind: str) -> None:
         self.data = data
+        self.spans = kind == "ner"
         self.left_out: Counter[str] = Counter()
         self.several = False
         source = as_found(open_source(address))
@@ -139,8 +150,15 @@ class _Reader:
             with closing(self.source.open(split)) as opened:
                 where = self.source.where(split.path)
                 self._check_columns(opened.schema, where)
+                first = 1
                 for table in opened.batches([self.data.text, self.data.label]):
-                    yield from self._labelled(table)
+                    some = table.select([self.data.text, self.data.label])
+                    for batch in some.to_batches():
+                        yield from (
+                            self._tagged(batch, where=where, first=first)
+                            if self.spans else self._labelled(batch)
+                        )  # fmt: skip
+                        first += batch.num_rows
 
     def _check_columns(self, schema: pa.Schema, where: str) -> None:
         for name, column in (("text", self.data.text), ("label", self.data.label)):
@@ -150,9 +168,14 @@ class _Reader:
                     f"{', '.join(schema.names)}",
                     hint=f"{near(column, schema.names)} as data.{name}",
                 )
+        if self.spans:
+            columns = (self.data.text, self.data.label)
+            check_tagged(*(schema.field(one).type for one in columns), names=columns, where=where)
+            return
+        for name, column in (("text", self.data.text), ("label", self.data.label)):
             kind = schema.field(column).type
-            lists = name == "label" and (types.is_list(kind) or types.is_large_list(kind))
-            if not _is_text(kind.value_type if lists else kind):
+            lists = name == "label" and are_texts(kind)
+            if not lists and not is_text(kind):
                 wanted = "text, or a list of texts" if name == "label" else "text"
                 raise JobError(
                     f"data.{name}: column `{column}` of {where} is {kind}; it must be {wanted}",
@@ -162,26 +185,33 @@ class _Reader:
             if name == "label":
                 self.several = self.several or lists
 
-    def _labelled(self, table: pa.Table) -> Iterator[LabelledText]:
-        for batch in table.select([self.data.text, self.data.label]).to_batches():
-            texts, broken = texts_of(batch.column(0))
-            lists = not _is_text(batch.column(1).type)
-            labels = batch.column(1).to_pylist() if lists else texts_of(batch.column(1))[0]
-            for row, (text, label) in enumerate(zip(texts, labels, strict=True)):
-                if row in broken:
-                    self.left_out["text that is not UTF-8"] += 1
-                elif text is None or not text.strip():
-                    self.left_out["without a text"] += 1
-                elif label is None or (not lists and not label.strip()):
-                    self.left_out["without a label"] += 1
-                else:
-                    some = label if lists else [label]
-                    yield LabelledText(text, tuple(sorted({one for one in some if one})))
+    def _labelled(self, batch: pa.RecordBatch) -> Iterator[LabelledText]:
+        texts, broken = texts_of(batch.column(0))
+        lists = not is_text(batch.column(1).type)
+        labels = batch.column(1).to_pylist() if lists else texts_of(batch.column(1))[0]
+        for row, (text, label) in enumerate(zip(texts, labels, strict=True)):
+            if row in broken:
+                self.left_out[NOT_UTF8] += 1
+            elif text is None or not text.strip():
+                self.left_out["without a text"] += 1
+            elif label is None or (not lists and not label.strip()):
+                self.left_out["without a label"] += 1
+            else:
+                some = label if lists else [label]
+                yield LabelledText(text, tuple(sorted({one for one in some if one})))
 
-
-def _is_text(kind: pa.DataType) -> bool:
-    value = kind.value_type if types.is_dictionary(kind) else kind
-    return bool(types.is_string(value) or types.is_large_string(value))
+    def _tagged(self, batch: pa.RecordBatch, *, where: str, first: int) -> Iterator[LabelledText]:
+        words = not is_text(batch.column(0).type)
+        texts, broken = (batch.column(0).to_pylist(), {}) if words else texts_of(batch.column(0))
+        labels = batch.column(1).to_pylist()
+        for row, found in enumerate(rows_of(texts, labels, where=where, first=first)):
+            if row in broken:
+                self.left_out[NOT_UTF8] += 1
+            elif isinstance(found, str):
+                self.left_out[found] += 1
+            else:
+                text, spans = found
+                yield LabelledText(text, tuple(sorted({span.label for span in spans})), spans)
 
 
 def _check_sizes(rows: LabelledRows, data: TrainData, shares: dict[str, float | str]) -> None:
@@ -199,12 +229,12 @@ def _check_sizes(rows: LabelledRows, data: TrainData, shares: dict[str, float | 
             )
 
 
-def _check_labels(rows: LabelledRows, data: TrainData) -> None:
+def _check_labels(rows: LabelledRows, data: TrainData, *, alone: bool) -> None:
     """Refuses labels that nothing can be learned from, or measured on."""
     if not rows.labels:
         raise JobError(f"data.label: column `{data.label}` of {data.path} names no label at all",
                        hint="Name another column")  # fmt: skip
-    if len(rows.labels) == 1 and not rows.several:
+    if len(rows.labels) == 1 and alone:
         raise JobError(
             f"data.label: all rows of {data.path} have the label {_shown(rows.labels[0])}, so that "
             "there is nothing to tell apart",

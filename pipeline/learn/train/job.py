@@ -30,10 +30,12 @@ Share = Annotated[float, Field(ge=0, lt=1)] | Annotated[str, Field(min_length=1)
 class TrainTask(Part):
     """What the model is to learn."""
 
-    kind: Literal["classify", "write"] = Field(
+    kind: Literal["classify", "ner", "write"] = Field(
         title="Kind",
         description="classify: a label for each text, or several where the label column holds "
-        "lists. write: a text for each text, such as its translation, with base: scratch.",
+        "lists. ner: spans of each text, as {label, start, end} in characters, or a tag for each "
+        "word of a list of words. write: a text for each text, such as its translation, with base: "
+        "scratch.",
     )
 
 
@@ -46,11 +48,14 @@ class TrainData(Part):
         "local path or a s3://, gs:// or az:// address.",
         min_length=1,
     )
-    text: str = Field("text", title="Text column", description="What is read.")
+    text: str = Field(
+        "text", title="Text column", description="What is read; for ner, texts or lists of words."
+    )
     label: str = Field(
         "label",
         title="Label column",
-        description="The right label of each row, or a list of such; or the text to write.",
+        description="The right label of each row, or a list of such; or its spans, or the tags of "
+        "its words; or the text to write.",
     )
     validation: Share = Field(
         0.1,
@@ -232,6 +237,8 @@ class TrainJob(Part):
             )
         if self.scratch is not None and not scratch:
             raise ValueError("scratch says how large a model of base: scratch is")
+        if self.train.class_weights is not None and self.task.kind == "ner":
+            raise ValueError("train.class_weights weigh the labels of texts, not of spans")
         if scratch and (self.train.freeze is not None or self.train.class_weights is not None):
             raise ValueError("what is made from nothing has neither frozen layers nor classes")
         return self

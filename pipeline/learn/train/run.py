@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from pipeline.learn.train.writer import Writer
 
 RECORD = "training.json"
+# kind of training -> kind of task by which it is measured
+MEASURED_AS = {"classify": "classify", "ner": "ner", "write": "translate"}
 # Counted up with every change of what the same job and rows give.
 RECIPE = 1
 
@@ -47,12 +49,11 @@ def train_job(job: TrainJob, *, command: str, say: Callable[[str], None]) -> dic
         OutputBusy: Another run trains it.
         RunError: Training came apart, or there is no room for it.
     """
-    writes = job.task.kind == "write"
-    check_libraries("translate" if writes else "classify")
+    check_libraries(MEASURED_AS[job.task.kind])
     output = Path(job.output.path).expanduser()
     there = _record_at(output)
     info = None if job.base == SCRATCH_BASE else look_up(job.base)
-    rows = read_rows(job.data, seed=job.train.seed, writes=writes)
+    rows = read_rows(job.data, seed=job.train.seed, kind=job.task.kind)
     mark = _fingerprint(job, rows, info)
     if there is not None:
         return _as_it_was(there, mark, output)
@@ -146,6 +147,7 @@ def _trained(
 
     from pipeline.learn.train.card import card, versions
     from pipeline.learn.train.classifier import class_weights, load_learner
+    from pipeline.learn.train.tagger import Tagger, tags_of
     from pipeline.learn.train.trainer import Examples, last_checkpoint, make_trainer
     from pipeline.learn.train.writer import new_writer
 
@@ -155,6 +157,8 @@ def _trained(
     weights = None
     if info is None:
         learner = new_writer(job, rows.train)
+    elif job.task.kind == "ner":
+        learner = load_learner(job, info, tags_of(rows.labels), several=False, made=Tagger)
     else:
         learner = load_learner(job, info, rows.labels, several=rows.several)
         weights = class_weights(job, learner, rows.train)
@@ -170,6 +174,8 @@ def _trained(
         part: Examples(*learner.encode(getattr(rows, part)))
         for part in ("train", "validation") if getattr(rows, part)
     }  # fmt: skip
+    if learner.inexact:
+        say(f"{learner.inexact:,} spans begin or end within a token, which is learned as theirs")
     trainer = make_trainer(
         model, job.train, train=parts["train"], validation=parts.get("validation"),
         frozen=learner.frozen, weights=weights, collate=learner.collate,
@@ -191,6 +197,7 @@ def _trained(
         "head_kept": learner.head_kept,
         "max_tokens": learner.max_tokens,
         "cut": learner.cut,
+        "inexact": learner.inexact,
         "parameters": sum(one.numel() for one in model.parameters()),
         "trained": sum(one.numel() for one in model.parameters() if one.requires_grad),
         "steps": state.global_step,
@@ -217,15 +224,18 @@ def _measured(
 ) -> dict[str, Any] | None:
     if not rows.test:
         return None
-    if job.task.kind == "write":
-        written = learner.answers(rows.test, batch=job.train.batch_size * 2)
-        texts = [row.labels[0] for row in rows.test]
-        same = np.array([w["text"] == t.strip() for w, t in zip(written, texts, strict=True)])
-        exact = interval(lambda some: float(same[some].mean()), len(same))
-        figures = report_of("translate", [[text] for text in texts], written)
-        return {"metrics": {"exact_match": exact, **figures["metrics"]}}
-    gold: Any = [list(row.labels) if rows.several else row.labels[0] for row in rows.test]
     found = learner.answers(rows.test, batch=job.train.batch_size * 2)
+    if job.task.kind == "write":
+        texts = [row.labels[0] for row in rows.test]
+        same = np.array([w["text"] == t.strip() for w, t in zip(found, texts, strict=True)])
+        exact = interval(lambda some: float(same[some].mean()), len(same))
+        figures = report_of("translate", [[text] for text in texts], found)
+        return {"metrics": {"exact_match": exact, **figures["metrics"]}}
+    if job.task.kind == "ner":
+        return report_of(
+            "ner", [[span._asdict() for span in row.spans] for row in rows.test], found
+        )
+    gold: Any = [list(row.labels) if rows.several else row.labels[0] for row in rows.test]
     return report_of("classify", gold, found)
 
 

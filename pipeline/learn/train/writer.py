@@ -32,6 +32,7 @@ class Writer:
     max_tokens: int
     longest: int = 0
     cut: int = 0
+    inexact: int = 0
     labels: Sequence[str] = ()
     frozen: Sequence[Any] = ()
     head_kept: bool = False

@@ -97,7 +97,7 @@ class NerAnnotate:
         self.options = options
         self.output_type = output_type
         self.tags = Tags.of(self.text.labels)
-        self.words = _WordRule(self.text.tokenizer)
+        self.words = WordRule(self.text.tokenizer)
         self.text.tokens.with_offsets = True
 
     def annotate(self, texts: Sequence[str]) -> Annotated:
@@ -180,7 +180,7 @@ class NerAnnotate:
         )
 
 
-class _WordRule:
+class WordRule:
     """Which tokens continue a word, by the rule of Hugging Face's pipeline.
 
     A tokenizer that marks continuations (WordPiece's ``##``) tells by length: the token is longer
