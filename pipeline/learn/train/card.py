@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline import __version__
 from pipeline.learn.train.data import PARTS, LabelledRows
-from pipeline.learn.train.job import FreezeAllBut, TrainJob
+from pipeline.learn.train.job import FreezeAllBut, TrainJob, TrainOptions
 
 
 def versions() -> dict[str, str]:
@@ -67,7 +67,7 @@ def card(
         f"- From `{_plain(job.base)}` (revision `{record['base_revision']}`), head "
         f"{'as it was there' if record['head_kept'] else 'new'}."
         if job.scratch is None else f"- From nothing: {job.scratch}.",
-        f"- {_frozen(options.freeze)}: {record['trained']:,} of {record['parameters']:,} "
+        f"- {_frozen(options)}: {record['trained']:,} of {record['parameters']:,} "
         "parameters trained.",
         f"- {record['steps']:,} steps of {options.batch_size} rows, learning rate "
         f"{options.learning_rate:g}, warm-up {options.warm_up:g}, weight decay "
@@ -113,7 +113,10 @@ def _share(share: float | str) -> str:
     return f"`{_plain(share)}`" if isinstance(share, str) else f"{share:.0%} by a hash of the text"
 
 
-def _frozen(what: FreezeAllBut | Sequence[str] | None) -> str:
+def _frozen(options: TrainOptions) -> str:
+    what = options.freeze
+    if options.lora is not None:
+        return f"Low-rank updates (LoRA) of rank {options.lora.rank} and the head"
     if what is None:
         return "Nothing frozen"
     if isinstance(what, FreezeAllBut):

@@ -14,6 +14,7 @@ from pipeline.errors import JobError
 from pipeline.learn.train.data import LabelledText
 from pipeline.learn.train.freeze import freeze
 from pipeline.learn.train.job import TrainJob
+from pipeline.learn.train.lora import save_merged, unwrapped, with_lora
 from pipeline.models.families import check_family, first_position, pads
 from pipeline.models.faults import loading
 from pipeline.models.heads import HeadName
@@ -60,7 +61,7 @@ class Learner:
     @property
     def taken(self) -> Collection[str]:
         """What the model takes of what its tokenizer gives."""
-        return inspect.signature(self.model.forward).parameters
+        return inspect.signature(type(unwrapped(self.model)).forward).parameters
 
     def encode(self, rows: Sequence[LabelledText]) -> tuple[dict[str, list[list[int]]], list[Any]]:
         """Texts as the model takes them, and their targets: class indices, or a 0 or 1 a label."""
@@ -88,7 +89,7 @@ class Learner:
 
     def save(self, folder: Path) -> None:
         """Writes the model, and its base's tokenizer as it was, as an ordinary model folder."""
-        self.model.save_pretrained(folder)
+        save_merged(self.model, folder)
         for path in _tokenizer_files(self.base):
             shutil.copyfile(path, folder / path.name)
 
@@ -191,9 +192,12 @@ def load_learner(
             if own_pad_token(model.config) is None else "Take a base such as bert or roberta",
         )  # fmt: skip
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(own_pad_token(model.config))
+    anew = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    if job.train.lora is not None:
+        model = with_lora(model, job.train.lora, kind=job.task.kind, base=info.reference, anew=anew)
     frozen = freeze(model, job.train.freeze)
     fixed = {name for name, one in model.named_parameters() if not one.requires_grad}
-    random = sorted(fixed & {*report["missing_keys"], *(k for k, *_ in report["mismatched_keys"])})
+    random = sorted(fixed & anew)
     if random:
         raise JobError(
             f"base {info.reference} lacks {random[0]} and {len(random) - 1} more of what "

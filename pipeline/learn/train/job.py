@@ -88,6 +88,12 @@ class FreezeAllBut(Part):
     )
 
 
+class LoraOptions(Part):
+    """Learns low-rank updates of linear layers, and leaves the base as it is."""
+
+    rank: int = Field(8, title="Rank", description="Of each update; twice it is its scale.", ge=1)
+
+
 class TrainOptions(Part):
     """How it is learned."""
 
@@ -124,6 +130,12 @@ class TrainOptions(Part):
             "parameters' names, such as ['*.embeddings.*'].",
         )
     )
+    lora: LoraOptions | None = Field(
+        None,
+        title="LoRA",
+        description="Trains a low-rank update of each linear layer, and the head: {rank: 8}. The "
+        "model comes out merged, with the updates alone in adapter/.",
+    )
     class_weights: Literal["balanced"] | dict[str, float] | None = Field(
         None,
         title="Class weights",
@@ -143,6 +155,12 @@ class TrainOptions(Part):
         ge=1,
     )
     seed: int = Field(0, title="Seed", description="Of the split, the head and the order.", ge=0)
+
+    @model_validator(mode="after")
+    def _freezes_once(self) -> TrainOptions:
+        if self.lora is not None and self.freeze is not None:
+            raise ValueError("lora leaves all layers as they are: write it or freeze, not both")
+        return self
 
     @field_validator("class_weights")
     @classmethod
@@ -239,7 +257,8 @@ class TrainJob(Part):
             raise ValueError("scratch says how large a model of base: scratch is")
         if self.train.class_weights is not None and self.task.kind == "ner":
             raise ValueError("train.class_weights weigh the labels of texts, not of spans")
-        if scratch and (self.train.freeze is not None or self.train.class_weights is not None):
+        train = self.train
+        if scratch and (train.freeze or train.lora or train.class_weights is not None):
             raise ValueError("what is made from nothing has neither frozen layers nor classes")
         return self
 

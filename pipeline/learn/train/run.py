@@ -282,10 +282,11 @@ def _told(model: Any, work: Path) -> Iterator[None]:
 def _publish(made: Path, output: Path) -> None:
     """Puts a finished folder in its place in one step."""
     mode = (made / RECORD).stat().st_mode
-    for path in made.iterdir():
-        path.chmod(mode)  # safetensors writes files that only their owner may read
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+    for path in made.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)  # safetensors writes files that only their owner may read
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
         made.rename(output)
