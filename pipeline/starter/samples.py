@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pipeline.errors import JobError
 from pipeline.starter.dates import dates
+from pipeline.starter.entities import load_entities
 from pipeline.starter.reviews import LONG, SHORT, Review, load_reviews
 from pipeline.starter.shards import refuse_too_many, write_shards
 
@@ -52,6 +53,11 @@ SAMPLES = {
     "dates": Sample(
         title="made-up: dates in words, and as ISO 8601 has them in `iso`", rows=20_000, shards=2
     ),
+    "entities": Sample(
+        title="sentences of news and tweets: `words`, with `tags` of people, places, organizations",
+        rows=2_500,
+        shards=1,
+    ),
     "tree": Sample(
         title="the reviews as a tree of directories, `source=.../label=.../`", rows=400, shards=1
     ),
@@ -90,6 +96,7 @@ def write_sample(
         "long-reviews": write_long_reviews,
         "labelled-reviews": write_labelled_reviews,
         "dates": write_dates,
+        "entities": write_entities,
         "tree": partial(write_reviews, tree=True),
     }
     write = writers.get(name, write_reviews)
@@ -217,6 +224,18 @@ def write_dates(
     made = dates(rows, seed=SEED)
     _refuse_too_few(len(made), rows)
     return write_shards({"": Dataset.from_list(made)}, destination, shards=shards)
+
+
+def write_entities(
+    destination: Path, *, rows: int, shards: int, progress: Callable[[str], None]
+) -> list[Path]:
+    """Write sentences with the columns ``words``, ``tags`` and ``source``; see `write_sample`."""
+    from datasets import Dataset
+
+    refuse_too_many(rows, shards)
+    found = load_entities(seed=SEED, progress=progress)[:rows]
+    _refuse_too_few(len(found), rows)
+    return write_shards({"": Dataset.from_list(found)}, destination, shards=shards)
 
 
 def _write(

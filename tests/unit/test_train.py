@@ -300,6 +300,7 @@ def test_weights_count_as_torch_has_them(several):
 
 
 def test_the_ready_job_is_right_and_a_wrong_one_names_line_field_and_mend(tmp_path):
+    assert load_file("jobs/train_ner.yaml", TrainJob).task.kind == "ner"
     ready = "jobs/train_sentiment.yaml"
     assert load_file(ready, TrainJob).train.learning_rate == 2e-4
     done = CliRunner().invoke(main, ["train", ready, "--set", "train.freez=1"])

@@ -1,5 +1,8 @@
 """Training low-rank updates: the base stays, what is learned is small, and both forms agree."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file as load_weights
@@ -64,6 +67,8 @@ def test_the_updates_as_an_adapter_of_the_base_annotate_as_the_merged_model(
     once, tiny_model, tmp_path
 ):
     kind, wanted, record = once
+    config = json.loads(Path(wanted.output.path, "adapter/adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == wanted.base
     merged = annotated(kind, tmp_path / "a", model=wanted.output.path)
     apart = annotated(
         kind, tmp_path / "b", model=tiny_model, adapter=f"{wanted.output.path}/adapter"

@@ -43,6 +43,7 @@ class Learner:
         head_kept: Whether the base brought its head along.
         max_tokens: To which longer texts are cut.
         base: The folder of its base.
+        reference: How a job names its base.
         cut: How many have been, so far.
         inexact: How many spans begin or end within a token, so far.
     """
@@ -55,6 +56,7 @@ class Learner:
     head_kept: bool
     max_tokens: int
     base: Path
+    reference: str
     cut: int = 0
     inexact: int = 0
 
@@ -89,7 +91,7 @@ class Learner:
 
     def save(self, folder: Path) -> None:
         """Writes the model, and its base's tokenizer as it was, as an ordinary model folder."""
-        save_merged(self.model, folder)
+        save_merged(self.model, folder, base=self.reference)
         for path in _tokenizer_files(self.base):
             shutil.copyfile(path, folder / path.name)
 
@@ -194,7 +196,7 @@ def load_learner(
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(own_pad_token(model.config))
     anew = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
     if job.train.lora is not None:
-        model = with_lora(model, job.train.lora, kind=job.task.kind, base=info.reference, anew=anew)
+        model = with_lora(model, job.train.lora, kind=job.task.kind, anew=anew)
     frozen = freeze(model, job.train.freeze)
     fixed = {name for name, one in model.named_parameters() if not one.requires_grad}
     random = sorted(fixed & anew)
@@ -206,7 +208,7 @@ def load_learner(
         )
     longest = longest_input(model.config, tokenizer, first_position=first_position(model.config))
     most = min(longest, job.train.max_tokens or longest)
-    return made(model, tokenizer, named, several, frozen, kept, most, folder)
+    return made(model, tokenizer, named, several, frozen, kept, most, folder, info.reference)
 
 
 def _head_anew(model: Any, fresh: Any) -> None:

@@ -6,6 +6,7 @@ The method: Hu et al. 2021, https://arxiv.org/abs/2106.09685.
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,16 +19,13 @@ ADAPTER = "adapter"
 TASK_TYPES = {"classify": "SEQ_CLS", "ner": "TOKEN_CLS"}
 
 
-def with_lora(
-    model: Any, options: LoraOptions, *, kind: str, base: str, anew: Collection[str]
-) -> Any:
+def with_lora(model: Any, options: LoraOptions, *, kind: str, anew: Collection[str]) -> Any:
     """A model of which only updates of its linear layers are trained, and what is new in it.
 
     Args:
         model: Of transformers, with a head.
         options: As the job says.
         kind: Of the task.
-        base: What the updates are of, as a job names it.
         anew: Names of parameters that the base did not bring along: they are random.
 
     Raises:
@@ -49,10 +47,7 @@ def with_lora(
         exclude_modules=sorted(whole),
         modules_to_save=sorted(whole),
     )
-    wrapped = get_peft_model(model, config)
-    # It writes the folder that the model was read from, which is this machine's.
-    wrapped.peft_config["default"].base_model_name_or_path = base
-    return wrapped
+    return get_peft_model(model, config)
 
 
 def unwrapped(model: Any) -> Any:
@@ -60,17 +55,22 @@ def unwrapped(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def save_merged(model: Any, folder: Path) -> None:
+def save_merged(model: Any, folder: Path, *, base: str) -> None:
     """Writes a model with its updates merged, and these by themselves as ``adapter/``.
 
     Args:
         model: From `with_lora`, or any other, which is written as it is.
         folder: Where to.
+        base: What the updates are of, as a job names it.
     """
     if unwrapped(model) is model:
         model.save_pretrained(folder)
         return
     model.save_pretrained(folder / ADAPTER)
+    # peft writes the folder that the base was read from, which is this machine's.
+    config = folder / ADAPTER / "adapter_config.json"
+    said = json.loads(config.read_text(encoding="utf-8")) | {"base_model_name_or_path": base}
+    config.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
     (folder / ADAPTER / "README.md").unlink(missing_ok=True)  # peft's: a form to fill in
     # What the labels are called: peft does not save it.
     unwrapped(model).config.save_pretrained(folder / ADAPTER)

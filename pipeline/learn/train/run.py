@@ -12,13 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from pipeline.errors import JobError, OutOfMemory, OutputBusy, RunError, ShardscribeError
 from pipeline.lake.store.own import own_address
-from pipeline.learn.evaluate import check_libraries, report_of
-from pipeline.learn.intervals import interval
+from pipeline.learn.evaluate import check_libraries
 from pipeline.learn.train.data import PARTS, LabelledRows, read_rows
+from pipeline.learn.train.figures import MEASURED_AS, measured
 from pipeline.learn.train.job import SCRATCH_BASE, ScratchOptions, TrainJob
 from pipeline.models.resolve import ModelInfo, look_up
 
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
     from pipeline.learn.train.writer import Writer
 
 RECORD = "training.json"
-# kind of training -> kind of task by which it is measured
-MEASURED_AS = {"classify": "classify", "ner": "ner", "write": "translate"}
 # Counted up with every change of what the same job and rows give.
 RECIPE = 1
 
@@ -179,14 +175,15 @@ def _trained(
     trainer = make_trainer(
         model, job.train, train=parts["train"], validation=parts.get("validation"),
         frozen=learner.frozen, weights=weights, collate=learner.collate,
-        smoothing=(job.scratch or ScratchOptions()).label_smoothing, folder=work, say=say,
+        smoothing=(job.scratch or ScratchOptions()).label_smoothing if info is None else 0.0,
+        folder=work, say=say,
     )  # fmt: skip
     last = last_checkpoint(work)
     if last is not None:
         say(f"going on from {last.name.replace('-', ' of step ')}")
     with _told(model, work):
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
-    figures = _measured(learner, rows, job)
+    figures = measured(learner, rows, job)
     state = trainer.state
     best = state.best_global_step if rows.validation else None
     record |= {
@@ -217,26 +214,6 @@ def _trained(
         (made / "README.md").write_text(said, encoding="utf-8")
     look_up(str(made))
     return made
-
-
-def _measured(
-    learner: Learner | Writer, rows: LabelledRows, job: TrainJob
-) -> dict[str, Any] | None:
-    if not rows.test:
-        return None
-    found = learner.answers(rows.test, batch=job.train.batch_size * 2)
-    if job.task.kind == "write":
-        texts = [row.labels[0] for row in rows.test]
-        same = np.array([w["text"] == t.strip() for w, t in zip(found, texts, strict=True)])
-        exact = interval(lambda some: float(same[some].mean()), len(same))
-        figures = report_of("translate", [[text] for text in texts], found)
-        return {"metrics": {"exact_match": exact, **figures["metrics"]}}
-    if job.task.kind == "ner":
-        return report_of(
-            "ner", [[span._asdict() for span in row.spans] for row in rows.test], found
-        )
-    gold: Any = [list(row.labels) if rows.several else row.labels[0] for row in rows.test]
-    return report_of("classify", gold, found)
 
 
 def _size(model: Any) -> int:
