@@ -46,6 +46,7 @@ from pipeline.job.job import Job
 from pipeline.models.device import GPU_BUDGET, Device
 from pipeline.models.heads import HeadName, Pooling
 from pipeline.models.resolve import ModelInfo
+from pipeline.models.results import strongest
 from pipeline.models.text import texts as texts_module
 from pipeline.models.torch.engine import TorchEngine
 from pipeline.models.torch.load import TorchModels
@@ -83,17 +84,6 @@ class Clock:
 _started = threading.local()
 
 
-@dataclass(frozen=True)
-class Ready:
-    """Logits whose softmax the device has made."""
-
-    scores: torch.Tensor
-
-    def softmax(self, dim: int) -> torch.Tensor:
-        """Over the labels."""
-        return self.scores
-
-
 class NullEncoder:
     """A packed encoder whose answers are there already.
 
@@ -113,16 +103,17 @@ class NullEncoder:
         tokens[:, 0] = 12.0  # "O", and now and then another
         begins = chance.random(GPU_BUDGET) < ENTITIES
         tokens[begins, 0] = -12.0
-        self.tokens = torch.from_numpy(tokens).softmax(dim=-1)
+        scores = torch.from_numpy(tokens).softmax(dim=-1).numpy()
+        self.tokens = torch.from_numpy(strongest(scores))
         self.seen = 0
 
     def classify_logits(self, batch: Packed) -> torch.Tensor:
         """Of shape [texts, labels]."""
         return self._answer(batch, self.texts, len(batch.borders) - 1)
 
-    def token_logits(self, batch: Packed) -> Ready:
-        """Of shape [tokens, labels]."""
-        return Ready(self._answer(batch, self.tokens, len(batch.ids)))
+    def strongest_labels(self, batch: Packed) -> torch.Tensor:
+        """Of shape [tokens, 3]."""
+        return self._answer(batch, self.tokens, len(batch.ids))
 
     def pooled(self, batch: Packed, *, how: Pooling) -> torch.Tensor:
         """Of shape [texts, dim]."""

@@ -65,6 +65,10 @@ class TokenClassifier(Head, Protocol):
         """
         ...
 
+    def strongest(self, sequences: Sequences) -> Inference[np.ndarray]:
+        """Of those scores what `results.strongest` gives: of shape [tokens, 3]."""
+        ...
+
 
 class SpanScorer(Head, Protocol):
     """Says of each token how well a span, such as an answer, starts or ends with it."""

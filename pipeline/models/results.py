@@ -132,6 +132,25 @@ class TokenRows(_Rows):
         return np.asarray(self.values[start : start + self.lengths[row]])
 
 
+def strongest(scores: np.ndarray) -> np.ndarray:
+    """What most that is asked of scores needs.
+
+    Args:
+        scores: Between 0 and 1, of shape [..., labels].
+
+    Returns:
+        Of shape [..., 3]: the number of the best label, the first of equals; its score; and that
+        of the next best, which is not there if there is one label alone.
+    """
+    best = scores.argmax(axis=-1)[..., None]
+    parts = [best.astype(scores.dtype), np.take_along_axis(scores, best, axis=-1)]
+    if scores.shape[-1] > 1:
+        rest = scores.copy()
+        np.put_along_axis(rest, best, -1.0, axis=-1)
+        parts.append(rest.max(axis=-1, keepdims=True))
+    return np.concatenate(parts, axis=-1)
+
+
 def spread(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """The numbers of some runs, one run after the other, as int64.
 

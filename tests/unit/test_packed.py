@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pipeline.models.batching import Sequences
 from pipeline.models.device import Device
 from pipeline.models.inference import BatchRunner, Inference
+from pipeline.models.results import strongest
 from pipeline.models.text.side import TextSide
 from pipeline.models.torch.heads import TorchClassifier, TorchEncoder, TorchTokenClassifier
 from pipeline.models.torch.model import Model
@@ -306,13 +307,18 @@ def test_a_batch_with_an_empty_text_or_other_lengths_is_refused(lengths: list[in
         Packed.place(np.array([5, 6]), np.array(lengths, dtype=np.int64), place=torch.from_numpy)
 
 
-def head_results(
-    head: str, family: str, sequences: Sequences, *, pack: bool
-) -> Inference[np.ndarray]:
+def head_model(head: str, family: str, *, pack: bool) -> Model:
     module = tiny(family, head, implementation="sdpa")
     text = TextSide(tiny_families.tokenizer(), module.config, folder=Path("nowhere"))
     model = Model(module, text, BatchRunner(Device("cpu"), budget=100))
     model.packed = packed_of(module) if pack else None
+    return model
+
+
+def head_results(
+    head: str, family: str, sequences: Sequences, *, pack: bool
+) -> Inference[np.ndarray]:
+    model = head_model(head, family, pack=pack)
     if head == "Model":
         return TorchEncoder(model).vectors(sequences, pooling="mean")
     if head == "ForSequenceClassification":
@@ -329,6 +335,16 @@ def test_a_head_gives_the_same_packed_and_padded(family: str, head: str) -> None
     assert tight.padded_tokens == tight.tokens == plain.tokens < plain.padded_tokens
     for one, other in zip(tight.results, plain.results, strict=True):
         np.testing.assert_allclose(one, other, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_the_strongest_labels_are_those_of_all_scores(*, pack: bool) -> None:
+    head = TorchTokenClassifier(head_model("ForTokenClassification", "Bert", pack=pack))
+    sequences = Sequences.of(texts())
+    few, every = head.strongest(sequences), head.scores(sequences)
+    assert few.tokens == every.tokens
+    for one, scores in zip(few.results, every.results, strict=True):
+        np.testing.assert_array_equal(one, strongest(np.asarray(scores)))
 
 
 def test_two_texts_in_one_sequence_are_padded_on_a_packed_model() -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.models.results import Stack, TokenRows, spread, stacked
+from pipeline.models.results import Stack, TokenRows, spread, stacked, strongest
 
 pytestmark = pytest.mark.unit
 
@@ -82,3 +82,32 @@ def test_runs_are_spread_one_after_the_other(runs: list[tuple[int, int]]) -> Non
     counts = np.array([count for _, count in runs], dtype=np.int64)
     expected = [start + i for start, count in runs for i in range(count)]
     assert spread(starts, counts).tolist() == expected
+
+
+@given(st.integers(1, 6), st.lists(st.integers(0, 4), min_size=6, max_size=36))
+def test_the_strongest_are_the_first_of_the_best_and_the_next_in_numpy_and_on_a_device(
+    labels: int, quarters: list[int]
+) -> None:
+    import torch
+
+    from pipeline.models.torch.strongest import strongest as on_device
+
+    rows = [quarters[at : at + labels] for at in range(0, len(quarters) - labels + 1, labels)]
+    scores = np.array(rows, dtype=np.float32) / 4
+    expected = []
+    for row in scores.tolist():
+        best = row.index(max(row))
+        expected.append([best, row[best], *sorted(row[:best] + row[best + 1 :])[-1:]])
+    assert strongest(scores).tolist() == expected
+    assert on_device(torch.from_numpy(scores)).tolist() == expected
+    assert strongest(scores[None]).tolist() == [expected]
+
+
+def test_scores_that_are_no_numbers_stay_so() -> None:
+    import torch
+
+    from pipeline.models.torch.strongest import strongest as on_device
+
+    scores = np.array([[0.5, np.nan, 0.5]], dtype=np.float32)
+    for found in (strongest(scores), on_device(torch.from_numpy(scores)).numpy()):
+        np.testing.assert_array_equal(found, np.array([[1, np.nan, 0.5]], dtype=np.float32))

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.tasks.spans.aggregate import Spans, Tags, aggregate
+from pipeline.models.results import strongest
+from pipeline.tasks.spans.aggregate import ALL_SCORES, Spans, Tags, aggregate
 
 pytestmark = pytest.mark.unit
 
@@ -98,8 +99,10 @@ def _tag(label: str) -> tuple[bool, str]:
 
 def run(texts: list[list[Token]], labels: tuple[str, ...], how: str) -> Spans:
     flat = [token for tokens in texts for token in tokens]
+    scores = np.array([token["scores"] for token in flat], dtype=np.float32)
+    scores = scores.reshape(-1, len(labels))
     return aggregate(
-        np.array([token["scores"] for token in flat], dtype=np.float32).reshape(-1, len(labels)),
+        scores if how in ALL_SCORES else strongest(scores),
         rows=np.arange(len(flat)),
         texts=np.repeat(np.arange(len(texts)), [len(tokens) for tokens in texts]),
         starts=np.array([token["start"] for token in flat], dtype=np.int64),

@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.learn.train.classifier import CHUNK, Learner
 from pipeline.learn.train.data import LabelledText
 from pipeline.learn.train.tagged import OUTSIDE, Span
+from pipeline.models.results import strongest
 from pipeline.tasks.spans.aggregate import Tags, aggregate
 from pipeline.tasks.spans.ner import WordRule
 
@@ -86,7 +87,7 @@ class Tagger(Learner):
             [np.array(i)[m] for i, m in zip(made["input_ids"], inside, strict=True)]
         )
         spans = aggregate(
-            np.concatenate([s[m] for s, m in zip(scores, inside, strict=True)]),
+            strongest(np.concatenate([s[m] for s, m in zip(scores, inside, strict=True)])),
             rows=np.arange(len(texts)), texts=texts, starts=flat[:, 0], ends=flat[:, 1],
             subword=WordRule(self.tokenizer).subword([r.text for r in rows], texts, ids, flat),
             tags=(tags := Tags.of(self.labels)), how=HOW,

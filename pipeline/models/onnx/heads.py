@@ -11,6 +11,7 @@ from pipeline.models.batching import Sequences
 from pipeline.models.heads import Pooling
 from pipeline.models.inference import BatchRunner, Done, Inference
 from pipeline.models.onnx.session import Session
+from pipeline.models.results import strongest
 from pipeline.models.sentence_files import SentenceFiles
 from pipeline.models.text.side import TextSide
 
@@ -64,11 +65,20 @@ class OnnxTokenClassifier(OnnxHead):
     def scores(self, sequences: Sequences) -> Inference[np.ndarray]:
         """Float32 of shape [tokens, labels] for each sequence, special tokens included."""
 
-        def shares(found: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-            exp = np.exp(found - found.max(axis=-1, keepdims=True))
-            return np.asarray(exp / exp.sum(axis=-1, keepdims=True))
+        return self.infer(sequences, _shares, per_token=True)
 
-        return self.infer(sequences, shares, per_token=True)
+    def strongest(self, sequences: Sequences) -> Inference[np.ndarray]:
+        """The best label, its score and the next best, of shape [tokens, 3]."""
+
+        def few(found: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+            return strongest(_shares(found, mask))
+
+        return self.infer(sequences, few, per_token=True)
+
+
+def _shares(found: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    exp = np.exp(found - found.max(axis=-1, keepdims=True))
+    return np.asarray(exp / exp.sum(axis=-1, keepdims=True))
 
 
 class OnnxEncoder(OnnxHead):

@@ -12,6 +12,7 @@ from pipeline.models.inference import Inference
 from pipeline.models.torch.model import Model
 from pipeline.models.torch.packed import Packed, PackedEncoder
 from pipeline.models.torch.pooling import pool
+from pipeline.models.torch.strongest import strongest
 from pipeline.models.torch.transfer import OnDevice
 
 
@@ -59,6 +60,18 @@ class TorchTokenClassifier(TorchHead):
 
         def packed(encoder: PackedEncoder, batch: Packed) -> Any:
             return OnDevice(encoder.token_logits(batch).softmax(dim=-1))
+
+        return self.model.infer(sequences, forward, packed=packed, per_token=True)
+
+    def strongest(self, sequences: Sequences) -> Inference[np.ndarray]:
+        """The best label, its score and the next best, of shape [tokens, 3]."""
+
+        def forward(ids: Any, mask: Any) -> Any:
+            out = self.model.compute(ids, mask, typed=sequences.typed)
+            return OnDevice(strongest(out.logits.float().softmax(dim=-1)))
+
+        def packed(encoder: PackedEncoder, batch: Packed) -> Any:
+            return OnDevice(encoder.strongest_labels(batch))
 
         return self.model.infer(sequences, forward, packed=packed, per_token=True)
 

@@ -22,6 +22,7 @@ import numpy as np
 from pipeline.models.heads import HeadName
 from pipeline.models.torch.first_token import shorten_packed
 from pipeline.models.torch.packed_attention import ATTENTION, attention, has_kernel
+from pipeline.models.torch.strongest import strongest
 from pipeline.models.torch.transfer import transfer
 
 # config.model_type -> how its classes begin. Each was compared with its padded path; any other
@@ -143,6 +144,10 @@ class PackedEncoder:
         self._need("token-classification")
         hidden = self.forward(batch).float()
         return self._classifier(inputs_embeds=hidden.unsqueeze(0)).logits[0]
+
+    def strongest_labels(self, batch: Packed) -> Any:
+        """What `strongest` gives of the labels' scores: of shape [tokens, 3]."""
+        return strongest(self.token_logits(batch).softmax(dim=-1))
 
     def _need(self, head: HeadName) -> None:
         if self.head != head:

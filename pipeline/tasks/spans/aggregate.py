@@ -14,6 +14,9 @@ import numpy as np
 
 from pipeline.tasks.ties import gaps
 
+# Ways that need the scores of all labels; for others it is what `results.strongest` gives.
+ALL_SCORES = ("average", "max")
+
 
 @dataclass(frozen=True)
 class Spans:
@@ -87,7 +90,8 @@ def aggregate(
     """Joins token predictions into entities.
 
     Args:
-        scores: Probabilities of shape [rows, labels].
+        scores: Probabilities of shape [rows, labels] where `how` is of `ALL_SCORES`; else what
+            `results.strongest` gives of them, of shape [rows, 3].
         rows: Of shape [tokens]: where each token's are, content tokens only.
         texts: The text of each token, rising.
         starts: First character of each token.
@@ -103,15 +107,15 @@ def aggregate(
     """
     if len(rows) == 0:
         return NOTHING
-    if how in ("average", "max"):
+    if how in ALL_SCORES:
         scores, texts, starts, ends = _words(scores, rows, texts, starts, ends, subword, how)
-        rows = np.arange(len(scores))
-    elif how == "first":
-        first, last = _borders(texts, subword)
-        rows, texts, starts, ends = rows[first], texts[first], starts[first], ends[last]
-    # Of all rows, as to gather those that are asked about takes longer.
-    labels = scores.argmax(axis=1)[rows]
-    best = scores[rows, labels]
+        labels = scores.argmax(axis=1)
+        best = scores[np.arange(len(scores)), labels]
+    else:
+        if how == "first":
+            first, last = _borders(texts, subword)
+            rows, texts, starts, ends = rows[first], texts[first], starts[first], ends[last]
+        labels, best = scores[rows, 0].astype(np.int64), scores[rows, 1]
     if how == "none":
         keep = np.array([label != "O" for label in tags.labels])[labels]
         return Spans(texts[keep], labels[keep], starts[keep], ends[keep], best[keep])
@@ -174,7 +178,8 @@ def text_gaps(
     else:
         scores = scores[rows]
     first = np.flatnonzero(np.append(True, texts[1:] != texts[:-1]))
-    least = np.minimum.reduceat(gaps(scores), first)
+    # The best and the next are what decides.
+    least = np.minimum.reduceat(gaps(scores if how in ALL_SCORES else scores[:, 1:]), first)
     found[texts[first]] = np.minimum(found[texts[first]], least)
     return found
 

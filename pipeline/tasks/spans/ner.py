@@ -13,7 +13,7 @@ from pipeline.models.resolve import ModelInfo
 from pipeline.models.results import TokenRows, spread
 from pipeline.models.text.texts import Encoded
 from pipeline.tasks.contract import Annotated, Example, Task, TaskOptions
-from pipeline.tasks.spans.aggregate import Spans, Tags, aggregate, text_gaps
+from pipeline.tasks.spans.aggregate import ALL_SCORES, Spans, Tags, aggregate, text_gaps
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -104,7 +104,9 @@ class NerAnnotate:
         """One list of entities per text, empty where the model finds none."""
         encoded = self.text.encode(texts)
         sequences, cuts = self.text.windows(encoded, overlap=self._overlap())
-        inference = self.classifier.scores(sequences)
+        how = self.options.aggregation
+        ask = self.classifier.scores if how in ALL_SCORES else self.classifier.strongest
+        inference = ask(sequences)
         failures = {int(cuts.owner[index]): e for index, e in inference.failures.items()}
         good = np.ones(len(texts), dtype=bool)
         good[list(failures)] = False
@@ -113,7 +115,6 @@ class NerAnnotate:
         whole = good[cuts.owner]
         rows = spread(kept[whole], (cuts.keep_stop - cuts.keep_start)[whole])
         tokens = self._tokens(texts, good, encoded, found.values, rows)
-        how = self.options.aggregation
         spans = aggregate(**tokens, tags=self.tags, how=how)
         return Annotated(
             self._column(texts, spans, good),
