@@ -203,6 +203,34 @@ def output_rows(
         JobError: There are none, or what is wanted is wrong.
         SplitError: A file can't be read.
     """
+    source, splits = output_splits(address, job=job)
+    with closing(source.open(splits[0])) as found:
+        schema = found.schema
+    _check_names(wanted.columns, schema.names, option=option)
+    asked = {*wanted.columns, *wanted.decides} if wanted.columns else None
+    few = wanted.rows if wanted.where is None and not wanted.bad else READ_ROWS
+
+    def tables() -> Iterator[pa.Table]:
+        for split in splits:
+            with closing(source.open(split)) as found:
+                names = [name for name in found.schema.names if asked is None or name in asked]
+                yield from found.batches(names, rows=few)
+
+    rows = Found([], wanted.columns or _telling(schema, job))
+    rows.gather(tables(), wanted, most=None)
+    return rows
+
+
+def output_splits(address: str, *, job: Job | None = None) -> tuple[Source, list[Split]]:
+    """An output as what reads it, and as what to read; each row is in one of these.
+
+    Args:
+        address: A directory, or one Parquet file.
+        job: Whose output it is, if that is known: it may name a table.
+
+    Raises:
+        JobError: There is nothing.
+    """
     source: Source
     if job is not None and job.output.table is not None:
         name = TableName(job.output.table, job.output.catalog)
@@ -220,21 +248,7 @@ def output_rows(
         splits = list(rows_once(source.store, listing.files))
     else:
         splits = [Split.of(entry, fingerprint="") for entry in listing.files]
-    with closing(source.open(splits[0])) as found:
-        schema = found.schema
-    _check_names(wanted.columns, schema.names, option=option)
-    asked = {*wanted.columns, *wanted.decides} if wanted.columns else None
-    few = wanted.rows if wanted.where is None and not wanted.bad else READ_ROWS
-
-    def tables() -> Iterator[pa.Table]:
-        for split in splits:
-            with closing(source.open(split)) as found:
-                names = [name for name in found.schema.names if asked is None or name in asked]
-                yield from found.batches(names, rows=few)
-
-    rows = Found([], wanted.columns or _telling(schema, job))
-    rows.gather(tables(), wanted, most=None)
-    return rows
+    return source, splits
 
 
 def _telling(schema: pa.Schema, job: Job | None) -> tuple[str, ...]:

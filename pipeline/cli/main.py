@@ -21,6 +21,11 @@ VERBS = {
     "validate": ("pipeline.cli.validate", "validate", "Check a job file, its input and models."),
     "preview": ("pipeline.cli.preview", "preview", "Annotate a few rows here and show them."),
     "evaluate": ("pipeline.cli.evaluate", "evaluate", "How good a task is, against gold rows."),
+    "estimate": (
+        "pipeline.cli.estimate",
+        "estimate",
+        "Shares in the whole output, with intervals.",
+    ),
     "train": ("pipeline.cli.train", "train", "Train a model on labelled rows."),
     "show": ("pipeline.cli.show", "show", "Show annotated rows of an output."),
     "tasks": ("pipeline.cli.tasks", "tasks", "List the kinds of tasks and their options."),

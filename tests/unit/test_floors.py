@@ -17,7 +17,8 @@ HOUSE = Path(pipeline.__file__).parent
 FLOORS = (
     ("__main__",),
     ("cli",),
-    ("evaluate",),
+    ("evaluate", "estimate", "next_rows"),
+    ("annotated",),
     ("run", "preview", "inspect", "compact", "status", "watch", "schemas"),
     ("glossary",),
     ("readme",),
