@@ -7,16 +7,19 @@ from typing import Any
 
 import click
 
-from pipeline.cli.options import job_argument, quiet_libraries, set_option
+from pipeline.cli.options import is_job_file, quiet_libraries, set_option
 from pipeline.cli.say import say, say_json
 from pipeline.escape import visible
 from pipeline.job.file import load_job
 
+# The rest is in --json.
+CHANGED_SHOWN = 10
+
 
 @click.command()
-@job_argument
+@click.argument("job_file", metavar="[JOB]", type=click.Path(), required=False)
 @set_option
-@click.option("--gold", required=True, metavar="COLUMN", help="Holds the right answers.")
+@click.option("--gold", metavar="COLUMN", help="Holds the right answers.")
 @click.option("--task", metavar="NAME", help="Which task.  [default: the only one that fits]")
 @click.option("--output", is_flag=True, help="Take what the job's output holds; annotate nothing.")
 @click.option(
@@ -26,27 +29,45 @@ from pipeline.job.file import load_job
     type=click.IntRange(min=1),
     help="The first so many with gold.",
 )
+@click.option("--compare", nargs=2, metavar="A B", help="Two jobs or outputs, in the place of JOB.")
+@click.option("--key", metavar="COLUMN", help="With --compare: tells the rows.  [default: id]")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, numbers unrounded.")
 def evaluate(
-    job_file: str,
+    job_file: str | None,
     overrides: tuple[str, ...],
-    gold: str,
+    gold: str | None,
     task: str | None,
     output: bool,
     rows: int,
+    compare: tuple[str, str] | None,
+    key: str | None,
     as_json: bool,
 ) -> None:
     """Say how good a task is, by rows of which the right answer is known.
 
     Annotates rows of the input in this process and writes nothing; or takes rows of the job's
     output. Intervals are of 95 %, by bootstrap over rows. Needs pip install
-    'shardscribe[evaluate]'.
+    'shardscribe[evaluate]'. With --compare it says where the labels of two outputs differ, and with
+    --gold which of them is right more often, by McNemar's exact test.
 
     \b
     Examples:
       shardscribe evaluate jobs/movie_reviews.yaml --task sentiment --gold label --rows 200
       shardscribe evaluate jobs/movie_reviews.yaml --task sentiment --gold label --output --json
+      shardscribe evaluate --compare data/before data/after --gold label
     """
+    if compare:
+        if job_file is not None or output:
+            raise click.UsageError(
+                "--compare takes two jobs or outputs: leave out JOB and --output"
+            )
+        _compare(compare, overrides, gold=gold, task=task, key=key, rows=rows, as_json=as_json)
+        return
+    if job_file is None or gold is None:
+        missing = "argument 'JOB'" if job_file is None else "option '--gold'"
+        raise click.UsageError(f"Missing {missing}, or '--compare' of two outputs")
+    if key is not None:
+        raise click.UsageError("--key goes with --compare")
     quiet_libraries(os.environ)
     job = load_job(job_file, overrides=overrides)
     from pipeline.evaluate import evaluate_job
@@ -56,6 +77,46 @@ def evaluate(
         say_json(report)
     else:
         _show(report)
+
+
+def _compare(
+    pair: tuple[str, str], overrides: tuple[str, ...], *, as_json: bool, **choices: Any
+) -> None:
+    from pipeline.compare import Output, compare_outputs
+
+    def opened(named: str) -> Output:
+        if not is_job_file(named):
+            return named, None
+        job = load_job(named, overrides=overrides)
+        return job.output.address, job
+
+    report = compare_outputs(opened(pair[0]), opened(pair[1]), **choices)
+    if as_json:
+        say_json(report)
+        return
+    from rich.console import Console
+
+    say(f"{report['task']} of {report['rows']:,} rows: {report['agreement']:.2%} agree, kappa "
+        f"{_number(report['kappa'])}")  # fmt: skip
+    alone = [f"only in {where}" for where in report["outputs"]]
+    kinds = ["in both and lack a label in one at least", *alone]
+    for count, what in zip([report["unanswered"], *report["only_in"]], kinds, strict=True):
+        if count:
+            say(f"{count:,} rows are {what}")
+    console = Console()
+    if report["changes"]:
+        changes = [[row["from"], row["to"], f"{row['rows']:,}"] for row in report["changes"]]
+        console.print(_table(["from", "to", "rows"], changes))
+        names = list(report["changed"][0])
+        few = [[str(row[name]) for name in names] for row in report["changed"][:CHANGED_SHOWN]]
+        console.print(_table(names, few))
+    if (against := report["gold"]) is not None:
+        one, other = report["outputs"]
+        right, alone = against["accuracy"], against["right_alone"]
+        say(f"against {against['column']}, {against['rows']:,} rows: {one} is right in "
+            f"{right[0]:.2%}, {other} in {right[1]:.2%}")  # fmt: skip
+        say(f"{alone[0]:,} rows right only in the first, {alone[1]:,} only in the second; "
+            f"McNemar's exact p = {against['p_value']:.3g}")  # fmt: skip
 
 
 def _show(report: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ HOUSE = Path(pipeline.__file__).parent
 FLOORS = (
     ("__main__",),
     ("cli",),
-    ("evaluate", "estimate", "next_rows"),
+    ("evaluate", "estimate", "next_rows", "compare"),
     ("annotated",),
     ("run", "preview", "inspect", "compact", "status", "watch", "schemas"),
     ("glossary",),
