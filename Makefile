@@ -34,6 +34,8 @@ bench: .venv/bench
 	$(BIN)/shardscribe models pull starter/minilm starter/sentiment starter/pii starter/smollm2
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/writing.py
+	$(BIN)/python benchmarks/int8.py
+	$(BIN)/python benchmarks/masks.py
 	$(BIN)/python benchmarks/host.py
 
 # torch first and alone: the constraint decides which build, before anything else asks for one.
