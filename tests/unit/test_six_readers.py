@@ -128,8 +128,8 @@ TREE_READERS = {
 
 @pytest.fixture
 def made(lake: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    def make(**output: Any) -> str:
-        job = loud_job(monkeypatch, lake)(output=output)
+    def make(given: dict[str, Any] | None = None, **output: Any) -> str:
+        job = loud_job(monkeypatch, lake)(output=output, **(given or {}))
         assert run_here(job).exit_code == 0
         assert verify_job(job).problems == []
         return job.output.path
@@ -142,6 +142,22 @@ def test_a_tree_is_the_same_to_each_of_them(
     made: Callable[..., str], reader: Callable[[str], list[Any]]
 ) -> None:
     assert sorted_rows(reader(made())) == wanted()
+
+
+@pytest.mark.parametrize("reader", TREE_READERS.values(), ids=TREE_READERS)
+def test_files_of_which_no_row_passes_the_filter_disturb_none_of_them(
+    made: Callable[..., str], reader: Callable[[str], list[Any]]
+) -> None:
+    root = made({"filter": "id < 40", "split": {"rows": 4}})
+    counts = [pq.ParquetFile(file).metadata.num_rows for file in Path(root).rglob("*.parquet")]
+    assert counts.count(0) == 6
+    assert sorted_rows(reader(root)) == wanted()[:40]
+
+
+def test_a_bound_of_rows_for_splits_bounds_output_files(made: Callable[..., str]) -> None:
+    files = [*Path(made({"split": {"rows": 4}})).rglob("*.parquet")]
+    counts = sorted(pq.ParquetFile(file).metadata.num_rows for file in files)
+    assert counts == sorted([4, 4, 2] * 6)
 
 
 def table_by_deltalake(root: str) -> list[Any]:
