@@ -46,7 +46,7 @@ def evaluate_job(
     else:
         checked = check(job, footers=FIRST_FILES)
         where = checked.source.address
-        text = _text_of(job, name)
+        text = text_of(job, name)
         _look_at(checked, gold, text, wanted, name)
         found = preview_rows(_only(job, gold, name if text else None), wanted, most=rows)
     table = _table(found, [gold, name], where)
@@ -81,7 +81,7 @@ def _task_of(job: Job, task: str | None) -> str:
     return fit[0]
 
 
-def _text_of(job: Job, name: str) -> str | None:
+def text_of(job: Job, name: str) -> str | None:
     """The column of the input that is the task's text; None if it is made of others, or others'."""
     options = job.options[name]
     source = options.input if options.input is not None else job.input.text

@@ -27,6 +27,7 @@ VERBS = {
         "Shares in the whole output, with intervals.",
     ),
     "train": ("pipeline.cli.train", "train", "Train a model on labelled rows."),
+    "distil": ("pipeline.cli.distil", "distil", "Train a small model to answer as a task does."),
     "show": ("pipeline.cli.show", "show", "Show annotated rows of an output."),
     "tasks": ("pipeline.cli.tasks", "tasks", "List the kinds of tasks and their options."),
     "models": ("pipeline.cli.models", "models", "Fetch and list models that need no hub."),

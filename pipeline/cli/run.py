@@ -125,13 +125,13 @@ def start(job_file: str, overrides: tuple[str, ...], *, log_format: str, **choic
             job,
             display=display,
             choices=Choices(**choices),
-            stop=_stop_on_signals(),
+            stop=stop_on_signals(),
         )
     display.summary(summary, command=shlex.join(["shardscribe", *sys.argv[1:]]))
     sys.exit(summary.exit_code)
 
 
-def _stop_on_signals() -> Any:
+def stop_on_signals() -> Any:
     """Counts Ctrl-C and SIGTERM: the first drains, the second stops at once.
 
     Where nobody looks at the count, as while Ray starts, the third one ends the process.

@@ -64,7 +64,7 @@ def load_file(path: str | Path, kind: type[AnyJob], *, overrides: Sequence[str] 
             hint=NO_MAPPING,
         )
     for override in overrides:
-        _override(data, override)
+        set_in(data, override)
     try:
         return kind.model_validate(data)
     except ValidationError as error:
@@ -110,24 +110,39 @@ def _text(path: Path, where: str) -> str:
     return decoded(raw, where)
 
 
-def _override(data: dict[str, Any], override: str) -> None:
+def set_in(
+    data: dict[str, Any], override: str, *, flag: str = "--set",
+    example: str = "input.path=data/reviews",
+) -> None:  # fmt: skip
+    """Sets one field of what was read, as ``field.inner=value``, the value in YAML.
+
+    Args:
+        data: Changed in place.
+        override: What the user wrote.
+        flag: Where, for messages.
+        example: Of what is right there, for messages.
+
+    Raises:
+        JobError: It names no field, or the value can't be read.
+    """
     field, equals, text = override.partition("=")
     keys = field.split(".")
     if not equals or not all(keys):
         raise JobError(
-            f"--set {override}: this names no field", hint="Write --set input.path=data/reviews"
+            f"{flag} {override}: this names no field",
+            hint=f"Write {flag} {example}",
         )
     try:
-        _, value = read_yaml(text, f"--set {field}")
+        _, value = read_yaml(text, f"{flag} {field}")
     except JobError as error:
         raise JobError(
-            f"--set {visible(override, most=80)}: the value is not valid YAML", hint="Quote it"
+            f"{flag} {visible(override, most=80)}: the value is not valid YAML", hint="Quote it"
         ) from error
     at = data
     for key in keys[:-1]:
         inner = at.get(key, {})
         if not isinstance(inner, dict):
-            raise JobError(f"--set {override}: {key} is a value, not a mapping")
+            raise JobError(f"{flag} {override}: {key} is a value, not a mapping")
         # A copy: by an alias of YAML the same mapping may stand in other places too.
         at[key] = dict(inner)
         at = at[key]

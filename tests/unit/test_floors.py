@@ -17,6 +17,7 @@ HOUSE = Path(pipeline.__file__).parent
 FLOORS = (
     ("__main__",),
     ("cli",),
+    ("distil",),
     ("evaluate", "estimate", "next_rows", "compare"),
     ("annotated",),
     ("run", "preview", "inspect", "compact", "status", "watch", "schemas"),
