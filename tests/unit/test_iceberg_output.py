@@ -1,5 +1,6 @@
 """An Iceberg table as output: one transaction a run, whatever others do to the table meanwhile."""
 
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from iceberg_tables import (
     versions,
 )
 from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.manifest import ManifestFile
 from pyiceberg.transforms import IdentityTransform
 from table_jobs import fails, run, write
 
@@ -470,3 +472,54 @@ def test_a_catalog_that_can_not_make_and_fill_a_table_at_once_makes_it_first(
     assert run(job).exit_code == 0
     assert (ids(tmp_path), versions(tmp_path)) == ([1, 2, 3], 1)
     assert run(job).state == "nothing to do"
+
+
+def test_a_commit_keeps_all_of_the_tables_past_its_tags_and_its_branches(
+    job: str, lake: Path, tmp_path: Path
+) -> None:
+    run(job)
+    first = made(tmp_path).current_snapshot()
+    made(tmp_path).manage_snapshots().create_tag(first.snapshot_id, "kept").commit()
+    made(tmp_path).manage_snapshots().create_branch(first.snapshot_id, "theirs").commit()
+    made(tmp_path).append(pa.table({"id": [9]}), branch="theirs")
+    for number in (4, 5):
+        write(lake, f"n{number}", number)
+        write(lake, "a", 1, 10 * number)
+        assert run(job).exit_code == 0
+    table = made(tmp_path)
+    assert ids(tmp_path) == [1, 3, 4, 5, 50]
+    past = [entry.snapshot_id for entry in table.history()]
+    assert past[0] == first.snapshot_id
+    assert len(past) == 3
+    assert len(table.metadata.snapshots) >= 4
+    assert len(table.metadata.metadata_log) >= 5
+    assert table.refs()["kept"].snapshot_id == first.snapshot_id
+    kept = table.scan(snapshot_id=first.snapshot_id).to_arrow()["id"].to_pylist()
+    assert sorted(kept) == [1, 2, 3]
+    assert 9 in table.scan().use_ref("theirs").to_arrow()["id"].to_pylist()
+
+
+def test_of_a_table_with_a_long_past_a_commit_reads_new_manifests_alone(
+    job: str, lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(job)
+    for number in range(6):
+        made(tmp_path).append(pa.table({"id": [100 + number]}))
+    output = sink_of(load_job(job)).table
+    read: list[str] = []
+    theirs = ManifestFile.fetch_manifest_entry
+
+    def counted(self: Any, *some: Any, **named: Any) -> Any:
+        read.append(self.manifest_path)
+        return theirs(self, *some, **named)
+
+    monkeypatch.setattr(ManifestFile, "fetch_manifest_entry", counted)
+    assert len(output.look().entries) == 2
+    assert len(read) == 7
+    read.clear()
+    assert len(output.look().entries) == 2
+    assert read == []
+    made(tmp_path).append(pa.table({"id": [200]}))
+    assert len(output.look().entries) == 2
+    assert len(read) == 1
+    assert not pickle.loads(pickle.dumps(output)).read, "workers are not sent it"
