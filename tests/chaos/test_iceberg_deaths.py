@@ -90,10 +90,13 @@ def another_writer(folder: Path) -> Iterator[list[int]]:
         thread.join()
 
 
-@pytest.mark.parametrize("beside", ["nobody", "another writer"])
+@pytest.mark.parametrize(
+    ("beside", "every"), [("nobody", None), ("another writer", None), ("nobody", 2)]
+)
 def test_killed_at_random_again_and_again_each_row_is_in_the_table_once(
-    job: str, lake: Path, tmp_path: Path, beside: str
+    job: str, lake: Path, tmp_path: Path, beside: str, every: int | None
 ) -> None:
+    job = job_into(tmp_path, output={"commit_every": every})
     chance = random.Random(f"{SEED} {beside}")
     wanted = [1, 2, 3]
     run(job)

@@ -523,3 +523,36 @@ def test_of_a_table_with_a_long_past_a_commit_reads_new_manifests_alone(
     assert len(output.look().entries) == 2
     assert len(read) == 1
     assert not pickle.loads(pickle.dumps(output)).read, "workers are not sent it"
+
+
+def test_a_snapshot_is_made_each_time_so_many_splits_are_annotated(
+    lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog(tmp_path)
+    for number in range(10, 13):
+        write(lake, f"c{number}", number)
+    job = job_into(tmp_path, output={"commit_every": 2})
+    seen: list[int] = []
+    monkeypatch.setattr(table_jobs, "step", lambda name: seen.append(len(ids(tmp_path))))
+    assert run(job).exit_code == 0
+    assert seen[0] == 0
+    assert 0 < seen[1] < seen[3] < 6
+    assert (ids(tmp_path), versions(tmp_path)) == ([1, 2, 3, 10, 11, 12], 3)
+    assert len(added_once(tmp_path)) == 5
+    assert run(job).state == "nothing to do"
+    assert versions(tmp_path) == 3
+
+
+def test_changed_inputs_are_replaced_in_the_snapshot_of_their_last_split(
+    lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog(tmp_path)
+    job = job_into(tmp_path, output={"commit_every": 1})
+    run(job)
+    write(lake, "a", 1, 7)
+    write(lake, "deep/b", 8, 9)
+    seen: list[list[int]] = []
+    monkeypatch.setattr(table_jobs, "step", lambda name: seen.append(ids(tmp_path)))
+    assert run(job).exit_code == 0
+    assert seen in ([[1, 3, 7], [1, 7, 8, 9]], [[1, 2, 8, 9], [1, 7, 8, 9]])
+    added_once(tmp_path)
