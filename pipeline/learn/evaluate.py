@@ -13,6 +13,7 @@ from pipeline.errors import JobError
 from pipeline.learn.evaluate_labels import check_labels, label_sets_report, labels_report
 from pipeline.learn.evaluate_spans import check_spans, spans_report
 from pipeline.learn.evaluate_texts import answers_report, texts_report
+from pipeline.learn.kinds import are_texts, is_list, is_text
 
 # kind -> what computes its report, of gold and of what the task gave
 KINDS: dict[str, Callable[[Any, Any], dict[str, Any]]] = {
@@ -95,10 +96,10 @@ def check_gold(
         return spans
     if kind in ("classify", "zero_shot"):
         labels = gold.to_pylist()
-        if _is_text(gold.type):
+        if is_text(gold.type):
             check_labels(labels, known, column=column)
             return labels
-        if not (_is_list(gold.type) and _is_text(gold.type.value_type)):
+        if not are_texts(gold.type):
             raise _wrong(kind, column, gold.type, "text, the label of each row, or a list of such")
         if best_alone:
             raise JobError(
@@ -113,9 +114,9 @@ def check_gold(
 
 
 def _right_texts(kind: str, gold: Any, column: str) -> list[list[str]]:
-    if _is_text(gold.type):
+    if is_text(gold.type):
         return [[text] for text in gold.to_pylist()]
-    if not (_is_list(gold.type) and _is_text(gold.type.value_type)):
+    if not are_texts(gold.type):
         raise _wrong(kind, column, gold.type, "text, or a list of right texts")
     texts = [[text for text in some if text is not None] for some in gold.to_pylist()]
     # Of a question, that there is no right answer is an answer.
@@ -127,17 +128,8 @@ def _right_texts(kind: str, gold: Any, column: str) -> list[list[str]]:
     return texts
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    value = kind.value_type if types.is_dictionary(kind) else kind
-    return bool(types.is_string(value) or types.is_large_string(value))
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(types.is_list(kind) or types.is_large_list(kind))
-
-
 def _are_spans(kind: pa.DataType) -> bool:
-    if not _is_list(kind):
+    if not is_list(kind):
         return False
     inner = kind.value_type
     return types.is_struct(inner) and {"label", "start", "end"} <= {

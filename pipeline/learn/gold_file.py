@@ -12,7 +12,8 @@ import pyarrow.types as types
 
 from pipeline.errors import JobError, near, one_line
 from pipeline.escape import visible
-from pipeline.learn.numbers import LABEL, NUMBER, SPANS, is_list, what_is_asked
+from pipeline.learn.kinds import is_list
+from pipeline.learn.numbers import LABEL, NUMBER, SPANS, what_is_asked
 
 WEIGHT = "weight"
 

@@ -112,6 +112,10 @@ def write_labelled(lesson: Lesson, taught: Mapping[str, Mapping[str, Any]]) -> N
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    place = lesson.place / "labelled"
+    # Written once: the training goes by its name and time.
+    if (place / "rows.parquet").exists():
+        return
     rows = [(text, row[lesson.task]) for text, row in sorted(taught.items())]
     kept = [(text, answer) for text, answer in rows if answer is not None]
     if not kept:
@@ -125,9 +129,6 @@ def write_labelled(lesson: Lesson, taught: Mapping[str, Mapping[str, Any]]) -> N
     else:
         kind, labels = pa.string(), [answer["label"] for _, answer in kept]
     table = pa.table({"text": [text for text, _ in kept], "label": pa.array(labels, kind)})
-    place = lesson.place / "labelled"
     place.mkdir(exist_ok=True)
-    # The same bytes each time, under the same name and time: the training goes by them.
-    if not (place / "rows.parquet").exists():
-        pq.write_table(table, place / "rows.tmp")
-        (place / "rows.tmp").replace(place / "rows.parquet")
+    pq.write_table(table, place / "rows.tmp")
+    (place / "rows.tmp").replace(place / "rows.parquet")

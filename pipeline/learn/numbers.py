@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as types
 
+from pipeline.learn.kinds import is_list
+
 Floats = npt.NDArray[np.float64]
 NUMBER = "number"
 LABEL = "label"
@@ -34,11 +36,6 @@ def what_is_asked(kind: pa.DataType) -> str | None:
         inside = {field.name for field in kind.value_type}
         return SPANS if {"label", "start", "end"} <= inside else None
     return None
-
-
-def is_list(kind: pa.DataType) -> bool:
-    """Whether a type is a list's, of any size."""
-    return bool(types.is_list(kind) or types.is_large_list(kind))
 
 
 class Numbers:

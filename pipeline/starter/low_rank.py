@@ -21,7 +21,7 @@ UP = ".low_rank_up"
 
 def merge(
     trained: Path, destination: Path, *, base: Path | None, name: str, labels: Sequence[str],
-    config: Mapping[str, Any], without: str = "no such tensor",
+    config: Mapping[str, Any], without: tuple[str, ...] = (),
 ) -> None:  # fmt: skip
     """Writes the folder of a starter.
 

@@ -26,5 +26,5 @@ def convert(source: Path, destination: Path, *, base: Path | None) -> None:
     """
     merge(
         source / TRAINED, destination, base=base, name="starter/ner", labels=LABELS,
-        config={"architectures": ["BertForTokenClassification"]}, without="bert.pooler.",
+        config={"architectures": ["BertForTokenClassification"]}, without=("bert.pooler.",),
     )  # fmt: skip

@@ -7,6 +7,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ class Learner:
     cut: int = 0
     inexact: int = 0
 
-    @property
+    @cached_property
     def taken(self) -> Collection[str]:
         """What the model takes of what its tokenizer gives."""
         return inspect.signature(type(unwrapped(self.model)).forward).parameters

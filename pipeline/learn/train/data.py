@@ -16,8 +16,9 @@ from pipeline.lake.source.base import Source
 from pipeline.lake.source.open import as_found, open_source
 from pipeline.lake.source.reader import texts_of
 from pipeline.lake.split import Split
+from pipeline.learn.kinds import are_texts, is_text
 from pipeline.learn.train.job import TrainData
-from pipeline.learn.train.tagged import Span, are_texts, check_tagged, is_text, rows_of
+from pipeline.learn.train.tagged import Span, check_tagged, rows_of
 
 PARTS = ("train", "validation", "test")
 NOT_UTF8 = "text that is not UTF-8"

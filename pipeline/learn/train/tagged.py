@@ -11,6 +11,7 @@ import pyarrow.types as types
 
 from pipeline.errors import JobError
 from pipeline.escape import visible
+from pipeline.learn.kinds import are_texts, is_list, is_text
 
 SPANS = "list<struct<label: string, start, end>>"
 OUTSIDE = "O"
@@ -59,20 +60,9 @@ def check_tagged(
         )  # fmt: skip
 
 
-def is_text(kind: pa.DataType) -> bool:
-    """Whether a column holds a text in each row."""
-    value = kind.value_type if types.is_dictionary(kind) else kind
-    return bool(types.is_string(value) or types.is_large_string(value))
-
-
-def are_texts(kind: pa.DataType) -> bool:
-    """Whether a column holds a list of texts in each row."""
-    return bool(types.is_list(kind) or types.is_large_list(kind)) and is_text(kind.value_type)
-
-
 def are_spans(kind: pa.DataType) -> bool:
     """Whether a column holds a list of named spans in each row."""
-    if not (types.is_list(kind) or types.is_large_list(kind)):
+    if not is_list(kind):
         return False
     inner = kind.value_type
     parts = {inner.field(at).name: inner.field(at).type for at in range(inner.num_fields)}
